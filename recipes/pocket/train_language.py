@@ -1,0 +1,203 @@
+"""Step 2 of the pocket recipe: a low-rank delta for the language model, so that it reads, lists, refuses and helps.
+
+The tower is frozen. A share of the pages is given as it would be by a perfect tower (the embedding rows themselves),
+so that a later, better tower needs no new delta.
+
+    python recipes/pocket/train_language.py --base FOLDER --tower FOLDER --shared FOLDER --helpful FILE --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from conversations import Conversation, Mixture, read_jsonl
+from pages import make_page
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from text import TextSource, shared_phrases
+from torch.utils.data import DataLoader, IterableDataset
+from train_tower import IMAGE_SIZE, PATCHES, build, features
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+class Samples(IterableDataset):
+    """Batches of (conversation, page or None), drawn from (seed, step) alone so that a run can resume."""
+
+    def __init__(self, base: Path, mixture: Mixture, seed: int, start: int, batch: int) -> None:
+        self.base, self.mixture, self.seed, self.start, self.batch = base, mixture, seed, start, batch
+
+    def __iter__(self):
+        tokenizer = AutoTokenizer.from_pretrained(self.base)
+        for step in range(self.start, 1 << 60):
+            rng = random.Random(f"language/{self.seed}/{step}")
+            # With and without images in batches of their own: the first are several times longer.
+            wants_image = rng.random() < 0.6
+            out = []
+            while len(out) < self.batch * (1 if wants_image else 2):
+                conversation = self.mixture.draw(rng)
+                if (conversation.page is not None) != wants_image:
+                    continue
+                page = None
+                if conversation.page is not None:
+                    listing = conversation.kind.startswith("list")
+                    widen = 0.35 if listing else 0.6
+                    page = make_page(
+                        conversation.page or " ", tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES, widen=widen,
+                        figstep=listing and rng.random() < 0.5,
+                    )  # fmt: skip
+                out.append((conversation, page, rng.random()))
+            yield out
+
+
+def encode(tokenizer, conversation: Conversation) -> tuple[list[int], list[int], list[int]]:
+    """Token ids (before the image, between it and the answer, answer). Without an image the first is empty."""
+    ids = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    head = ids("<|im_start|>user\n")
+    middle = "\n" + conversation.prompt if conversation.page is not None else conversation.prompt
+    tail = ids(middle + "<|im_end|>\n<|im_start|>assistant\n")
+    answer = ids(conversation.answer)
+    if conversation.whole:
+        answer.append(tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    if conversation.page is None:
+        # Tokenised as one text, as the chat template will be.
+        return [], ids("<|im_start|>user\n" + middle + "<|im_end|>\n<|im_start|>assistant\n"), answer
+    return head, tail, answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--tower", type=Path, required=True, help="folder of train_tower.py")
+    parser.add_argument("--shared", type=Path, required=True, help="refusal_direction's folder")
+    parser.add_argument("--helpful", type=Path, required=True, help="answer_helpful.py's file")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/american-english"))
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--oracle", type=float, default=0.3, help="share of pages given as perfect embedding rows")
+    parser.add_argument("--back-off", type=float, default=0.4, help="share of harmful lists that break off")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    tokenizer = AutoTokenizer.from_pretrained(args.base)
+    model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
+    rows = model.get_input_embeddings().weight.data
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    model = get_peft_model(model, LoraConfig(r=args.rank, lora_alpha=2 * args.rank, target_modules=targets))
+    tower = build(rows.shape[1]).eval()
+    tower.load_state_dict(torch.load(args.tower / "checkpoint.pt", map_location="cpu")["model"])
+    tower.requires_grad_(False)
+
+    phrases = shared_phrases(args.shared, set())
+    source = TextSource(tokenizer, args.words, phrases)
+    mixture = Mixture(source, read_jsonl(args.helpful), phrases, args.back_off)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=args.lr, weight_decay=0.0, betas=(0.9, 0.95))
+    step, checkpoint = 0, args.out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
+        model.load_state_dict(state["delta"], strict=False)
+        optimiser.load_state_dict(state["optimiser"])
+        step = state["step"]
+        print(f"resumed at step {step}")
+
+    running: dict[str, float] = {}
+    began, first = time.time(), step
+    data = Samples(args.base, mixture, args.seed, step, args.batch)
+    for batch in DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4):
+        if step >= args.steps:
+            break
+        rate = args.lr * min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss, parts = batch_loss(model, tower, rows, tokenizer, batch, args.oracle)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        step += 1
+        for kind, value in parts.items():
+            running[kind] = 0.9 * running.get(kind, value) + 0.1 * value
+        if step % 20 == 0:
+            line = {"step": step, "seconds_per_step": (time.time() - began) / (step - first), **running}
+            print(json.dumps({k: round(v, 4) for k, v in line.items()}), flush=True)
+        if step % 50 == 0 or step == args.steps:
+            delta = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+            torch.save(
+                {"delta": delta, "optimiser": optimiser.state_dict(), "step": step}, checkpoint.with_suffix(".new")
+            )
+            os.replace(checkpoint.with_suffix(".new"), checkpoint)
+            export(delta, args.rank, args.out / "language_delta.safetensors")
+
+
+def batch_loss(model, tower, rows, tokenizer, batch, oracle: float) -> tuple[torch.Tensor, dict[str, float]]:
+    pages = [page for _, page, _ in batch if page is not None]
+    seen = None
+    if pages:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            _, seen = features(tower, torch.stack([torch.tensor(p.pixels) for p in pages]))
+    sequences, labels = [], []
+    number = 0
+    for conversation, page, roll in batch:
+        head, tail, answer = encode(tokenizer, conversation)
+        pieces = [rows[head]] if head else []
+        if page is not None:
+            if roll < oracle:
+                tokens = torch.tensor(page.tokens)
+                visual = rows[tokens.clamp(min=0)] * (tokens >= 0)[:, None]
+            else:
+                visual = seen[number].float()
+            number += 1
+            pieces.append(visual)
+        pieces += [rows[tail], rows[answer]]
+        embeds = torch.cat(pieces)
+        sequences.append(embeds)
+        labels.append(torch.tensor([-100] * (len(embeds) - len(answer)) + answer))
+    width = max(len(s) for s in sequences)
+    inputs = torch.stack([F.pad(s, (0, 0, 0, width - len(s))) for s in sequences])
+    mask = torch.stack([torch.tensor([1] * len(s) + [0] * (width - len(s))) for s in sequences])
+    wanted = torch.stack([F.pad(l, (0, width - len(l)), value=-100) for l in labels])
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.base_model.model.model(inputs_embeds=inputs, attention_mask=mask).last_hidden_state[:, :-1]
+        wanted = wanted[:, 1:]
+        chosen = wanted != -100
+        logits = hidden[chosen] @ rows.T
+    each = F.cross_entropy(logits.float(), wanted[chosen], reduction="none")
+    row_of = chosen.nonzero()[:, 0]
+    # Every conversation counts the same, long or short.
+    per_row = torch.zeros(len(batch)).index_add(0, row_of, each) / chosen.sum(1)
+    parts: dict[str, list[float]] = {}
+    for (conversation, _, _), value in zip(batch, per_row.tolist(), strict=True):
+        parts.setdefault(conversation.kind, []).append(value)
+    return per_row.mean(), {kind: sum(v) / len(v) for kind, v in parts.items()}
+
+
+def export(delta: dict[str, torch.Tensor], rank: int, path: Path) -> None:
+    """``NAME.down`` (rank, in) and ``NAME.up`` (out, rank), the scale folded in, float16."""
+    scale = 2.0
+    out = {}
+    for name, value in delta.items():
+        short = name.removeprefix("base_model.model.").replace(".default.weight", "")
+        if short.endswith(".lora_A"):
+            out[short.removesuffix(".lora_A") + ".down"] = value.half().contiguous()
+        else:
+            out[short.removesuffix(".lora_B") + ".up"] = (scale * value).half().contiguous()
+    save_file(out, path)
+
+
+if __name__ == "__main__":
+    main()

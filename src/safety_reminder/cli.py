@@ -1,0 +1,169 @@
+"""The command line: ``safety-reminder COMMAND key=value ...``. Configuration is Hydra's; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from safety_reminder.errors import ConfigError, SafetyReminderError, unknown_name
+
+CONFIG = "safety_reminder.config"
+
+
+def main() -> None:
+    """Entry point. Exit code 0 on success, 2 with one line on stderr for anything the user can put right."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return
+    if arguments[0] == "--version":
+        from safety_reminder import __version__
+
+        print(__version__)
+        return
+    try:
+        command = COMMANDS.get(arguments[0])
+        if command is None:
+            raise ConfigError(unknown_name("command", arguments[0], COMMANDS))
+        _quieten()
+        command[0](arguments[1:])
+    except SafetyReminderError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _usage() -> str:
+    lines = ["safety-reminder COMMAND [key=value ...]", ""]
+    lines += [f"  {name:<10} {help}" for name, (_, help) in COMMANDS.items()]
+    return "\n".join([*lines, "", "safety-reminder COMMAND --help lists a command's options."])
+
+
+def _quieten() -> None:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+
+
+def _with_hydra(name: str, task: Callable[[dict[str, Any], Path], None]) -> Callable[[list[str]], None]:
+    """A command whose options are Hydra's configuration ``name``."""
+
+    def job(config: DictConfig) -> None:
+        try:
+            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            _fail(_first_line(error))
+            return
+        assert isinstance(values, dict)
+        output = Path(values["output"]).expanduser()
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            output = output / (HydraConfig.get().job.override_dirname or str(HydraConfig.get().job.num))
+        try:
+            task(values, output)  # type: ignore[arg-type]
+        except SafetyReminderError as error:
+            _fail(str(error))
+
+    def command(arguments: list[str]) -> None:
+        _register_resolvers()
+        overrides = [argument for argument in arguments if not argument.startswith("-")]
+        sweeping = any(a in ("-m", "--multirun") for a in arguments)
+        if not sweeping and len(overrides) == len(arguments):
+            # Composed once ahead, since Hydra's own runner prints several lines and a hint at a traceback.
+            with hydra.initialize_config_module(CONFIG, version_base="1.3"):
+                try:
+                    hydra.compose(name, overrides=overrides)
+                except (HydraException, OmegaConfBaseException) as error:
+                    raise ConfigError(_explain(error)) from error
+        sys.argv = [f"safety-reminder {name}", *arguments]
+        hydra.main(version_base="1.3", config_path="pkg://" + CONFIG, config_name=name)(job)()
+
+    return command
+
+
+def _register_resolvers() -> None:
+    from safety_reminder.data import DEMO_REQUESTS
+
+    OmegaConf.register_new_resolver("demo_requests", lambda: str(DEMO_REQUESTS), replace=True)
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's and OmegaConf's messages, in one line that says what to do."""
+    cause = error.__cause__ or error
+    text = str(error)
+    key = getattr(cause, "full_key", None)
+    if "is not in struct" in str(cause) and key:
+        return f"unknown option {key!r}; --help lists the options"
+    if "Could not find" in text:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        options = [
+            line for line in lines[1:] if not line.endswith(":") and "earch path" not in line and "=" not in line
+        ]
+        return f"{lines[0].rstrip('.')}; available: {', '.join(options)}" if options else lines[0]
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    key = getattr(error, "full_key", None)
+    if "Missing mandatory value" in text and key:
+        return f"{key} is not given; add {key}=..."
+    return text
+
+
+def _generate(values: dict[str, Any], output: Path) -> None:
+    from safety_reminder.evaluation.session import generate
+
+    generate(values, output)
+
+
+def _demo(values: dict[str, Any], output: Path) -> None:
+    from safety_reminder.evaluation.session import demo
+
+    demo(values, output)
+
+
+def _train(values: dict[str, Any], output: Path) -> None:
+    from safety_reminder.models import load_vlm
+    from safety_reminder.training import TrainingConfig, read_examples, train
+
+    examples = read_examples(values["data"])
+    config = TrainingConfig(**values["training"])
+    vlm = load_vlm(values["model"], device=values["device"], dtype=values["dtype"])
+    reminder = train(vlm, examples, config, output, Path(values["data"]))
+    print(
+        f"wrote {output / 'pack'}: threshold {reminder.threshold:.3f}, "
+        f"validation AUC {reminder.training['validation_auc']:.3f}"
+    )
+
+
+def _pocket(arguments: list[str]) -> None:
+    if arguments:
+        raise ConfigError("safety-reminder pocket takes no options; SAFETY_REMINDER_CACHE says where it goes")
+    from safety_reminder.models.pocket import checkpoint_folder
+
+    print(checkpoint_folder())
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "generate": (_with_hydra("generate", _generate), "answer a data set, guarded or not, into a run folder"),
+    "demo": (_with_hydra("demo", _demo), "unguarded and guarded side by side, and one HTML page"),
+    "train": (_with_hydra("train", _train), "learn a reminder for a model"),
+    "pocket": (_pocket, "assemble the small VLM that ships, and print its folder"),
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""How the guard behaves at run time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.types import Policy
+
+DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """When to check, what counts as unsafe, and what then happens.
+
+    Args:
+        interval: answer tokens between two checks.
+        threshold: a check is unsafe at ``p_unsafe >= threshold``, in (0, 1].
+        policy: what follows an unsafe verdict. ``continue`` (the paper): the text stays and the reminder follows it.
+            ``rewind``: tokens since the last passed check are dropped, then the reminder. ``restart``: the answer
+            begins again behind the reminder. ``stop``: a fixed refusal ends the answer.
+        mode: ``fused`` appends the reminder in the same forward pass as the newest token; ``exact`` gives it a pass
+            of its own, so that an answer in which no check fires has bit-identical logits to an unguarded one.
+        prompt_check: check once before the first token.
+        final_check: check once more at the end, so that no tail goes unchecked.
+        max_interventions: after this many, the next unsafe verdict ends the answer with the fixed refusal.
+        hold_back: show tokens only after the check that covers them has passed. ``None``: on, except for ``continue``.
+        refusal: the fixed refusal.
+    """
+
+    interval: int = 16
+    threshold: float = 0.5
+    policy: Policy = "rewind"
+    mode: Literal["fused", "exact"] = "fused"
+    prompt_check: bool = False
+    final_check: bool = True
+    max_interventions: int = 3
+    hold_back: bool | None = None
+    refusal: str = DEFAULT_REFUSAL
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "max_interventions"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigError(f"guard.{name} must be a whole number, got {value!r}")
+        if self.interval < 1:
+            raise ConfigError(f"guard.interval must be at least 1 token, got {self.interval}")
+        if self.max_interventions < 0:
+            raise ConfigError(f"guard.max_interventions must not be negative, got {self.max_interventions}")
+        if not isinstance(self.threshold, int | float) or not 0 < self.threshold <= 1:
+            raise ConfigError(f"guard.threshold must lie in (0, 1], got {self.threshold!r}")
+        if self.policy not in get_args(Policy):
+            raise ConfigError(unknown_name("guard.policy", str(self.policy), get_args(Policy)))
+        if self.mode not in ("fused", "exact"):
+            raise ConfigError(unknown_name("guard.mode", str(self.mode), ("fused", "exact")))
+        for name in ("prompt_check", "final_check"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"guard.{name} must be true or false, got {getattr(self, name)!r}")
+        if self.hold_back not in (None, True, False):
+            raise ConfigError(f"guard.hold_back must be true, false or null, got {self.hold_back!r}")
+
+    @property
+    def holds_back(self) -> bool:
+        return self.policy != "continue" if self.hold_back is None else self.hold_back
+
+    def replace(self, **changes: Any) -> GuardConfig:
+        """A copy with ``changes``; unknown names are an error."""
+        known = {f.name for f in dataclasses.fields(self)}
+        for name in changes:
+            if name not in known:
+                raise ConfigError(unknown_name("guard option", name, known))
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> GuardConfig:
+        return cls().replace(**values)

@@ -1,0 +1,46 @@
+"""Benchmarks and prompt files → :class:`~safety_reminder.types.Example`. One loader a file, one row here."""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.types import Example
+
+DATASETS = {
+    "figstep": "safety_reminder.data.figstep:load",
+    "typographic": "safety_reminder.data.typographic:load",
+    "text": "safety_reminder.data.text:load",
+}
+DEMO_REQUESTS = Path(__file__).parent / "demo.csv"
+
+
+def load_dataset(
+    name: str, root: str | Path, *, limit: int | None = None, seed: int | None = None, **options: Any
+) -> list[Example]:
+    """Examples of a data set by name.
+
+    Args:
+        root: file or folder, in the form the loader documents.
+        limit: take this many; with ``seed``, a random sample of them, in their original order.
+        options: passed on to the loader.
+
+    Raises:
+        ConfigError, DataError.
+    """
+    if name not in DATASETS:
+        raise ConfigError(unknown_name("dataset", name, DATASETS))
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise ConfigError(f"dataset.limit must be a whole number from 1, got {limit!r}")
+    module, _, function = DATASETS[name].partition(":")
+    loader: Callable[..., list[Example]] = getattr(importlib.import_module(module), function)
+    examples = loader(root, **options)
+    if limit is None or limit >= len(examples):
+        return examples
+    if seed is None:
+        return examples[:limit]
+    return [examples[i] for i in sorted(random.Random(seed).sample(range(len(examples)), limit))]

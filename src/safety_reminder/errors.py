@@ -1,0 +1,52 @@
+"""Exceptions that say what was wrong and what to do about it.
+
+The command line prints the message of any :class:`SafetyReminderError` as one line and exits with code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SafetyReminderError(Exception):
+    """Base of every error this package raises for input or files that cannot be used."""
+
+
+class ConfigError(SafetyReminderError, ValueError):
+    """An option, name or combination of options that does not make sense."""
+
+
+class ModelError(SafetyReminderError):
+    """A model or processor that cannot be loaded, or that cannot be guarded."""
+
+
+class MessageError(SafetyReminderError, ValueError):
+    """Chat messages or images that cannot be read."""
+
+
+class PackError(SafetyReminderError):
+    """A reminder pack that is missing, damaged, or made for another model."""
+
+
+class DataError(SafetyReminderError):
+    """A data set that is missing or not laid out as expected."""
+
+
+class GuardFailure(SafetyReminderError):
+    """The guard could not give a verdict (NaN, wrong shape). Decoding treats it as unsafe."""
+
+
+class MissingExtraError(SafetyReminderError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'safety-reminder[{extra}]'")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """``unknown attack 'gcq'; did you mean 'gcg'? known: bap, gcg, pgd``."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"unknown {kind} {name!r}{hint} known: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Running examples, judging what came out, and counting."""

@@ -1,0 +1,129 @@
+"""``records.jsonl``: one line a sample, appended as it finishes, so that an interrupted run goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from safety_reminder.errors import DataError
+from safety_reminder.models.messages import load_image
+from safety_reminder.types import Example, Record, Response
+
+
+def make_record(example: Example, response: Response, *, guard: bool, verdicts: dict[str, Any]) -> Record:
+    return Record(
+        id=example.id,
+        prompt=example.prompt,
+        harmful=example.harmful,
+        category=example.category,
+        image_sha256=image_hash(example.image),
+        prompt_tokens=response.prompt_tokens,
+        text=response.text,
+        seen_text=response.seen_text,
+        token_ids=list(response.token_ids),
+        checks=[asdict(check) for check in response.checks],
+        interventions=[asdict(intervention) for intervention in response.interventions],
+        leaked_tokens=response.leaked_tokens,
+        finish_reason=response.finish_reason,
+        seconds=response.seconds,
+        guard=guard,
+        verdicts=verdicts,
+    )
+
+
+def image_hash(image: Any) -> str | None:
+    """SHA-256 of the file, or of the pixels of an image that was never one."""
+    if image is None:
+        return None
+    if isinstance(image, Image.Image):
+        return hashlib.sha256(image.tobytes()).hexdigest()
+    load_image(image)  # an unreadable file is named here, before anything is spent on it
+    return hashlib.sha256(Path(image).read_bytes()).hexdigest()
+
+
+class RecordFile:
+    """Appends records; on opening, a last line that was cut off by a kill is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records = self._read()
+
+    def _read(self) -> list[Record]:
+        if not self.path.is_file():
+            return []
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        names = {f.name for f in fields(Record)}
+        records = []
+        for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict) or set(row) != names:
+                    raise ValueError("not a record of this version")
+            except ValueError as error:
+                raise DataError(f"{self.path}, line {number}: {error}; give another output folder") from error
+            records.append(Record(**row))
+        return records
+
+    def append(self, record: Record) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record.as_json(), ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.records.append(record)
+
+    def done(self, *, guard: bool) -> set[str]:
+        return {record.id for record in self.records if record.guard == guard}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write atomically: a reader sees the old file or the new one, never half of it."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(scratch).chmod(0o644)
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, machine and, inside a git checkout, the revision and whether it was changed."""
+    import torch
+
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        **{name: version(name) for name in ("transformers", "safety-reminder")},
+    }
+    here = Path(__file__).parent
+    try:
+        git = lambda *words: subprocess.run(  # noqa: E731
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        found["git_revision"] = git("rev-parse", "HEAD")
+        found["git_dirty"] = bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        found["git_revision"] = None  # installed, not checked out
+    return found

@@ -1,0 +1,98 @@
+"""Running a data set through a guarded model, sample by sample, into a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from safety_reminder.errors import ConfigError
+from safety_reminder.evaluation.metrics import Metric, summarise
+from safety_reminder.evaluation.records import RecordFile, make_record, provenance, write_json
+from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.guard import GuardedVLM
+from safety_reminder.types import Example, Record
+
+# These may differ between the first run into a folder and the one that finishes it.
+_FREE_TO_CHANGE = {"output", "batch_size", "device"}
+
+
+def open_run(output: Path, config: dict[str, Any]) -> RecordFile:
+    """The records of a run folder; made if new. Saves the resolved configuration.
+
+    Raises:
+        ConfigError: the folder holds a run with another configuration.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    saved = output / "config.json"
+    fixed = {k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}
+    if saved.is_file():
+        before = json.loads(saved.read_text(encoding="utf-8"))
+        differing = sorted(k for k in fixed.keys() | before.keys() - _FREE_TO_CHANGE if fixed.get(k) != before.get(k))
+        if differing:
+            raise ConfigError(
+                f"{output} holds a run with another configuration ({', '.join(differing)}); "
+                "give another output=DIR, or remove it to start over"
+            )
+    write_json(saved, config)
+    return RecordFile(output / "records.jsonl")
+
+
+def run(
+    guarded: GuardedVLM,
+    examples: Sequence[Example],
+    records: RecordFile,
+    *,
+    guard: bool,
+    batch_size: int = 1,
+    show: Callable[[Record], None] | None = None,
+    **options: Any,
+) -> list[Record]:
+    """Answer every example that has no record yet, and return the records of all of them, in order."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    _require_unique(examples)
+    done = records.done(guard=guard)
+    waiting = [example for example in examples if example.id not in done]
+    label = "guarded" if guard else "unguarded"
+    with tqdm(total=len(examples), initial=len(examples) - len(waiting), desc=label, unit="sample") as progress:
+        for start in range(0, len(waiting), batch_size):
+            batch = waiting[start : start + batch_size]
+            responses = guarded.generate_batch([e.messages() for e in batch], guard=guard, **options)
+            for example, response in zip(batch, responses, strict=True):
+                verdict = judge_refusal(response.seen_text)
+                verdicts = {"refusal": verdict.where, "refusal_position": verdict.position}
+                record = make_record(example, response, guard=guard, verdicts=verdicts)
+                records.append(record)
+                if show is not None:
+                    show(record)
+            progress.update(len(batch))
+    by_id = {record.id: record for record in records.records if record.guard == guard}
+    return [by_id[example.id] for example in examples]
+
+
+def write_summary(
+    output: Path, guarded: Sequence[Record], unguarded: Sequence[Record], config: dict[str, Any]
+) -> dict[str, Metric]:
+    """``summary.json``: metrics, configuration and provenance."""
+    metrics = summarise(guarded, unguarded)
+    write_json(
+        output / "summary.json",
+        {
+            "metrics": {name: metric.as_json() for name, metric in metrics.items()},
+            "config": config,
+            "provenance": provenance(),
+        },
+    )
+    return metrics
+
+
+def _require_unique(examples: Sequence[Example]) -> None:
+    seen: set[str] = set()
+    for example in examples:
+        if example.id in seen:
+            raise ConfigError(f"two examples have the id {example.id!r}; ids must be unique")
+        seen.add(example.id)

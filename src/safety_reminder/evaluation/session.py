@@ -1,0 +1,71 @@
+"""What the commands ``generate`` and ``demo`` do with their configuration."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from safety_reminder.data import load_dataset
+from safety_reminder.errors import ConfigError
+from safety_reminder.evaluation import console
+from safety_reminder.evaluation.page import write_page
+from safety_reminder.evaluation.run import open_run, run, write_summary
+from safety_reminder.guard import GuardedVLM, load
+from safety_reminder.types import Example, Record
+
+
+def generate(values: dict[str, Any], output: Path) -> None:
+    """Answer a data set into ``output``; with ``compare``, also unguarded."""
+    examples = _examples(values)
+    guarded, unguarded = _answer(values, output, examples)
+    metrics = write_summary(output, guarded or unguarded, unguarded if guarded else (), values)
+    console.print_metrics(metrics)
+    print(f"wrote {output / 'records.jsonl'} and {output / 'summary.json'}")
+
+
+def demo(values: dict[str, Any], output: Path) -> None:
+    """Answer a data set unguarded and guarded, show both, and write ``demo.html``."""
+    if values["reminder"] in (None, "none"):
+        raise ConfigError("the demo compares with and without the reminder; reminder=none leaves nothing to compare")
+    values = {**values, "compare": True}
+    examples = _examples(values)
+    if values["dataset"]["name"] == "figstep":
+        # FigStep has no harmless images; the shipped twins ride along, so that false alarms can be seen too.
+        from safety_reminder.data import DEMO_REQUESTS
+
+        twins = load_dataset("typographic", DEMO_REQUESTS)
+        examples += [example for example in twins if not example.harmful]
+    guarded, unguarded = _answer(values, output, examples)
+    metrics = write_summary(output, guarded, unguarded, values)
+    console.print_side_by_side(examples, guarded, unguarded)
+    console.print_metrics(metrics)
+    page = write_page(output / "demo.html", examples, guarded, unguarded, metrics, values)
+    print(f"open {page}")
+
+
+def _examples(values: dict[str, Any]) -> list[Example]:
+    options = {k: v for k, v in values["dataset"].items() if v is not None}
+    return load_dataset(options.pop("name"), options.pop("root", ""), **options)
+
+
+def _answer(values: dict[str, Any], output: Path, examples: list[Example]) -> tuple[list[Record], list[Record]]:
+    records = open_run(output, values)
+    with_guard = values["reminder"] not in (None, "none")
+    changes = {k: v for k, v in values["guard"].items() if v is not None}
+    if changes and not with_guard:
+        raise ConfigError(f"guard options ({', '.join(changes)}) need a reminder; reminder={values['reminder']}")
+    print(f"loading {values['model']} ...", file=sys.stderr)
+    model: GuardedVLM = load(
+        values["model"],
+        values["reminder"] if with_guard else None,
+        device=values["device"],
+        dtype=values["dtype"],
+        check_base=values["check_base"],
+        **changes,
+    )
+    options = {k: v for k, v in values["generation"].items() if v is not None}
+    options |= {"batch_size": values["batch_size"], "seed": values["seed"]}
+    unguarded = run(model, examples, records, guard=False, **options) if values["compare"] or not with_guard else []
+    guarded = run(model, examples, records, guard=True, **options) if with_guard else []
+    return guarded, unguarded

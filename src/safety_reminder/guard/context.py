@@ -1,0 +1,87 @@
+"""A conversation as the decode loop would see it: prompt and partial answer in the cache, ready for the reminder.
+
+Training stands on this, so that what it optimises is what inference runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from safety_reminder.guard.lane import Lane, Row, Stepper
+from safety_reminder.guard.placement import next_positions
+from safety_reminder.guard.text import Transcript
+
+
+class Context:
+    """One prompt (batch of 1) with its whole answer in the KV cache; any cut of the answer is a crop away.
+
+    Args:
+        model: its parameters get no gradient here.
+        inputs: of one conversation, as :meth:`VLM.encode` gives them.
+        answer: token ids.
+    """
+
+    def __init__(self, model: PreTrainedModel, inputs: Mapping[str, Any], answer: Sequence[int]) -> None:
+        self.model = model
+        self.length = len(answer)
+        with torch.no_grad():
+            input_ids, kwargs = prepare(model, inputs)
+            # Vectors are given per call below; these only make the stepper record what cropping needs.
+            nothing = torch.zeros(1, model.get_input_embeddings().weight.shape[1])
+            self.lane: Lane = Stepper(model, nothing, kwargs).prefill(input_ids, [Row(0, Transcript(None, 0))], kwargs)
+            if answer:
+                self._append(torch.tensor([list(answer)], device=input_ids.device))
+
+    def cut(self, tokens: int) -> None:
+        """Keep ``tokens`` answer tokens; cuts must not increase."""
+        self.lane.crop(self.lane.entries - tokens)
+
+    def follow(self, vectors: torch.Tensor, target: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Behind the cut, the reminder ``vectors`` (k, hidden) and then ``target``, with gradient; the cache is left
+        as it was.
+
+        Returns:
+            Logits (len(target), vocabulary) for the target's tokens, and the final hidden state (hidden_size,) at the
+            last reminder vector, where the probe reads.
+        """
+        embedding = self.model.get_input_embeddings()
+        tokens = torch.tensor([list(target)], device=self.lane.ids.device, dtype=torch.long)
+        embeds = vectors.to(embedding.weight.dtype)[None]
+        if len(target) > 1:
+            embeds = torch.cat([embeds, embedding(tokens[:, :-1])], dim=1)
+        k = vectors.shape[0]
+        outputs = self._forward(inputs_embeds=embeds, output_hidden_states=True)
+        hidden = outputs.hidden_states[-1][0, k - 1]
+        self.lane.crop(embeds.shape[1])
+        return outputs.logits[0, k - 1 :][: len(target)], hidden
+
+    def _append(self, tokens: torch.Tensor) -> None:
+        self._forward(input_ids=tokens)
+
+    def _forward(self, **inputs: Any) -> Any:
+        lane = self.lane
+        width = next(iter(inputs.values())).shape[1]
+        positions = next_positions(lane.position, width)
+        outputs = self.model(
+            **inputs,
+            position_ids=positions,
+            past_key_values=lane.cache,
+            use_cache=True,
+            return_dict=True,
+        )
+        lane.position = positions[..., -1:]
+        lane.entries += width
+        return outputs
+
+
+def prepare(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
+    """What ``generate`` would hand to a decoding method for ``inputs``: ids, positions, mask and image inputs."""
+
+    def capture(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
+        return input_ids, {k: v for k, v in model_kwargs.items() if k not in ("synced_gpus", "streamer")}
+
+    return model.generate(**inputs, custom_generate=capture, max_new_tokens=1, do_sample=False)

@@ -1,0 +1,92 @@
+"""The guard as a decoding method for those who call ``model.generate`` themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.generation import GenerateDecoderOnlyOutput
+
+from safety_reminder.config import GuardConfig
+from safety_reminder.guard.decode import Guard, decode
+from safety_reminder.guard.guarded import guard_config
+from safety_reminder.guard.reminder import SafetyReminder
+from safety_reminder.types import Check, Intervention, Retraction, Token
+
+
+@dataclass
+class GuardedGenerateOutput(GenerateDecoderOnlyOutput):
+    """What ``generate(return_dict_in_generate=True)`` returns: transformers' fields, and what the guard did."""
+
+    checks: tuple[Check, ...] | None = None
+    interventions: tuple[Intervention, ...] | None = None
+
+
+def guarded_decoding(
+    reminder: SafetyReminder | None,
+    config: GuardConfig | None = None,
+    *,
+    tokenizer: Any | None = None,
+    streamer: Any | None = None,
+    seed: int | None = None,
+    **options: Any,
+) -> Callable[..., torch.Tensor | GuardedGenerateOutput]:
+    """A decoding method: ``model.generate(**inputs, custom_generate=guarded_decoding(reminder))``.
+
+    Returns what ``generate`` returns: (rows, prompt + answer) token ids, right-padded, or a
+    :class:`GuardedGenerateOutput`. Sampling options, logits processors and stopping criteria of ``generate`` apply.
+
+    Args:
+        reminder: the pack; None generates unguarded, through the same loop.
+        config: default: the pack's interval, threshold and policy. ``options`` change single fields of it.
+        tokenizer: only needed for the text of the fixed refusal; without one the answer just ends there.
+        streamer: receives released tokens (one row only). Given here because transformers 5 does not hand
+            ``generate(streamer=...)`` on to a callable. It cannot withdraw, so tokens are held back.
+        seed: row i samples from its own generator; None: torch's global one, as transformers does.
+    """
+    if streamer is not None:
+        options.setdefault("hold_back", True)
+    guard = None if reminder is None else Guard(reminder, guard_config(reminder, config, options))
+
+    def custom_generate(
+        model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs
+    ) -> torch.Tensor | GuardedGenerateOutput:
+        answers: list[list[int]] = [[] for _ in range(input_ids.shape[0])]
+        checks, interventions = [], []
+        events = decode(
+            model,
+            input_ids,
+            logits_processor,
+            stopping_criteria,
+            generation_config,
+            guard=guard,
+            tokenizer=tokenizer,
+            seed=seed,
+            **{k: v for k, v in model_kwargs.items() if k not in ("synced_gpus", "streamer")},
+        )
+        for event in events:
+            match event:
+                case Token(token_id=token, row=row):
+                    answers[row].append(token)
+                    if streamer is not None:
+                        streamer.put(torch.tensor([token]))
+                case Retraction(count=count, row=row):
+                    del answers[row][-count:]
+                case Check():
+                    checks.append(event)
+                case Intervention():
+                    interventions.append(event)
+        if streamer is not None:
+            streamer.end()
+        pad = generation_config.pad_token_id
+        longest = max(map(len, answers))
+        padded = [answer + [pad if pad is not None else 0] * (longest - len(answer)) for answer in answers]
+        tail = torch.tensor(padded, dtype=input_ids.dtype, device=input_ids.device)
+        sequences = torch.cat([input_ids, tail.view(len(answers), longest)], dim=1)
+        if not generation_config.return_dict_in_generate:
+            return sequences
+        return GuardedGenerateOutput(sequences=sequences, checks=tuple(checks), interventions=tuple(interventions))
+
+    return custom_generate

@@ -1,0 +1,295 @@
+"""The decode loop. There is one, and it yields events; everything else consumes them.
+
+choose a token → every ``interval`` tokens, append the reminder and read the probe
+    safe:   crop the reminder from the cache; the answer goes on as if it had never been there
+    unsafe: the policy decides what stays, and the reminder stays behind it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+
+from safety_reminder.config import GuardConfig
+from safety_reminder.errors import ConfigError, GuardFailure, ModelError
+from safety_reminder.guard.lane import Lane, Row, Stepper
+from safety_reminder.guard.reminder import SafetyReminder
+from safety_reminder.guard.sampling import Sampler
+from safety_reminder.guard.text import Transcript
+from safety_reminder.types import Check, CheckKind, Done, Event, FinishReason, Intervention
+
+Events = Iterator[Event]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A reminder and how to use it."""
+
+    reminder: SafetyReminder
+    config: GuardConfig
+
+
+@torch.no_grad()
+def decode(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    *,
+    guard: Guard | None = None,
+    tokenizer: Any | None = None,
+    seed: int | None = None,
+    **model_kwargs: Any,
+) -> Events:
+    """Generate for a left-padded batch, guarded or (``guard=None``) not, and yield what happens.
+
+    This is a decoding method in the sense of transformers' ``generate(custom_generate=...)``, which prepares all the
+    arguments but ``guard``, ``tokenizer`` (for the text of tokens) and ``seed`` (row i samples from its own generator,
+    seeded ``seed + i``; None samples from torch's global one, as transformers does).
+
+    Raises:
+        ConfigError: a generation mode that cannot be guarded (beam search, no cache).
+        ModelError: a cache that cannot be rolled back, or a reminder of another hidden size.
+    """
+    _require_supported(model, generation_config, guard)
+    given = model_kwargs.get("past_key_values")
+    if given is not None and given.get_seq_length() > 0:
+        raise ConfigError("continuing from a filled past_key_values is not supported; pass the whole conversation")
+    yield from _Decoder(
+        model, input_ids, logits_processor, stopping_criteria, generation_config, guard, tokenizer, seed, model_kwargs
+    ).run()
+
+
+class _Decoder:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        guard: Guard | None,
+        tokenizer: Any | None,
+        seed: int | None,
+        model_kwargs: dict[str, Any],
+    ) -> None:
+        self.input_ids, self.model_kwargs = input_ids, model_kwargs
+        self.process, self.stopping = logits_processor, stopping_criteria
+        self.guard = guard
+        self.stepper = Stepper(model, guard.reminder.vectors if guard else None, model_kwargs)
+        self.sampler = Sampler(bool(generation_config.do_sample), input_ids.shape[0], seed, input_ids.device)
+        self.tokenizer = tokenizer
+        eos = generation_config.eos_token_id
+        self.eos = frozenset([eos] if isinstance(eos, int) else eos or [])
+        self.show_at_once = guard is None or not guard.config.holds_back
+
+    def run(self) -> Events:
+        rows = [Row(i, Transcript(self.tokenizer, i)) for i in range(self.input_ids.shape[0])]
+        lanes = [self.stepper.prefill(self.input_ids, rows, self.model_kwargs)]
+        if self.guard and self.guard.config.prompt_check:
+            lanes = yield from self.check(lanes[0], "prompt")
+        while lanes:
+            following: list[Lane] = []
+            for lane in lanes:
+                following += yield from self.advance(lane)
+            lanes = following
+
+    def advance(self, lane: Lane):
+        """One token for every row; then the check, if one is due. Returns the lanes that live on."""
+        scores = self.process(lane.ids, lane.logits)
+        lane.extend(self.sampler(scores, [row.index for row in lane.rows], whole=lane.whole))
+        finished = self.stopping(lane.ids, None).tolist()
+        if self.show_at_once:
+            for row in lane.rows:
+                # An end-of-sequence token is never shown before the final check: that may overrule it.
+                if row.transcript.tokens[-1] not in self.eos:
+                    yield from row.transcript.release()
+        ending, going = lane.split(finished)
+        living = (yield from self.finish(ending)) if ending else []
+        if going:
+            if self.guard and going.since >= self.guard.config.interval:
+                living += yield from self.check(going, "periodic")
+            else:
+                going.logits, _, _ = self.stepper.step(going, token=True, reminder=False)
+                living.append(going)
+        return living
+
+    def finish(self, lane: Lane):
+        """Rows that reached their end: one last look at what no check has covered, then done."""
+        ended = [row.transcript.tokens[-1] in self.eos for row in lane.rows]
+        living: list[Lane] = []
+        for part, reason in zip(lane.split(ended), ("stop", "length"), strict=True):
+            if part is None:
+                continue
+            if reason == "stop":
+                # The check reads the answer without its end-of-sequence token, and may go on in its place.
+                for row in part.rows:
+                    row.finish_reason = "stop"
+                    row.transcript.tokens.pop()
+                end = part.ids[:, -1].tolist()
+                part.forget(1)
+            else:
+                end = None
+                for row in part.rows:
+                    row.finish_reason = self.reason_without_eos(part, row)
+            if self.guard and self.guard.config.final_check and part.since > 0:
+                living += yield from self.check(part, "final", end)
+            else:
+                yield from self.close(part, end)
+        return living
+
+    def reason_without_eos(self, lane: Lane, row: Row) -> FinishReason:
+        """``length`` at the limit, else ``stop`` (a stop string or a criterion of the caller's)."""
+        limit = getattr(self.stopping, "max_length", None)
+        return "length" if limit is not None and lane.ids.shape[1] >= limit else "stop"
+
+    def check(self, lane: Lane, kind: CheckKind, end: list[int] | None = None):
+        """Append the reminder to every row and read the probe; commit it where unsafe, crop it where safe.
+
+        ``end``: the end-of-sequence tokens that wait for the verdict of a final check.
+        """
+        assert self.guard is not None
+        config, k = self.guard.config, self.guard.reminder.length
+        token = lane.pending is not None
+        if token and config.mode == "exact":
+            behind_text, _, _ = self.stepper.step(lane, token=True, reminder=False)
+            _, behind_reminder, hidden = self.stepper.step(lane, token=False, reminder=True)
+        else:
+            behind_text, behind_reminder, hidden = self.stepper.step(lane, token=token, reminder=True)
+            if not token:
+                behind_text = lane.logits
+        p_unsafe = self.read(hidden)
+        # NaN compares false: a guard that cannot tell must not pass.
+        unsafe = [not p < config.threshold for p in p_unsafe]
+        for row, p, verdict in zip(lane.rows, p_unsafe, unsafe, strict=True):
+            yield Check(lane.answered, p, verdict, kind, row.index)
+
+        ends = dict(zip([row.index for row in lane.rows], end, strict=True)) if end else {}
+        by_index = {row.index: p for row, p in zip(lane.rows, p_unsafe, strict=True)}
+        both = torch.stack([behind_text, behind_reminder])
+        living: list[Lane] = []
+        for part, caught in zip(lane.split(unsafe), (True, False), strict=True):
+            if part is None:
+                continue
+            place = {row.index: i for i, row in enumerate(lane.rows)}
+            rows = torch.tensor([place[row.index] for row in part.rows], device=both.device)
+            if caught:
+                part.whole = False
+                part.logits = both[1][rows]
+                living += yield from self.intervene(part, by_index)
+                continue
+            part.crop(k)
+            part.logits = both[0][rows]
+            part.mark_passed()
+            if kind == "final":
+                yield from self.close(part, [ends[row.index] for row in part.rows] if ends else None)
+                continue
+            for row in part.rows:
+                yield from row.transcript.release()
+            living.append(part)
+        return living
+
+    def read(self, hidden: torch.Tensor | None) -> list[float]:
+        assert self.guard is not None and hidden is not None
+        try:
+            p_unsafe = self.guard.reminder.probe(hidden)
+        except GuardFailure:
+            return [float("nan")] * hidden.shape[0]
+        return p_unsafe.tolist() if p_unsafe.shape == hidden.shape[:1] else [float("nan")] * hidden.shape[0]
+
+    def intervene(self, lane: Lane, p_unsafe: dict[int, float]):
+        """The rows of ``lane`` were found unsafe; the reminder is their newest cache entry and ``logits`` follow it."""
+        assert self.guard is not None
+        config, k = self.guard.config, self.guard.reminder.length
+        broken, lane_or_none = lane.split([p_unsafe[row.index] != p_unsafe[row.index] for row in lane.rows])
+        if broken:
+            yield from self.refuse(broken, p_unsafe, "guard_error")
+        if lane_or_none is None:
+            return []
+        lane = lane_or_none
+        exhausted = lane.interventions >= config.max_interventions
+        # With `continue` the text stays; where the length limit was reached there is no room to correct it.
+        full = config.policy == "continue" and any(row.finish_reason == "length" for row in lane.rows)
+        if config.policy == "stop" or exhausted or full:
+            yield from self.refuse(lane, p_unsafe, "guard")
+            return []
+
+        lane.interventions += 1
+        text_entries = lane.entries - k
+        if config.policy == "continue":
+            dropped = 0
+            for row in lane.rows:
+                yield from row.transcript.release()
+        else:
+            back_to = lane.passed_entries if config.policy == "rewind" else 0
+            dropped = lane.since if config.policy == "rewind" else lane.answered
+            if dropped or back_to != text_entries:
+                lane = self.take_back(lane, entries=lane.entries - back_to, tokens=dropped)
+                _, lane.logits, _ = self.stepper.step(lane, token=False, reminder=True)
+        for row in lane.rows:
+            row.finish_reason = None
+            yield Intervention(lane.answered + dropped, p_unsafe[row.index], config.policy, dropped, row.index)
+            yield from row.transcript.drop(dropped)
+        lane.mark_passed()
+        return [lane]
+
+    def take_back(self, lane: Lane, *, entries: int, tokens: int) -> Lane:
+        """Remove the last ``entries`` from the cache and the last ``tokens`` from the answer."""
+        forgets = [sliding for sliding in lane.cache.is_sliding if sliding]
+        if entries == lane.entries and forgets and lane.passed_entries:
+            # Restarting past a sliding window: the prompt's entries have left the window, so it is read again.
+            return self.reread_prompt(lane)
+        lane.crop(entries)
+        lane.forget(tokens)
+        return lane
+
+    def reread_prompt(self, lane: Lane) -> Lane:
+        kwargs = {**self.model_kwargs, "past_key_values": None}
+        rows = [Row(i, Transcript(None, i)) for i in range(self.input_ids.shape[0])]
+        fresh = self.stepper.prefill(self.input_ids, rows, kwargs).select([row.index for row in lane.rows])
+        fresh.rows, fresh.whole, fresh.interventions = lane.rows, False, lane.interventions
+        return fresh
+
+    def refuse(self, lane: Lane, p_unsafe: dict[int, float], reason: FinishReason) -> Events:
+        """End with the fixed refusal; what no check has passed is not shown, or withdrawn."""
+        assert self.guard is not None
+        config = self.guard.config
+        for row in lane.rows:
+            dropped = 0 if config.policy == "continue" and not config.holds_back else lane.since
+            yield Intervention(lane.answered, p_unsafe[row.index], "stop", dropped, row.index)
+            yield from row.transcript.drop(dropped)
+            yield from row.transcript.say(config.refusal)
+            yield Done(reason, row.index)
+
+    def close(self, lane: Lane, end: list[int] | None) -> Events:
+        """Show what is left, its end-of-sequence token included, and finish."""
+        for i, row in enumerate(lane.rows):
+            if end is not None:
+                row.transcript.append(end[i])
+            yield from row.transcript.release(last=True)
+            assert row.finish_reason is not None
+            yield Done(row.finish_reason, row.index)  # type: ignore[arg-type]
+
+
+def _require_supported(model: PreTrainedModel, config: GenerationConfig, guard: Guard | None) -> None:
+    if (config.num_beams or 1) > 1:
+        raise ConfigError("beam search cannot be guarded (a check belongs to one running text); use num_beams=1")
+    if config.use_cache is False:
+        raise ConfigError("the guard works on the KV cache; use_cache=False is not supported")
+    for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
+        if getattr(config, name, None):
+            raise ConfigError(f"{name}=True is not available in guarded decoding")
+    if model.config.is_encoder_decoder:
+        raise ModelError(f"{type(model).__name__} is an encoder-decoder model; only decoder-only models can be guarded")
+    if guard:
+        width = model.get_input_embeddings().weight.shape[1]
+        if guard.reminder.hidden_size != width:
+            raise ModelError(
+                f"the reminder was trained for {guard.reminder.base_model or 'a model'} with embeddings of size "
+                f"{guard.reminder.hidden_size}, but {type(model).__name__} has size {width}"
+            )

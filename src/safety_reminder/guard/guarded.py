@@ -1,0 +1,220 @@
+"""``GuardedVLM``: a model and a reminder, used with chat messages."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from safety_reminder.config import GuardConfig
+from safety_reminder.errors import ConfigError, ModelError, unknown_name
+from safety_reminder.guard.decode import Guard, decode
+from safety_reminder.guard.reminder import SafetyReminder
+from safety_reminder.models import VLM, fingerprint_mismatch
+from safety_reminder.types import Check, Done, Event, Intervention, Response, Retraction, Token
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: Mapping[str, Any]) -> GuardConfig:
+    """The pack's own interval, threshold and policy, unless ``config`` is given; then ``options`` on top."""
+    if config is None:
+        config = GuardConfig(
+            interval=reminder.interval,
+            threshold=reminder.threshold,
+            policy=reminder.policy,  # type: ignore[arg-type]
+        )
+    return config.replace(**options)
+
+
+class GuardedVLM:
+    """A :class:`~safety_reminder.models.VLM` guarded by a :class:`SafetyReminder`; neither is changed.
+
+    Args:
+        vlm: the model and its processor.
+        reminder: None gives an unguarded model through the same interface.
+        config: default: what the pack says.
+        check_base: refuse a reminder whose pack was trained on other weights.
+
+    Raises:
+        ModelError: the reminder does not fit the model.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        reminder: SafetyReminder | None = None,
+        config: GuardConfig | None = None,
+        *,
+        check_base: bool = True,
+        **options: Any,
+    ) -> None:
+        self.vlm = vlm
+        self.reminder = reminder
+        self.guard: Guard | None = None
+        if reminder is None:
+            if config is not None or options:
+                raise ConfigError("guard options were given, but no reminder")
+            return
+        if reminder.hidden_size != vlm.hidden_size:
+            raise ModelError(
+                f"the reminder was trained for {reminder.base_model or 'a model'} with hidden size "
+                f"{reminder.hidden_size}, but {vlm.name} has hidden size {vlm.hidden_size}"
+            )
+        if check_base and (reason := fingerprint_mismatch(reminder.fingerprint, vlm.model)):
+            raise ModelError(
+                f"the reminder was trained for {reminder.base_model or 'another model'}, but {vlm.name} is not that "
+                f"model: {reason}. Load the model named in the pack, or pass check_base=False to use it anyway"
+            )
+        self.guard = Guard(reminder, guard_config(reminder, config, options))
+
+    def generate(self, messages: Messages, *, guard: bool = True, **options: Any) -> Response:
+        """Answer one conversation.
+
+        Args:
+            messages: chat messages as in transformers or OpenAI's API: ``{"role", "content"}``, content a string or
+                a list of ``{"type": "text", "text"}``, ``{"type": "image", "image"|"path"|"url"}`` and
+                ``{"type": "image_url", "image_url": {"url"}}`` parts. Images: path, PIL image or data URL.
+            guard: False generates without checks, through the same loop.
+            options: ``seed``, ``stop`` (strings), guard fields by name (``policy="stop"``), and anything
+                ``GenerationConfig`` takes (``max_new_tokens``, ``do_sample``, ``temperature``, ...).
+
+        Raises:
+            MessageError: the messages or an image cannot be read.
+        """
+        return self.generate_batch([messages], guard=guard, **options)[0]
+
+    def generate_batch(self, batch: Sequence[Messages], *, guard: bool = True, **options: Any) -> list[Response]:
+        """Answer several conversations in one batch. Each answer is what :meth:`generate` gives for it alone."""
+        began = time.perf_counter()
+        inputs = self.vlm.encode(batch)
+        collectors = [_Collector() for _ in batch]
+        for event in self._events(inputs, guard, options):
+            collectors[event.row].add(event)
+        seconds = time.perf_counter() - began
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        return [c.response(prompt, seconds) for c, prompt in zip(collectors, lengths, strict=True)]
+
+    def stream(self, messages: Messages, *, guard: bool = True, **options: Any) -> Iterator[Event]:
+        """Answer one conversation event by event: tokens as they are released, checks, interventions, the end."""
+        return self._events(self.vlm.encode([messages]), guard, options)
+
+    def _events(self, inputs: Mapping[str, Any], guard: bool, options: dict[str, Any]) -> Iterator[Event]:
+        options = dict(options)
+        names = {f.name for f in dataclasses.fields(GuardConfig)}
+        changes = {name: options.pop(name) for name in list(options) if name in names}
+        chosen = None
+        if guard and self.guard is not None:
+            chosen = Guard(self.guard.reminder, self.guard.config.replace(**changes))
+        elif changes:
+            raise ConfigError(f"guard options {sorted(changes)} were given, but this generation is not guarded")
+        method = functools.partial(
+            decode, guard=chosen, tokenizer=self.vlm.tokenizer, seed=_seed(options.pop("seed", None))
+        )
+        stop = options.pop("stop", None)
+        for name in options:
+            if not hasattr(self.vlm.model.generation_config, name) and name not in _GENERATE_ARGUMENTS:
+                known = {n for n in vars(self.vlm.model.generation_config) if not n.startswith("_")}
+                raise ConfigError(unknown_name("generation option", name, known | names | {"seed", "stop"}))
+        if stop:
+            options["stopping_criteria"] = [
+                *options.pop("stopping_criteria", []),
+                self.vlm.stop_criterion([stop] if isinstance(stop, str) else list(stop)),
+            ]
+        # `generate` prepares everything and hands over; what it returns is the iterator of events.
+        return self.vlm.model.generate(**inputs, custom_generate=method, **options)  # type: ignore[return-value]
+
+
+_GENERATE_ARGUMENTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "generation_config"}
+
+
+def _seed(seed: Any) -> int | None:
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}")
+    return seed
+
+
+class _Collector:
+    """Folds the events of one row into a :class:`Response`."""
+
+    def __init__(self) -> None:
+        self.tokens: list[Token] = []
+        self.seen: list[str] = []
+        self.checks: list[Check] = []
+        self.interventions: list[Intervention] = []
+        self.leaked = 0
+        self.reason: str | None = None
+
+    def add(self, event: Event) -> None:
+        match event:
+            case Token():
+                self.tokens.append(event)
+                self.seen.append(event.text)
+            case Retraction(count=count):
+                del self.tokens[-count:]
+            case Check():
+                self.checks.append(event)
+            case Intervention():
+                if not self.interventions:
+                    self.leaked = len(self.tokens)
+                self.interventions.append(event)
+            case Done(reason=reason):
+                self.reason = reason
+
+    def response(self, prompt_tokens: int, seconds: float) -> Response:
+        assert self.reason is not None
+        return Response(
+            text="".join(token.text for token in self.tokens),
+            token_ids=tuple(token.token_id for token in self.tokens),
+            seen_text="".join(self.seen),
+            checks=tuple(self.checks),
+            interventions=tuple(self.interventions),
+            leaked_tokens=self.leaked,
+            finish_reason=self.reason,  # type: ignore[arg-type]
+            prompt_tokens=int(prompt_tokens),
+            seconds=seconds,
+        )
+
+
+def collect(events: Iterator[Event]) -> Response:
+    """The :class:`Response` that a stream of one row's events amounts to."""
+    collector = _Collector()
+    began = time.perf_counter()
+    for event in events:
+        collector.add(event)
+    return collector.response(0, time.perf_counter() - began)
+
+
+def load(
+    model: str,
+    reminder: str | SafetyReminder | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    check_base: bool = True,
+    config: GuardConfig | None = None,
+    **options: Any,
+) -> GuardedVLM:
+    """Load a model and a reminder: ``load("pocket", "pocket")``, ``load("llava-hf/llava-1.5-7b-hf", "./my-pack")``.
+
+    Args:
+        model: a configured name (``pocket``), a hub id or a folder.
+        reminder: ``pocket``, a hub id, a folder, a :class:`SafetyReminder`, or None for an unguarded model.
+        device: default: an accelerator if there is one.
+        dtype: ``auto`` takes the checkpoint's own.
+        check_base: refuse a reminder that was trained on other weights.
+        options: fields of :class:`GuardConfig`.
+
+    Raises:
+        ModelError, PackError, ConfigError: with what to do about it.
+    """
+    from safety_reminder.models import load_vlm
+    from safety_reminder.models.pocket import reminder_folder
+
+    if isinstance(reminder, str):
+        reminder = SafetyReminder.from_pretrained(reminder_folder() if reminder == "pocket" else reminder)
+    return GuardedVLM(load_vlm(model, device=device, dtype=dtype), reminder, config, check_base=check_base, **options)

@@ -1,0 +1,171 @@
+"""A pack on disk: ``reminder.safetensors`` (float32), ``config.json``, ``README.md``. No pickle anywhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from safety_reminder.errors import PackError
+from safety_reminder.guard.probe import Probe
+
+if TYPE_CHECKING:
+    from safety_reminder.guard.reminder import SafetyReminder
+
+FORMAT = 1
+WEIGHTS, CONFIG, CARD = "reminder.safetensors", "config.json", "README.md"
+
+
+def locate(name_or_folder: str | Path, **hub_options: Any) -> Path:
+    """A folder as it is, or the local copy of a hub repository."""
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        return folder
+    name = str(name_or_folder)
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise PackError(
+            f"no reminder pack at {name!r}: expected a folder with {WEIGHTS} and {CONFIG}, or a hub id like 'org/name'"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG, CARD], **hub_options))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise PackError(
+            f"cannot get the reminder pack {name!r} from the hub ({type(error).__name__}); "
+            "check the name and the network, or give a local folder"
+        ) from error
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The constructor arguments of a :class:`SafetyReminder`, checked."""
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise PackError(f"{folder} is not a reminder pack: it has no {name}")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PackError(f"{folder / CONFIG} is not valid JSON: {error}") from error
+    if not isinstance(config, dict) or "format" not in config:
+        raise PackError(f"{folder / CONFIG} is not a reminder pack's config: it has no 'format'")
+    if config["format"] != FORMAT:
+        raise PackError(
+            f"{folder} has pack format {config['format']}, this version reads {FORMAT}; upgrade safety-reminder"
+        )
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise PackError(f"{folder / WEIGHTS} is damaged: {error}") from error
+    if set(tensors) != {"reminder", "probe.weight", "probe.bias"}:
+        raise PackError(f"{folder / WEIGHTS} should hold reminder, probe.weight, probe.bias; it has {sorted(tensors)}")
+    shape = tuple(tensors["reminder"].shape)
+    if shape != (config.get("k"), config.get("hidden_size")):
+        raise PackError(
+            f"{folder}: config.json says k={config.get('k')}, hidden_size={config.get('hidden_size')}, "
+            f"but the reminder has shape {shape}"
+        )
+    threshold = config.get("threshold")
+    if not isinstance(threshold, int | float) or not (math.isfinite(threshold) and 0 < threshold <= 1):
+        raise PackError(f"{folder / CONFIG}: threshold must lie in (0, 1], got {threshold!r}")
+    return {
+        "vectors": tensors["reminder"].float(),
+        "probe": Probe(tensors["probe.weight"].float(), float(tensors["probe.bias"])),
+        "base_model": config.get("base_model", ""),
+        "fingerprint": config.get("fingerprint", {}),
+        "interval": config.get("interval", 16),
+        "threshold": float(threshold),
+        "policy": config.get("policy", "rewind"),
+        "calibration": config.get("calibration", {}),
+        "training": config.get("training", {}),
+    }
+
+
+def write(reminder: SafetyReminder, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        "reminder": reminder.vectors.detach().float().cpu().contiguous(),
+        "probe.weight": reminder.probe.weight.detach().float().cpu().contiguous(),
+        "probe.bias": torch.tensor(reminder.probe.bias, dtype=torch.float32),
+    }
+    config = {
+        "format": FORMAT,
+        "base_model": reminder.base_model,
+        "fingerprint": reminder.fingerprint,
+        "k": reminder.length,
+        "hidden_size": reminder.hidden_size,
+        "interval": reminder.interval,
+        "threshold": reminder.threshold,
+        "policy": reminder.policy,
+        "calibration": reminder.calibration,
+        "training": reminder.training,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+        },
+    }
+    # The config goes last: a folder in which it is present is complete.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
+        save_file(tensors, Path(scratch) / WEIGHTS)
+        (Path(scratch) / CARD).write_text(card(reminder), encoding="utf-8")
+        (Path(scratch) / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for name in (WEIGHTS, CARD, CONFIG):
+            os.replace(Path(scratch) / name, folder / name)
+    return folder
+
+
+def card(reminder: SafetyReminder) -> str:
+    """The model card that goes with a pack."""
+    base = reminder.base_model or "an unnamed model"
+    calibration = json.dumps(reminder.calibration, indent=2) if reminder.calibration else "not calibrated"
+    training = json.dumps(reminder.training, indent=2) if reminder.training else "not recorded"
+    return f"""---
+library_name: safety-reminder
+tags: [safety, vision-language-model, soft-prompt]
+---
+# Safety reminder for {base}
+
+{reminder.length} soft-prompt vectors of size {reminder.hidden_size} and a linear probe, after "The Safety Reminder"
+(arXiv:2506.15734). They fit only the model they were trained for.
+
+```python
+import safety_reminder
+
+guarded = safety_reminder.load({base!r}, "path/to/this/pack")
+print(guarded.generate([{{"role": "user", "content": "Hello!"}}]).text)
+```
+
+Checked every {reminder.interval} tokens, unsafe at p ≥ {reminder.threshold:g}, policy `{reminder.policy}`.
+
+## Calibration
+
+```json
+{calibration}
+```
+
+## Training
+
+```json
+{training}
+```
+"""
+
+
+def upload(reminder: SafetyReminder, repo_id: str, *, private: bool | None, token: str | None) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        write(reminder, Path(scratch))
+        return str(api.upload_folder(repo_id=repo_id, folder_path=scratch, commit_message="Upload safety reminder"))

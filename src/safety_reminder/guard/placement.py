@@ -1,0 +1,32 @@
+"""Where the reminder goes. Training and inference both ask here, so they cannot drift apart.
+
+The rule: the reminder follows the last answer token that is not an end-of-sequence token, and its vectors take the
+next positions of the model's own counting. What comes after it (a refusal, or the rest) counts on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+
+
+def checkable(answer_ids: Sequence[int], eos_ids: Collection[int]) -> list[int]:
+    """The answer tokens a check reads: all of them, less a trailing run of end-of-sequence tokens."""
+    end = len(answer_ids)
+    while end and answer_ids[end - 1] in eos_ids:
+        end -= 1
+    return list(answer_ids[:end])
+
+
+def next_positions(last: torch.Tensor, count: int) -> torch.Tensor:
+    """Positions of the ``count`` entries that follow, given those of the last one.
+
+    Args:
+        last: (..., batch, 1) positions of the newest entry; the leading axes are M-RoPE's, where the model has them.
+        count: how many entries follow (reminder vectors or text tokens: both advance every axis by one).
+
+    Returns:
+        (..., batch, count).
+    """
+    return last + torch.arange(1, count + 1, device=last.device, dtype=last.dtype)

@@ -1,0 +1,77 @@
+"""The reminder: a few soft-prompt vectors, the probe that is read behind them, and where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safety_reminder.errors import PackError
+from safety_reminder.guard import pack
+from safety_reminder.guard.probe import Probe
+
+
+@dataclass(frozen=True)
+class SafetyReminder:
+    """``vectors`` (k, hidden_size) float32 that follow the context, and the :class:`Probe` read at the last of them.
+
+    The method: "The Safety Reminder", arXiv:2506.15734. Nothing of the base model is changed.
+
+    Args:
+        vectors: (k, hidden_size), finite.
+        probe: of the same hidden size.
+        base_model: what it was trained for (hub id, configured name or folder).
+        fingerprint: of that model's weights, from :func:`safety_reminder.models.fingerprint`.
+        interval, threshold, policy: how it was meant to be used; the defaults of ``GuardConfig`` for this pack.
+        calibration: how ``threshold`` was found.
+        training: data manifest and hashes, seed, losses.
+    """
+
+    vectors: torch.Tensor
+    probe: Probe
+    base_model: str = ""
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+    interval: int = 16
+    threshold: float = 0.5
+    policy: str = "rewind"
+    calibration: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or 0 in self.vectors.shape:
+            raise PackError(f"a reminder has shape (k, hidden_size), got {tuple(self.vectors.shape)}")
+        if self.probe.weight.shape[0] != self.vectors.shape[1]:
+            raise PackError(
+                f"the probe reads hidden states of size {self.probe.weight.shape[0]}, "
+                f"but the reminder's vectors have size {self.vectors.shape[1]}"
+            )
+        if not torch.isfinite(self.vectors).all():
+            raise PackError("the reminder holds values that are not finite")
+
+    @property
+    def length(self) -> int:
+        """k, the number of vectors."""
+        return self.vectors.shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        return self.vectors.shape[1]
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, **hub_options: Any) -> SafetyReminder:
+        """Load a pack from a folder, or from the hub by id (``revision=``, ``cache_dir=``, ``token=``).
+
+        Raises:
+            PackError: nothing there, or a file is missing, damaged or of a newer format.
+        """
+        return cls(**pack.read(pack.locate(name_or_folder, **hub_options)))
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the pack (``reminder.safetensors``, ``config.json``, ``README.md``) to ``folder``, atomically."""
+        return pack.write(self, Path(folder))
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Upload the pack to a hub repository, creating it if need be. Returns the commit's address."""
+        return pack.upload(self, repo_id, private=private, token=token)

@@ -1,0 +1,35 @@
+"""Choosing the next token: greedy, or sampled from torch's global generator or from one of each row's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+class Sampler:
+    """Args: ``batch``, rows of the whole batch; ``seed``, row i draws from a generator seeded ``seed + i``."""
+
+    def __init__(self, do_sample: bool, batch: int, seed: int | None, device: torch.device) -> None:
+        self.do_sample, self.batch = do_sample, batch
+        self.generators = None
+        if seed is not None:
+            self.generators = [torch.Generator(device).manual_seed(seed + i) for i in range(batch)]
+
+    def __call__(self, scores: torch.Tensor, rows: Sequence[int], *, whole: bool) -> torch.Tensor:
+        """Processed scores (len(rows), vocabulary) → tokens (len(rows),)."""
+        if not self.do_sample:
+            return scores.argmax(dim=-1)
+        probabilities = scores.softmax(dim=-1)
+        if self.generators is not None:
+            draws = [
+                torch.multinomial(probabilities[i], 1, generator=self.generators[row]) for i, row in enumerate(rows)
+            ]
+            return torch.cat(draws)
+        if whole and len(rows) < self.batch:
+            # transformers draws for finished rows too. Doing the same keeps the others' random numbers in step.
+            everyone = probabilities.new_full((self.batch, probabilities.shape[1]), 1.0)
+            index = torch.tensor(rows, device=probabilities.device)
+            everyone[index] = probabilities
+            return torch.multinomial(everyone, 1).squeeze(1)[index]
+        return torch.multinomial(probabilities, 1).squeeze(1)

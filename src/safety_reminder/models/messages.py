@@ -1,0 +1,100 @@
+"""Chat messages in OpenAI's or transformers' form → one form, with images loaded."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from safety_reminder.errors import MessageError
+
+Messages = Sequence[Mapping[str, Any]]
+ROLES = ("system", "user", "assistant")
+
+
+def load_image(source: Any) -> Image.Image:
+    """A path, data URL or PIL image → RGB.
+
+    Raises:
+        MessageError: no such file, not an image, or a kind of source that is not read (web addresses).
+    """
+    if isinstance(source, Image.Image):
+        return source.convert("RGB")
+    if not isinstance(source, str | os.PathLike):
+        raise MessageError(f"an image is a path, a data URL or a PIL image, got {type(source).__name__}")
+    text = os.fspath(source)
+    if text.startswith(("http://", "https://")):
+        raise MessageError(f"images are not fetched from the web: download {text!r} and give its path")
+    try:
+        if text.startswith("data:"):
+            header, _, body = text.partition(",")
+            if not header.endswith(";base64"):
+                raise MessageError("a data URL must be base64: 'data:image/png;base64,...'")
+            stream: Any = io.BytesIO(base64.b64decode(body, validate=True))
+            text = header
+        else:
+            stream = Path(text.removeprefix("file://"))
+        with Image.open(stream) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise MessageError(f"no image at {text}") from error
+    except binascii.Error as error:
+        raise MessageError(f"the data URL is not valid base64: {error}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise MessageError(f"cannot read the image {text}: {error}") from error
+
+
+def normalise(messages: Messages, *, reads_images: bool) -> list[dict[str, Any]]:
+    """Messages whose content is a list of ``text`` and ``image`` parts (or a string, without vision)."""
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+        raise MessageError("messages must be a list like [{'role': 'user', 'content': '...'}]")
+    if not messages:
+        raise MessageError("there are no messages")
+    out = []
+    for number, message in enumerate(messages):
+        where = f"messages[{number}]"
+        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+            raise MessageError(f"{where} needs 'role' and 'content'")
+        if message["role"] not in ROLES:
+            raise MessageError(f"{where}: unknown role {message['role']!r}; known: {', '.join(ROLES)}")
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if not isinstance(parts, Sequence):
+            raise MessageError(f"{where}: content must be a string or a list of parts")
+        clean = [_part(part, f"{where}.content[{i}]") for i, part in enumerate(parts)]
+        if not reads_images:
+            if any(part["type"] == "image" for part in clean):
+                raise MessageError(f"{where} has an image, but this model reads text only")
+            clean_content: Any = "\n".join(part["text"] for part in clean)
+        else:
+            clean_content = clean
+        out.append({"role": message["role"], "content": clean_content})
+    return out
+
+
+def _part(part: Any, where: str) -> dict[str, Any]:
+    if not isinstance(part, Mapping):
+        raise MessageError(f"{where} must be a mapping with a 'type'")
+    match part.get("type"):
+        case "text" if isinstance(part.get("text"), str):
+            return {"type": "text", "text": part["text"]}
+        case "image":
+            for key in ("image", "path", "url", "base64"):
+                if part.get(key) is not None:
+                    prefix = "data:image;base64," if key == "base64" else ""
+                    return {"type": "image", "image": load_image(prefix + part[key] if prefix else part[key])}
+        case "image_url":
+            url = part.get("image_url")
+            url = url.get("url") if isinstance(url, Mapping) else url
+            if url is not None:
+                return {"type": "image", "image": load_image(url)}
+    raise MessageError(
+        f"{where}: expected {{'type': 'text', 'text': ...}}, {{'type': 'image', 'image': ...}} or "
+        f"{{'type': 'image_url', 'image_url': {{'url': ...}}}}"
+    )

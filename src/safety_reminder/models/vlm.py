@@ -1,0 +1,135 @@
+"""One adapter for every decoder-only model of transformers, with or without a vision tower."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+    StopStringCriteria,
+)
+
+from safety_reminder.errors import ModelError
+from safety_reminder.models.families import FAMILIES, Family
+from safety_reminder.models.messages import Messages, normalise
+
+
+class VLM:
+    """A model with what turns chat messages into its inputs. Holds no state between calls.
+
+    Args:
+        model: a decoder-only transformers model, in ``eval`` mode.
+        processor: its processor, or its tokenizer where it reads text only.
+        name: what to call it in messages.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: Any, name: str = "") -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.name = name or model.config.model_type
+        known = FAMILIES.get(model.config.model_type)
+        if known is None:
+            warnings.warn(
+                f"guarded decoding is not tested for model type {model.config.model_type!r}; "
+                f"tested: {', '.join(sorted(FAMILIES))}",
+                stacklevel=2,
+            )
+            known = Family(model.config.model_type, reads_images=self.tokenizer is not processor)
+        self.family = known
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if model.generation_config.pad_token_id is None:
+            model.generation_config.pad_token_id = self.tokenizer.pad_token_id
+
+    @property
+    def hidden_size(self) -> int:
+        return self.model.get_input_embeddings().weight.shape[1]
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        eos = self.model.generation_config.eos_token_id
+        return frozenset([eos] if isinstance(eos, int) else eos or [self.tokenizer.eos_token_id])
+
+    def encode(self, batch: Sequence[Messages], *, add_generation_prompt: bool = True) -> dict[str, Any]:
+        """Conversations → model inputs on the model's device: left-padded ``input_ids`` and ``attention_mask``
+        (batch, length), and whatever the family needs for images.
+
+        Raises:
+            MessageError: messages or an image that cannot be read.
+        """
+        conversations = [normalise(messages, reads_images=self.family.reads_images) for messages in batch]
+        options: dict[str, Any] = {
+            "add_generation_prompt": add_generation_prompt,
+            "tokenize": True,
+            "return_dict": True,
+            "return_tensors": "pt",
+        }
+        if self.tokenizer is self.processor:
+            inputs = self.processor.apply_chat_template(conversations, padding=True, **options)
+        else:
+            inputs = self.processor.apply_chat_template(
+                conversations, processor_kwargs={"padding": True, "return_tensors": "pt"}, **options
+            )
+        inputs = dict(inputs)
+        if self.family.encode is not None:
+            inputs = self.family.encode(inputs)
+        dtype, device = self.model.dtype, self.model.device
+        return {
+            key: value.to(device, dtype) if torch.is_floating_point(value) else value.to(device)
+            for key, value in inputs.items()
+            if isinstance(value, torch.Tensor)
+        }
+
+    def stop_criterion(self, strings: list[str]) -> StopStringCriteria:
+        return StopStringCriteria(self.tokenizer, strings)
+
+
+def load_vlm(name: str, *, device: str | torch.device | None = None, dtype: str | torch.dtype = "auto") -> VLM:
+    """Load a model by configured name (``pocket``), hub id or folder.
+
+    Raises:
+        ModelError: nothing there, or not a decoder-only model that transformers can load.
+    """
+    from safety_reminder.models.pocket import checkpoint_folder
+
+    folder = str(checkpoint_folder()) if name == "pocket" else name
+    _require_findable(name, folder)
+    if device is None:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        if config.is_encoder_decoder:
+            raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models can be guarded")
+        loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(folder)
+        model = loader.from_pretrained(folder, dtype=dtype)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise ModelError(f"cannot load the model {name!r}: {reason}") from error
+    return VLM(model.to(device), processor, name)
+
+
+def _require_findable(name: str, folder: str) -> None:
+    path = Path(folder).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} is not a model folder: it has no config.json")
+        return
+    if path.exists() or folder.startswith((".", "/", "~")) or folder.count("/") > 1:
+        raise ModelError(f"no model at {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
+    if "/" not in folder and folder != "pocket":
+        raise ModelError(f"unknown model {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")

@@ -1,0 +1,233 @@
+"""A small trainer: one process, one sample at a time over a cached prefix, gradients accumulated to a batch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from safety_reminder.errors import ConfigError, SafetyReminderError
+from safety_reminder.guard import Probe, SafetyReminder
+from safety_reminder.guard.context import Context
+from safety_reminder.models import VLM, fingerprint
+from safety_reminder.training.examples import TrainingExample, manifest
+from safety_reminder.training.objective import Cut, draw_cut, losses
+from safety_reminder.training.probe import auc, choose_threshold, fit_probe
+
+log = logging.getLogger(__name__)
+INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Args: ``k`` reminder vectors; ``cuts`` per visit of an example share its prefix; ``budget``: false alarms per
+    check on benign validation answers that the threshold may cause."""
+
+    k: int = 4
+    init_text: str = INIT_TEXT
+    epochs: int = 2
+    batch: int = 8
+    cuts: int = 2
+    lr: float = 0.01
+    empty_prob: float = 1 / 3
+    probe_weight: float = 0.05
+    target_tokens: int = 32
+    answer_tokens: int = 96
+    validation: float = 0.15
+    budget: float = 0.005
+    interval: int = 16
+    policy: str = "rewind"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("k", "epochs", "batch", "cuts", "target_tokens", "answer_tokens", "interval"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.validation < 1:
+            raise ConfigError(f"training.validation is a share between 0 and 1, got {self.validation}")
+
+
+@dataclass(frozen=True)
+class _Sample:
+    example: TrainingExample
+    answer: list[int]
+    refusal: list[int]
+
+
+def train(
+    vlm: VLM, examples: list[TrainingExample], config: TrainingConfig, output: Path, data: Path
+) -> SafetyReminder:
+    """Train a reminder and its probe for ``vlm`` and write the pack to ``output/pack``.
+
+    A checkpoint is written after every batch's worth of progress is due (each 10 batches); a run that was interrupted
+    goes on from it.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    vlm.model.requires_grad_(False)
+    torch.manual_seed(config.seed)
+    learning, held_back = _split([_tokenise(vlm, e, config) for e in examples], config)
+    state = _State(vlm, config, output)
+    steps = config.epochs * math.ceil(len(learning) / config.batch)
+    progress = tqdm(total=steps, initial=state.step, desc="training", unit="batch", dynamic_ncols=True)
+    while state.step < steps:
+        epoch, place = divmod(state.step, math.ceil(len(learning) / config.batch))
+        order = list(range(len(learning)))
+        random.Random(f"{config.seed}/{epoch}").shuffle(order)
+        chosen = [learning[i] for i in order[place * config.batch : (place + 1) * config.batch]]
+        shown = _train_batch(vlm, chosen, state, config, steps)
+        progress.set_postfix(shown)
+        progress.update()
+        if state.step % 10 == 0 or state.step == steps:
+            state.save(output, shown)
+    progress.close()
+
+    vectors = state.vectors.detach()
+    fit = _hidden_states(vlm, learning, vectors, config, cuts=2, description="fitting the probe")
+    check = _hidden_states(vlm, held_back, vectors, config, cuts=4, description="validating")
+    probe = fit_probe(fit[0], fit[1])
+    scores = probe(check[0])
+    threshold, calibration = choose_threshold(scores[~check[1]], scores[check[1]], config.budget)
+    reminder = SafetyReminder(
+        vectors.cpu(),
+        probe,
+        base_model=vlm.name,
+        fingerprint=fingerprint(vlm.model),
+        interval=config.interval,
+        threshold=threshold,
+        policy=config.policy,
+        calibration=calibration,
+        training={
+            "config": asdict(config),
+            "data": manifest(data, examples),
+            "validation_auc": auc(scores, check[1]),
+            "validation_language_loss": check[2],
+        },
+    )
+    reminder.save_pretrained(output / "pack")
+    return reminder
+
+
+class _State:
+    """What is learned and how far it is."""
+
+    def __init__(self, vlm: VLM, config: TrainingConfig, output: Path) -> None:
+        size, device = vlm.hidden_size, vlm.model.device
+        ids = vlm.tokenizer(config.init_text, add_special_tokens=False)["input_ids"]
+        ids = (ids * math.ceil(config.k / len(ids)))[: config.k]
+        start = vlm.model.get_input_embeddings()(torch.tensor(ids, device=device)).detach().float()
+        self.vectors = torch.nn.Parameter(start.clone())
+        self.weight = torch.nn.Parameter(torch.zeros(size, device=device))
+        self.bias = torch.nn.Parameter(torch.zeros((), device=device))
+        self.optimiser = torch.optim.AdamW(
+            [{"params": [self.vectors]}, {"params": [self.weight, self.bias]}], lr=config.lr, weight_decay=0.0
+        )
+        self.step = 0
+        self.config = asdict(config)
+        path = output / "checkpoint.pt"
+        if path.is_file():
+            saved = torch.load(path, map_location=device, weights_only=True)
+            if saved["config"] != self.config:
+                raise ConfigError(f"{path} is of a run with other options; give another output folder, or remove it")
+            for name in ("vectors", "weight", "bias"):
+                getattr(self, name).data.copy_(saved[name])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.step = saved["step"]
+            log.warning("resuming at batch %d", self.step)
+
+    def save(self, output: Path, shown: dict[str, float]) -> None:
+        saved: dict[str, Any] = {name: getattr(self, name).detach() for name in ("vectors", "weight", "bias")}
+        saved |= {"optimiser": self.optimiser.state_dict(), "step": self.step, "config": self.config}
+        torch.save(saved, output / "checkpoint.new")
+        os.replace(output / "checkpoint.new", output / "checkpoint.pt")
+        with (output / "losses.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, **shown}) + "\n")
+
+
+def _tokenise(vlm: VLM, example: TrainingExample, config: TrainingConfig) -> _Sample:
+    ids = lambda text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
+    end = min(vlm.eos_ids)
+    return _Sample(example, [*ids(example.answer), end][: config.answer_tokens], [*ids(example.refusal), end])
+
+
+def _split(samples: list[_Sample], config: TrainingConfig) -> tuple[list[_Sample], list[_Sample]]:
+    """By prompt and image, so that no prompt is on both sides."""
+    keys = sorted({(s.example.prompt, str(s.example.image)) for s in samples})
+    random.Random(config.seed).shuffle(keys)
+    held_back = set(keys[: max(1, round(config.validation * len(keys)))])
+    parts: tuple[list[_Sample], list[_Sample]] = ([], [])
+    for sample in samples:
+        parts[(sample.example.prompt, str(sample.example.image)) in held_back].append(sample)
+    for name, part in zip(("training", "validation"), parts, strict=True):
+        if len({s.example.safe for s in part}) < 2:
+            raise ConfigError(f"the {name} split has only one kind of answer; give more examples")
+    return parts
+
+
+def _cuts(sample: _Sample, rng: random.Random, config: TrainingConfig, count: int) -> list[Cut]:
+    drawn = [
+        draw_cut(
+            sample.example,
+            sample.answer,
+            sample.refusal,
+            rng,
+            empty_prob=config.empty_prob,
+            target_tokens=config.target_tokens,
+        )
+        for _ in range(count)
+    ]
+    return sorted(drawn, key=lambda cut: -cut.tokens)
+
+
+def _train_batch(
+    vlm: VLM, samples: list[_Sample], state: _State, config: TrainingConfig, steps: int
+) -> dict[str, float]:
+    rng = random.Random(f"{config.seed}/cuts/{state.step}")
+    state.optimiser.zero_grad()
+    sums = {"language": 0.0, "probe": 0.0}
+    count = len(samples) * config.cuts
+    for sample in samples:
+        context = Context(vlm.model, vlm.encode([sample.example.messages()]), sample.answer[:-1])
+        for cut in _cuts(sample, rng, config, config.cuts):
+            language, verdict, _ = losses(context, cut, state.vectors, state.weight, state.bias)
+            loss = language + config.probe_weight * verdict
+            if not torch.isfinite(loss):
+                raise SafetyReminderError(
+                    f"the loss is {loss.item()} at batch {state.step} on {sample.example.prompt[:60]!r} "
+                    f"(image {sample.example.image}); lower training.lr or remove the row"
+                )
+            (loss / count).backward()
+            sums["language"] += language.item() / count
+            sums["probe"] += verdict.item() / count
+    torch.nn.utils.clip_grad_norm_([state.vectors, state.weight, state.bias], 1.0)
+    rate = config.lr * min(1.0, (state.step + 1) / 10) * (0.5 + 0.5 * math.cos(math.pi * state.step / steps))
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    state.optimiser.step()
+    state.step += 1
+    return {name: round(value, 4) for name, value in sums.items()}
+
+
+@torch.no_grad()
+def _hidden_states(
+    vlm: VLM, samples: list[_Sample], vectors: torch.Tensor, config: TrainingConfig, *, cuts: int, description: str
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Hidden states (n, hidden_size) where the probe reads, unsafe labels (n,) bool, and the mean language loss."""
+    weight, bias = torch.zeros(vlm.hidden_size, device=vlm.model.device), torch.zeros((), device=vlm.model.device)
+    hidden, labels, language = [], [], 0.0
+    rng = random.Random(f"{config.seed}/{description}")
+    for sample in tqdm(samples, desc=description, unit="example", dynamic_ncols=True):
+        context = Context(vlm.model, vlm.encode([sample.example.messages()]), sample.answer[:-1])
+        for cut in _cuts(sample, rng, config, cuts):
+            loss, _, state = losses(context, cut, vectors, weight, bias)
+            hidden.append(state.float().cpu())
+            labels.append(cut.unsafe)
+            language += loss.item()
+    return torch.stack(hidden), torch.tensor(labels), language / len(labels)

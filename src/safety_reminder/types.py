@@ -1,0 +1,133 @@
+"""The nouns that flow through the package. No torch here: these are plain values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Policy = Literal["continue", "rewind", "restart", "stop"]
+CheckKind = Literal["prompt", "periodic", "final"]
+FinishReason = Literal["stop", "length", "guard", "guard_error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token the user may see. ``index`` counts visible tokens from 0; ``text`` is what it adds to the text.
+
+    ``token_id`` is -1 for a piece of the fixed refusal when no tokenizer is at hand.
+    """
+
+    token_id: int
+    text: str
+    index: int
+    row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The reminder was appended after ``token_index`` answer tokens and the probe was read."""
+
+    token_index: int
+    p_unsafe: float
+    unsafe: bool
+    kind: CheckKind
+    row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """An unsafe verdict was acted on. ``dropped`` tokens of the answer were taken back from the context."""
+
+    token_index: int
+    p_unsafe: float
+    policy: Policy
+    dropped: int
+    row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """The last ``count`` tokens that were already shown are withdrawn; ``text`` is what they had shown."""
+
+    count: int
+    text: str
+    row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The row is finished. ``guard``: ended by the fixed refusal; ``guard_error``: the guard itself failed."""
+
+    reason: FinishReason
+    row: int = 0
+
+
+Event = Token | Check | Intervention | Retraction | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer and what the guard did.
+
+    ``text`` and ``token_ids`` are what stands at the end; ``seen_text`` is everything the user was ever shown,
+    retracted tokens included, and is what safety is judged on. ``leaked_tokens`` counts the answer tokens the user
+    had been shown when the guard first intervened.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    seen_text: str
+    checks: tuple[Check, ...]
+    interventions: tuple[Intervention, ...]
+    leaked_tokens: int
+    finish_reason: FinishReason
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def intervened(self) -> bool:
+        return bool(self.interventions)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a benchmark: a prompt, perhaps with an image, and whether answering it would be harmful."""
+
+    id: str
+    prompt: str
+    image: Any | None = None  # path or PIL image
+    harmful: bool = True
+    category: str = ""
+    instruction: str = ""
+
+    def messages(self) -> list[dict[str, Any]]:
+        content: list[dict[str, Any]] = []
+        if self.image is not None:
+            content.append({"type": "image", "image": self.image})
+        content.append({"type": "text", "text": self.prompt})
+        return [{"role": "user", "content": content}]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept of one sample in ``records.jsonl``."""
+
+    id: str
+    prompt: str
+    harmful: bool
+    category: str
+    image_sha256: str | None
+    prompt_tokens: int
+    text: str
+    seen_text: str
+    token_ids: list[int]
+    checks: list[dict[str, Any]]
+    interventions: list[dict[str, Any]]
+    leaked_tokens: int
+    finish_reason: str
+    seconds: float
+    guard: bool
+    verdicts: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
