@@ -17,7 +17,7 @@ from safety_reminder.guard.text import Transcript
 
 
 class Context:
-    """One prompt (batch of 1) with its whole answer in the KV cache; any cut of the answer is a crop away.
+    """One prompt (batch of 1) in the KV cache, and behind it as much of its answer as was asked for.
 
     Args:
         model: its parameters get no gradient here.
@@ -27,18 +27,25 @@ class Context:
 
     def __init__(self, model: PreTrainedModel, inputs: Mapping[str, Any], answer: Sequence[int]) -> None:
         self.model = model
-        self.length = len(answer)
+        self.answer = list(answer)
+        self.kept = 0
         with torch.no_grad():
             input_ids, kwargs = prepare(model, inputs)
-            # Vectors are given per call below; these only make the stepper record what cropping needs.
+            # The vectors are given per call below; these only tell the stepper that there will be roll-backs.
             nothing = torch.zeros(1, model.get_input_embeddings().weight.shape[1])
             self.lane: Lane = Stepper(model, nothing, kwargs).prefill(input_ids, [Row(0, Transcript(None, 0))], kwargs)
-            if answer:
-                self._append(torch.tensor([list(answer)], device=input_ids.device))
 
-    def cut(self, tokens: int) -> None:
-        """Keep ``tokens`` answer tokens; cuts must not increase."""
-        self.lane.crop(self.lane.entries - tokens)
+    @torch.no_grad()
+    def keep(self, tokens: int) -> None:
+        """Bring the cache to the answer's first ``tokens`` tokens. They can only grow: a layer with a sliding window
+        forgets what came before it, so cuts are visited from the shortest to the longest.
+        """
+        if tokens < self.kept:
+            raise ValueError(f"cuts must be visited in ascending order; at {self.kept}, asked for {tokens}")
+        if tokens > self.kept:
+            new = self.answer[self.kept : tokens]
+            self._forward(input_ids=torch.tensor([new], device=self.lane.ids.device))
+            self.kept = tokens
 
     def follow(self, vectors: torch.Tensor, target: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Behind the cut, the reminder ``vectors`` (k, hidden) and then ``target``, with gradient; the cache is left
@@ -58,9 +65,6 @@ class Context:
         hidden = outputs.hidden_states[-1][0, k - 1]
         self.lane.crop(embeds.shape[1])
         return outputs.logits[0, k - 1 :][: len(target)], hidden
-
-    def _append(self, tokens: torch.Tensor) -> None:
-        self._forward(input_ids=tokens)
 
     def _forward(self, **inputs: Any) -> Any:
         lane = self.lane

@@ -6,10 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    CLIPImageProcessorPil,
     CLIPVisionConfig,
     DeepseekVLConfig,
     Gemma3Config,
@@ -19,8 +24,10 @@ from transformers import (
     InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
+    LlavaProcessor,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2Config,
     Qwen2VLConfig,
@@ -28,12 +35,17 @@ from transformers import (
     SiglipVisionConfig,
     SmolVLMConfig,
 )
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-
 from safety_reminder.errors import ModelError, unknown_name
 
 VOCABULARY = 128
 EOS, PAD, IMAGE, VISION_START, VISION_END = 1, 0, 120, 121, 122
+_TEMPLATE = (
+    "{% for message in messages %}[{{ message['role'] }}]"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 _IDS = {"pad_token_id": PAD, "bos_token_id": 2, "eos_token_id": EOS}
 _TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -197,7 +209,6 @@ def tiny_inputs(model: PreTrainedModel, lengths: Sequence[int] = (9,), *, seed: 
     stacked = torch.stack(pixels).to(model.dtype)
     if kind.startswith("qwen2"):
         # 16 patches of 4 × 4 pixels over two frames, of which 2 × 2 are merged: four image tokens.
-        generator = torch.Generator().manual_seed(seed)
         patches = [torch.randn(16, 96, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(rows))]
         inputs["pixel_values"] = torch.cat(patches).to(model.dtype)
         inputs["image_grid_thw"] = torch.tensor([[1, 4, 4]] * len(rows))
@@ -210,3 +221,56 @@ def tiny_inputs(model: PreTrainedModel, lengths: Sequence[int] = (9,), *, seed: 
     if kind == "gemma3":
         inputs["token_type_ids"] = (ids == IMAGE).long()
     return inputs
+
+
+def tiny_checkpoint(family: str, folder: str | Path, *, seed: int = 0) -> Path:
+    """Save a tiny model with a byte-level tokenizer, and for ``llava`` a processor, as ``from_pretrained`` loads them.
+
+    Args:
+        family: ``llava`` or ``llama``.
+    """
+    if family not in ("llava", "llama"):
+        raise ModelError(unknown_name("tiny checkpoint", family, ("llava", "llama")))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<pad>", "<|end|>", "<s>", "<image>"]
+    vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="<|end|>",
+        bos_token="<s>",
+        additional_special_tokens=["<image>"],
+        chat_template=_TEMPLATE,
+        padding_side="left",
+    )
+    tokenizer.image_token = "<image>"
+    tokenizer.image_token_id = vocabulary["<image>"]
+    config = TINY[family]()
+    text = config.text_config if family == "llava" else config
+    text.vocab_size = len(vocabulary)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if family == "llava":
+            config.image_token_index = vocabulary["<image>"]
+            model = AutoModelForImageTextToText.from_config(config)
+        else:
+            model = AutoModelForCausalLM.from_config(config)
+    model.generation_config.update(eos_token_id=1, pad_token_id=0, bos_token_id=2)
+    model.save_pretrained(folder)
+    if family == "llava":
+        processor = LlavaProcessor(
+            image_processor=CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}),
+            tokenizer=tokenizer,
+            patch_size=4,
+            vision_feature_select_strategy="default",
+            image_token="<image>",
+            num_additional_image_tokens=1,
+            chat_template=_TEMPLATE,
+        )
+        processor.save_pretrained(folder)
+    else:
+        tokenizer.save_pretrained(folder)
+    return Path(folder)

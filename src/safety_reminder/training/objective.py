@@ -53,7 +53,7 @@ def losses(
     context: Context, cut: Cut, vectors: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Language-model loss, probe loss (both scalars, float32) and the hidden state (hidden_size,) the probe read."""
-    context.cut(cut.tokens)
+    context.keep(cut.tokens)
     logits, hidden = context.follow(vectors, cut.target)
     target = torch.tensor(cut.target, device=logits.device)
     language = F.cross_entropy(logits.float(), target)

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from safety_reminder.errors import ConfigError, SafetyReminderError
-from safety_reminder.guard import Probe, SafetyReminder
+from safety_reminder.guard import SafetyReminder
 from safety_reminder.guard.context import Context
 from safety_reminder.models import VLM, fingerprint
 from safety_reminder.training.examples import TrainingExample, manifest
@@ -183,7 +183,7 @@ def _cuts(sample: _Sample, rng: random.Random, config: TrainingConfig, count: in
         )
         for _ in range(count)
     ]
-    return sorted(drawn, key=lambda cut: -cut.tokens)
+    return sorted(drawn, key=lambda cut: cut.tokens)
 
 
 def _train_batch(

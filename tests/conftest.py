@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import functools
+import os
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from safety_reminder.models.tiny import TINY, tiny_model
+
+# The suite's models are so small that a second thread costs more than it gives.
+torch.set_num_threads(1)
+
+
+@functools.cache
+def cached_tiny_model(family: str):
+    return tiny_model(family)
+
+
+@pytest.fixture(params=sorted(TINY))
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(family):
+    return cached_tiny_model(family)

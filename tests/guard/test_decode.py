@@ -1,0 +1,241 @@
+"""The decode loop: when it checks, what it shows, and how it ends."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import cached_tiny_model
+from helpers import OPTIONS, ScriptedProbe, answer, outcomes, plain, reminder_of_tokens, run_events, scripted, single
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers.generation.streamers import BaseStreamer
+
+from safety_reminder.config import GuardConfig
+from safety_reminder.errors import ConfigError, ModelError
+from safety_reminder.guard import Probe, SafetyReminder, guarded_decoding
+from safety_reminder.types import Check, Done, Intervention, Retraction, Token
+
+NO_EOS = {"eos_token_id": None}
+
+
+@pytest.fixture
+def llama():
+    return cached_tiny_model("llama")
+
+
+def test_checks_come_every_interval_and_once_at_the_end(llama):
+    row = outcomes(run_events(llama, single(llama), scripted(llama), interval=8, **NO_EOS))[0]
+    assert [(c.token_index, c.kind) for c in row.checks] == [(8, "periodic"), (16, "periodic"), (23, "final")]
+    assert row.reasons == ["length"]
+
+
+def test_an_end_on_a_check_is_not_checked_twice(llama):
+    row = outcomes(run_events(llama, single(llama), scripted(llama), interval=8, max_new_tokens=16, **NO_EOS))[0]
+    assert [(c.token_index, c.kind) for c in row.checks] == [(8, "periodic"), (16, "final")]
+
+
+def test_the_final_check_reads_the_answer_without_its_end_of_sequence_token(llama):
+    inputs = single(llama)
+    eos = plain(llama, inputs, **NO_EOS)[0, 6].item()
+    first = plain(llama, inputs, **NO_EOS)[0].tolist().index(eos)
+    row = outcomes(run_events(llama, inputs, scripted(llama), interval=100, eos_token_id=eos))[0]
+    assert [(c.token_index, c.kind) for c in row.checks] == [(first, "final")]
+    assert row.tokens[-1] == eos
+    assert row.reasons == ["stop"]
+
+
+def test_an_unsafe_final_check_takes_the_end_back_and_the_answer_goes_on(llama):
+    inputs = single(llama)
+    eos = plain(llama, inputs, **NO_EOS)[0, 6].item()
+    events = run_events(llama, inputs, scripted(llama, 0.9), interval=100, policy="continue", eos_token_id=eos)
+    row = outcomes(events)[0]
+    assert [i.policy for i in row.interventions] == ["continue"]
+    assert len(row.tokens) > row.checks[0].token_index
+    assert eos not in row.tokens[: row.checks[0].token_index]
+
+
+def test_a_prompt_check_comes_before_the_first_token(llama):
+    events = run_events(llama, single(llama), scripted(llama, 0.9), prompt_check=True, **NO_EOS)
+    assert isinstance(events[0], Check)
+    assert (events[0].token_index, events[0].kind) == (0, "prompt")
+    assert isinstance(events[1], Intervention)
+    assert answer(events)[:5] != plain(llama, single(llama), **NO_EOS)[0].tolist()[:5]
+
+
+@pytest.mark.parametrize("policy", ["rewind", "restart", "stop"])
+def test_held_back_tokens_are_never_shown_when_their_check_fails(llama, policy):
+    events = run_events(llama, single(llama), scripted(llama, 0.9, 0.0), policy=policy, **NO_EOS)
+    first = next(i for i, e in enumerate(events) if isinstance(e, Intervention))
+    assert not [e for e in events[:first] if isinstance(e, Token)]
+    assert not [e for e in events if isinstance(e, Retraction)]
+
+
+def test_without_hold_back_tokens_are_shown_at_once_and_withdrawn(llama):
+    events = run_events(llama, single(llama), scripted(llama, 0.0, 0.9), policy="rewind", hold_back=False, **NO_EOS)
+    first = next(i for i, e in enumerate(events) if isinstance(e, Intervention))
+    assert len([e for e in events[:first] if isinstance(e, Token)]) == 10
+    assert [e.count for e in events if isinstance(e, Retraction)] == [5]
+
+
+def test_a_second_intervention_goes_behind_the_first_reminder(llama):
+    row = outcomes(run_events(llama, single(llama), scripted(llama, 0.9, 0.9, 0.0), policy="rewind", **NO_EOS))[0]
+    assert [i.dropped for i in row.interventions] == [5, 5]
+    again = outcomes(run_events(llama, single(llama), scripted(llama, 0.9, 0.0), policy="rewind", **NO_EOS))[0]
+    assert row.tokens[:5] != again.tokens[:5]
+
+
+def test_after_the_last_allowed_intervention_the_answer_ends(llama):
+    probe = scripted(llama, *[0.9] * 50)
+    row = outcomes(run_events(llama, single(llama), probe, max_interventions=2, **NO_EOS))[0]
+    assert [i.policy for i in row.interventions] == ["rewind", "rewind", "stop"]
+    assert row.reasons == ["guard"]
+    assert row.tokens == []
+
+
+def test_where_no_room_is_left_to_correct_the_text_the_answer_ends(llama):
+    events = run_events(llama, single(llama), scripted(llama, 0.0, 0.9), policy="continue", max_new_tokens=8, **NO_EOS)
+    assert outcomes(events)[0].reasons == ["guard"]
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.nan])
+def test_a_guard_that_cannot_tell_fails_closed(llama, value):
+    events = run_events(llama, single(llama), scripted(llama, 0.0, value), **NO_EOS)
+    row = outcomes(events)[0]
+    assert row.reasons == ["guard_error"]
+    assert row.tokens == plain(llama, single(llama), **NO_EOS)[0, :5].tolist()
+    assert row.checks[-1].unsafe
+
+
+def test_a_probe_of_the_wrong_shape_fails_closed(llama):
+    class Wrong(ScriptedProbe):
+        def __call__(self, hidden):
+            return torch.zeros(hidden.shape[0], 2)
+
+    reminder = reminder_of_tokens(llama, Wrong(torch.zeros(32), 0.0))
+    row = outcomes(run_events(llama, single(llama), reminder, **NO_EOS))[0]
+    assert row.reasons == ["guard_error"]
+    assert row.tokens == []
+
+
+def test_hidden_states_that_are_not_finite_fail_closed(llama):
+    reminder = SafetyReminder(torch.full((2, 32), 1e38), Probe(torch.zeros(32), -9.0))
+    row = outcomes(run_events(llama, single(llama), reminder, **NO_EOS))[0]
+    assert row.reasons == ["guard_error"] or all(math.isfinite(c.p_unsafe) for c in row.checks)
+
+
+def test_a_reminder_of_another_size_is_refused(llama):
+    with pytest.raises(ModelError, match="size 16.*size 32"):
+        run_events(llama, single(llama), SafetyReminder(torch.zeros(2, 16), Probe(torch.zeros(16))))
+
+
+@pytest.mark.parametrize("option", [{"num_beams": 2}, {"use_cache": False}, {"output_scores": True}])
+def test_generation_modes_that_cannot_be_guarded_are_refused(llama, option):
+    with pytest.raises(ConfigError):
+        run_events(llama, single(llama), scripted(llama), return_dict_in_generate=True, **option)
+
+
+def test_a_static_cache_is_refused(llama):
+    with pytest.raises(ModelError, match="cannot be rolled back"):
+        run_events(llama, single(llama), scripted(llama), cache_implementation="static")
+
+
+def test_the_custom_generate_output_carries_checks_and_interventions(llama):
+    method = guarded_decoding(scripted(llama, 0.9), interval=5)
+    out = llama.generate(**single(llama), custom_generate=method, return_dict_in_generate=True, **OPTIONS)
+    assert out.interventions[0].token_index == 5
+    assert out.checks[0].unsafe
+    assert out.sequences.shape[0] == 1
+
+
+def test_a_streamer_gets_exactly_the_tokens_that_stand(llama):
+    class Keep(BaseStreamer):
+        def __init__(self):
+            self.tokens, self.ended = [], False
+
+        def put(self, value):
+            self.tokens += value.flatten().tolist()
+
+        def end(self):
+            self.ended = True
+
+    streamer = Keep()
+    method = guarded_decoding(scripted(llama, 0.0, 0.9), interval=5, streamer=streamer)
+    ids = llama.generate(**single(llama), custom_generate=method, **(OPTIONS | NO_EOS))
+    assert streamer.ended
+    assert streamer.tokens == ids[0, single(llama)["input_ids"].shape[1] :].tolist()
+
+
+def test_logits_processors_and_length_penalties_of_generate_apply(llama):
+    inputs = single(llama)
+    options = {"repetition_penalty": 1.7, "no_repeat_ngram_size": 2, "min_new_tokens": 12}
+    expected = plain(llama, inputs, **options)[0].tolist()
+    assert answer(run_events(llama, inputs, scripted(llama), **options)) == expected
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    script=st.lists(st.floats(0, 1), max_size=8),
+    policy=st.sampled_from(["continue", "rewind", "restart", "stop"]),
+    mode=st.sampled_from(["fused", "exact"]),
+    interval=st.integers(1, 9),
+    prompt_check=st.booleans(),
+    final_check=st.booleans(),
+    hold_back=st.sampled_from([None, True, False]),
+    max_interventions=st.integers(0, 3),
+    new_tokens=st.integers(1, 24),
+    seed=st.integers(0, 5),
+)
+def test_whatever_the_verdicts_events_tell_one_consistent_story(
+    script, policy, mode, interval, prompt_check, final_check, hold_back, max_interventions, new_tokens, seed
+):
+    model = cached_tiny_model("llama")
+    config = GuardConfig(
+        interval=interval,
+        policy=policy,
+        mode=mode,
+        prompt_check=prompt_check,
+        final_check=final_check,
+        hold_back=hold_back,
+        max_interventions=max_interventions,
+    )
+    events = run_events(
+        model,
+        single(model, seed=seed),
+        scripted(model, *script),
+        config=config,
+        seed=seed,
+        do_sample=True,
+        max_new_tokens=new_tokens,
+        eos_token_id=list(range(1, 10)),
+    )
+    shown: list[int] = []
+    passed = 0
+    for event in events[:-1]:
+        match event:
+            case Token(index=index):
+                assert index == len(shown)
+                shown.append(event.token_id)
+                if config.holds_back and final_check:
+                    assert passed >= len(shown) or event.token_id < 10, "a token was shown before its check passed"
+            case Retraction(count=count):
+                assert 0 < count <= len(shown)
+                assert not config.holds_back
+                del shown[-count:]
+            case Check(token_index=index, unsafe=unsafe):
+                if not unsafe or policy == "continue":
+                    passed = max(passed, index)
+            case Intervention(dropped=dropped, policy=kind):
+                if kind == "restart":
+                    passed = 0
+                elif kind == "rewind":
+                    passed = min(passed, event.token_index - dropped)
+            case Done():
+                raise AssertionError("Done must come last")
+    assert isinstance(events[-1], Done)
+    interventions = [e for e in events if isinstance(e, Intervention)]
+    unsafe = [e for e in events if isinstance(e, Check) and e.unsafe]
+    assert len(interventions) == len(unsafe) <= max_interventions + 1
+    assert len(shown) <= new_tokens
+    assert (events[-1].reason == "guard") == bool(interventions and interventions[-1].policy == "stop")

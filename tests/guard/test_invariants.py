@@ -1,0 +1,212 @@
+"""What must hold for every family, whatever the model says (DESIGN: invariants)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import (
+    OPTIONS,
+    REMINDER_IDS,
+    Recorder,
+    answer,
+    extended,
+    outcomes,
+    plain,
+    random_probe,
+    recomputed_hidden,
+    reminder_of_tokens,
+    run_events,
+    scripted,
+    silent_probe,
+    single,
+)
+
+from safety_reminder.guard import guarded_decoding
+from safety_reminder.guard.context import Context, prepare
+from safety_reminder.guard.lane import Row, Stepper
+from safety_reminder.guard.text import Transcript
+from safety_reminder.models.tiny import tiny_inputs, tiny_model
+
+MODES = ["exact", "fused"]
+MANY_EOS = list(range(1, 12))  # ends rows of a random model at different times
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_guard_that_never_fires_leaves_greedy_answers_as_they_are(model, mode):
+    inputs = tiny_inputs(model, (9, 14, 5))
+    method = guarded_decoding(reminder_of_tokens(model, silent_probe(model)), interval=4, mode=mode)
+    expected = plain(model, inputs, eos_token_id=MANY_EOS)
+    ids = model.generate(**inputs, custom_generate=method, **OPTIONS, eos_token_id=MANY_EOS)
+    assert ids[:, inputs["input_ids"].shape[1] :].tolist() == expected.tolist()
+
+
+def test_a_guard_that_never_fires_leaves_sampled_answers_as_they_are(model):
+    inputs = tiny_inputs(model, (9, 14, 5))
+    options = {"do_sample": True, "top_k": 30, "temperature": 1.3, "eos_token_id": MANY_EOS}
+    torch.manual_seed(3)
+    expected = plain(model, inputs, **options)
+    torch.manual_seed(3)
+    method = guarded_decoding(reminder_of_tokens(model, silent_probe(model)), interval=4, mode="exact")
+    ids = model.generate(**inputs, custom_generate=method, **(OPTIONS | options))
+    assert ids[:, inputs["input_ids"].shape[1] :].tolist() == expected.tolist()
+
+
+def test_in_exact_mode_the_logits_of_an_untriggered_answer_are_bit_identical(model):
+    inputs = tiny_inputs(model, (9, 14))
+    unguarded, guarded = Recorder(), Recorder()
+    plain(model, inputs, logits_processor=[unguarded], eos_token_id=None)
+    reminder = reminder_of_tokens(model, silent_probe(model))
+    run_events(model, inputs, reminder, mode="exact", logits_processor=[guarded], eos_token_id=None)
+    assert len(unguarded.logits) == len(guarded.logits) == 23
+    assert all(torch.equal(a, b) for a, b in zip(unguarded.logits, guarded.logits, strict=True))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_check_on_the_cache_equals_one_computed_from_scratch(model, mode):
+    inputs = single(model)
+    reminder = reminder_of_tokens(model, random_probe(model))
+    # Never unsafe, so that every check stands on the unchanged answer.
+    events = run_events(
+        model, inputs, reminder, mode=mode, threshold=1.0, prompt_check=True, eos_token_id=None
+    )
+    row = outcomes(events)[0]
+    assert [check.token_index for check in row.checks] == [0, 5, 10, 15, 20, 23]
+    for check in row.checks:
+        hidden = recomputed_hidden(model, inputs, row.tokens[: check.token_index] + REMINDER_IDS)
+        assert check.p_unsafe == pytest.approx(reminder.probe(hidden).item(), abs=1e-4)
+
+
+def test_after_roll_back_the_cache_is_one_that_never_saw_the_reminder(model):
+    inputs = tiny_inputs(model, (9, 14))
+    tokens = torch.randint(3, 110, (20, 2), generator=torch.Generator().manual_seed(1))
+
+    def walk(vectors):
+        input_ids, kwargs = prepare(model, inputs)
+        stepper = Stepper(model, vectors, kwargs)
+        lane = stepper.prefill(input_ids, [Row(i, Transcript(None, i)) for i in range(2)], kwargs)
+        for number, pair in enumerate(tokens):
+            lane.extend(pair)
+            stepper.step(lane, token=True, reminder=False)
+            if vectors is not None and number % 3 == 2:
+                stepper.step(lane, token=False, reminder=True)
+                lane.crop(len(vectors))
+        return lane
+
+    with torch.no_grad():
+        clean, rolled = walk(None), walk(reminder_of_tokens(model).vectors)
+    assert torch.equal(clean.position, rolled.position)
+    assert clean.cache.get_seq_length() == rolled.cache.get_seq_length()
+    for a, b in zip(clean.cache.layers, rolled.cache.layers, strict=True):
+        # A layer with a sliding window keeps what it may still need to roll back; beyond that both hold the same.
+        common = min(a.keys.shape[-2], b.keys.shape[-2])
+        assert torch.equal(a.keys[..., -common:, :], b.keys[..., -common:, :])
+        assert torch.equal(a.values[..., -common:, :], b.values[..., -common:, :])
+
+
+@pytest.mark.parametrize("policy", ["continue", "rewind", "restart", "stop"])
+def test_a_batch_gives_every_row_what_it_gets_alone(model, policy):
+    lengths = (9, 16, 6, 12)
+    inputs = tiny_inputs(model, lengths)
+    options = {
+        "policy": policy,
+        "mode": "exact",
+        "interval": 4,
+        "threshold": 0.6,
+        "max_interventions": 2,
+        "eos_token_id": MANY_EOS,
+        "do_sample": True,
+        "temperature": 1.2,
+    }
+    reminder = reminder_of_tokens(model, random_probe(model, scale=0.4))
+    batch = outcomes(run_events(model, inputs, reminder, seed=7, **options))
+    kinds = set()
+    for row, length in enumerate(lengths):
+        alone_inputs = tiny_inputs(model, (length,), seed=row)
+        alone = outcomes(run_events(model, alone_inputs, reminder, seed=7 + row, **options))[0]
+        together = batch[row]
+        assert together.tokens == alone.tokens
+        assert together.reasons == alone.reasons
+        assert [c.token_index for c in together.checks] == [c.token_index for c in alone.checks]
+        assert [c.p_unsafe for c in together.checks] == pytest.approx([c.p_unsafe for c in alone.checks], abs=1e-4)
+        assert [i.token_index for i in together.interventions] == [i.token_index for i in alone.interventions]
+        kinds.add(bool(alone.interventions))
+    assert True in kinds
+
+
+@pytest.mark.parametrize("policy", ["continue", "rewind", "restart"])
+def test_after_an_intervention_the_model_goes_on_as_from_the_same_text_with_the_reminder_in_it(model, policy):
+    inputs = single(model, 12)
+    before = plain(model, inputs, eos_token_id=None)[0].tolist()
+    kept = {"continue": before[:10], "rewind": before[:5], "restart": []}[policy]
+    # Passes after 5 tokens, fires after 10, silent from then on.
+    events = run_events(
+        model, inputs, scripted(model, 0.1, 0.9), policy=policy, eos_token_id=None, max_new_tokens=20, mode="exact"
+    )
+    tokens = answer(events)
+    expected = plain(
+        model, extended(inputs, kept + REMINDER_IDS), eos_token_id=None, max_new_tokens=20 - len(kept)
+    )[0].tolist()
+    assert tokens == kept + expected
+
+
+def test_positions_of_the_reminder_and_of_what_follows_are_the_model_s_own(model):
+    """For M-RoPE, ``get_rope_index`` on the whole sequence; for the rest, plain counting."""
+    inputs = single(model)
+    input_ids, kwargs = prepare(model, inputs)
+    stepper = Stepper(model, reminder_of_tokens(model).vectors, kwargs)
+    with torch.no_grad():
+        lane = stepper.prefill(input_ids, [Row(0, Transcript(None, 0))], kwargs)
+        lane.extend(torch.tensor([17]))
+        stepper.step(lane, token=True, reminder=True)
+        lane.extend(torch.tensor([23]))
+        stepper.step(lane, token=True, reminder=False)
+    _, whole = prepare(model, extended(inputs, [17, *REMINDER_IDS, 23]))
+    assert torch.equal(lane.position, whole["position_ids"][..., -1:])
+
+
+def test_training_reads_the_reminder_exactly_where_decoding_does(model):
+    inputs = single(model)
+    reminder = reminder_of_tokens(model, random_probe(model))
+    row = outcomes(run_events(model, inputs, reminder, mode="exact", threshold=1.0, eos_token_id=None))[0]
+    context = Context(model, inputs, row.tokens)
+    for check in row.checks:
+        context.keep(check.token_index)
+        logits, hidden = context.follow(reminder.vectors, [5, 6, 7])
+        assert reminder.probe(hidden).item() == pytest.approx(check.p_unsafe, abs=1e-4)
+        whole = extended(inputs, row.tokens[: check.token_index] + REMINDER_IDS + [5, 6])
+        with torch.no_grad():
+            expected = model(**whole, use_cache=False).logits[0, -3:]
+        assert torch.allclose(logits, expected, atol=1e-3)
+
+
+def test_rows_that_have_finished_are_not_checked_again(model):
+    inputs = tiny_inputs(model, (9, 14, 5))
+    events = run_events(
+        model, inputs, reminder_of_tokens(model, silent_probe(model)), interval=3, eos_token_id=MANY_EOS
+    )
+    finished: set[int] = set()
+    for event in events:
+        assert event.row not in finished
+        if type(event).__name__ == "Done":
+            finished.add(event.row)
+    assert finished == {0, 1, 2}
+
+
+def test_bfloat16_gives_the_verdicts_of_float32(family):
+    exact, rounded = tiny_model(family), tiny_model(family, dtype=torch.bfloat16)
+    # The same weights: those of float32, rounded.
+    rounded.load_state_dict({k: v.to(torch.bfloat16) for k, v in exact.state_dict().items()})
+    inputs = single(exact)
+    forced = plain(exact, inputs, eos_token_id=None)[0].tolist()
+    reminder = reminder_of_tokens(exact, random_probe(exact, scale=0.1))
+    context = {m: Context(m, _as(inputs, m.dtype), forced) for m in (exact, rounded)}
+    for cut in (0, 10, 20):
+        p = []
+        for model in (exact, rounded):
+            context[model].keep(cut)
+            p.append(reminder.probe(context[model].follow(reminder.vectors, [5])[1]).item())
+        assert p[0] == pytest.approx(p[1], abs=0.1)
+
+
+def _as(inputs, dtype):
+    return {k: v.to(dtype) if torch.is_floating_point(v) else v for k, v in inputs.items()}

@@ -1,0 +1,114 @@
+"""Each invariant notices when what it guards is broken on purpose."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import cached_tiny_model
+from guard import test_invariants as invariants
+
+from safety_reminder.guard import decode as decode_module
+from safety_reminder.guard import lane as lane_module
+from safety_reminder.guard.decode import _Decoder
+from safety_reminder.guard.lane import Lane, Stepper
+from safety_reminder.guard.sampling import Sampler
+
+
+def must_fail(test, *arguments) -> None:
+    with pytest.raises(Exception):  # noqa: B017, PT011 - an assertion, or a shape that no longer fits
+        test(*arguments)
+
+
+def test_a_skipped_crop_is_noticed(monkeypatch):
+    monkeypatch.setattr(Lane, "crop", lambda self, count: None)
+    model = cached_tiny_model("llama")
+    must_fail(invariants.test_a_guard_that_never_fires_leaves_greedy_answers_as_they_are, model, "exact")
+    must_fail(invariants.test_in_exact_mode_the_logits_of_an_untriggered_answer_are_bit_identical, model)
+    must_fail(invariants.test_after_roll_back_the_cache_is_one_that_never_saw_the_reminder, model)
+    must_fail(invariants.test_a_check_on_the_cache_equals_one_computed_from_scratch, model, "fused")
+
+
+def test_a_crop_that_forgets_the_positions_is_noticed(monkeypatch):
+    crop = Lane.crop
+
+    def forgetful(self, count):
+        position = self.position
+        crop(self, count)
+        self.position = position
+
+    monkeypatch.setattr(Lane, "crop", forgetful)
+    model = cached_tiny_model("qwen2_vl")
+    must_fail(invariants.test_a_guard_that_never_fires_leaves_greedy_answers_as_they_are, model, "exact")
+    must_fail(invariants.test_after_roll_back_the_cache_is_one_that_never_saw_the_reminder, model)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_a_wrong_mrope_offset_is_noticed(monkeypatch, family):
+    def plain_counting(last, count):
+        # As if images did not compress positions: every axis continues from the first, the text's.
+        return last[:1].expand_as(last) + torch.arange(1, count + 1)
+
+    monkeypatch.setattr(lane_module, "next_positions", plain_counting)
+    model = cached_tiny_model(family)
+    must_fail(invariants.test_positions_of_the_reminder_and_of_what_follows_are_the_model_s_own, model)
+    must_fail(invariants.test_a_check_on_the_cache_equals_one_computed_from_scratch, model, "exact")
+
+
+@pytest.mark.parametrize("family", ["llama", "llava", "gemma3"])
+def test_attended_padding_is_noticed(monkeypatch, family):
+    step = Stepper.step
+
+    def careless(self, lane, **options):
+        if lane.mask is not None:
+            lane.mask = torch.ones_like(lane.mask)
+        return step(self, lane, **options)
+
+    monkeypatch.setattr(Stepper, "step", careless)
+    model = cached_tiny_model(family)
+    must_fail(invariants.test_a_batch_gives_every_row_what_it_gets_alone, model, "continue")
+
+
+def test_checked_finished_rows_are_noticed(monkeypatch):
+    close = _Decoder.close
+
+    def zombie(self, lane, end):
+        yield from close(self, lane, end)
+        for row in lane.rows:
+            yield decode_module.Check(lane.answered, 0.0, False, "periodic", row.index)
+
+    monkeypatch.setattr(_Decoder, "close", zombie)
+    must_fail(invariants.test_rows_that_have_finished_are_not_checked_again, cached_tiny_model("llama"))
+
+
+def test_a_reminder_in_the_wrong_place_is_noticed(monkeypatch):
+    monkeypatch.setattr(lane_module, "next_positions", lambda last, count: last + torch.arange(2, count + 2))
+    model = cached_tiny_model("llava")
+    must_fail(invariants.test_a_check_on_the_cache_equals_one_computed_from_scratch, model, "exact")
+    must_fail(invariants.test_training_reads_the_reminder_exactly_where_decoding_does, model)
+
+
+def test_a_rewind_that_keeps_the_rejected_text_is_noticed(monkeypatch):
+    def keep(self, lane, *, entries, tokens):
+        lane.forget(tokens)
+        return lane
+
+    monkeypatch.setattr(_Decoder, "take_back", keep)
+    model = cached_tiny_model("llama")
+    must_fail(
+        invariants.test_after_an_intervention_the_model_goes_on_as_from_the_same_text_with_the_reminder_in_it,
+        model,
+        "rewind",
+    )
+
+
+def test_random_numbers_that_depend_on_batch_mates_are_noticed(monkeypatch):
+    call = Sampler.__call__
+    monkeypatch.setattr(Sampler, "__call__", lambda self, scores, rows, *, whole: call(self, scores, rows, whole=False))
+    model = cached_tiny_model("llama")
+    must_fail(invariants.test_a_guard_that_never_fires_leaves_sampled_answers_as_they_are, model)
+
+
+def test_the_invariants_hold_when_nothing_is_broken():
+    model = cached_tiny_model("llama")
+    invariants.test_a_guard_that_never_fires_leaves_sampled_answers_as_they_are(model)
+    invariants.test_a_batch_gives_every_row_what_it_gets_alone(model, "continue")
