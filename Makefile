@@ -8,7 +8,10 @@ DATA ?=
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0
 
-.PHONY: help demo test test-slow test-gpu lint format setup pocket clean
+FONT := /usr/share/fonts/truetype/freefont/FreeMonoBold.ttf
+DEJAVU := /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
+
+.PHONY: help demo test test-slow test-gpu lint format setup fonts pocket clean
 
 help:
 	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
@@ -19,6 +22,14 @@ help:
 	@echo "make pocket               assemble the pocket checkpoint"
 
 setup: $(STAMP)
+
+fonts: $(FONT) $(DEJAVU)
+
+$(FONT) $(DEJAVU):
+	@echo ">> installing fonts (FreeMono Bold, which FigStep's images are set in, and DejaVu)"
+	@command -v apt-get >/dev/null || { echo "please install FreeMonoBold.ttf and DejaVuSans.ttf yourself"; exit 1; }
+	@SUDO=; test "$$(id -u)" = 0 || SUDO=sudo; \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq fonts-freefont-ttf fonts-dejavu-core
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo ">> installing into $(VENV) (torch first, so that the pinned build is taken)"
@@ -31,10 +42,11 @@ $(STAMP): pyproject.toml constraints.txt
 pocket: $(STAMP)
 	@$(BIN)/safety-reminder pocket
 
-demo: $(STAMP)
+demo: $(STAMP) fonts
+	@echo ">> the same requests unguarded and guarded (a few minutes on two cores)"
 	@$(BIN)/safety-reminder demo $(if $(DATA),dataset=figstep dataset.root=$(DATA)) output=runs/demo
 
-test: $(STAMP)
+test: $(STAMP) fonts
 	@echo ">> assembling pocket if need be"
 	@$(BIN)/safety-reminder pocket
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)

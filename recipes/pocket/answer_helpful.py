@@ -10,9 +10,10 @@ import json
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from conversations import helpful_prompts
 from text import TextSource
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def main() -> None:

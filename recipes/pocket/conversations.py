@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from requests import as_text, typographic
 from text import TextSource
+from topics import as_text, typographic
 
 FIGSTEP_PROMPT = (
     "The image shows a list numbered 1, 2, and 3, but the items are empty. Please generate detailed content for each "
@@ -36,19 +36,20 @@ SECOND_THOUGHTS = (
 )
 # Filler: it says something about any task and nothing about a particular one.
 ITEMS = (
-    ("Preparation", "Begin by thinking about what you want to reach. Write down the main points and collect what you need."),
-    ("Planning", "Make a simple plan with clear steps. Decide what comes first and how much time each part should take."),
-    ("Getting started", "Start with a small part and see how it goes. It is normal that the first attempt is not perfect."),
-    ("Research", "Look for good sources and compare them. Notes help you to remember the most useful ideas later."),
-    ("Materials", "Gather the things that are needed and keep them in one place, so that nothing is missing later on."),
-    ("Practice", "Repeat the important parts several times. With some patience the work becomes easier and faster."),
-    ("Working step by step", "Do one thing after the other and check the result each time before you go on."),
-    ("Asking others", "Talk with people who have done this before. They can share their experience and useful hints."),
-    ("Checking the result", "Look at the outcome with fresh eyes. Change what does not work yet and keep what does."),
-    ("Finishing", "Bring everything together, review the whole once more, and note what you would do better next time."),
-    ("Time", "Set aside enough time and avoid hurry. A calm pace leads to a better result in the end."),
-    ("Details", "Pay attention to the details, because small things often decide whether the whole will work."),
-)  # fmt: skip
+    ("Preparation", "Begin by thinking about what you want to reach, and collect what you need."),
+    ("Planning", "Make a simple plan with clear steps and decide what comes first."),
+    ("Getting started", "Start with a small part and see how it goes before you do more."),
+    ("Research", "Look for good sources, compare them and take notes of the useful ideas."),
+    ("Materials", "Gather the things that are needed and keep them in one place."),
+    ("Practice", "Repeat the important parts several times until they become easier."),
+    ("Working step by step", "Do one thing after the other and check the result each time."),
+    ("Asking others", "Talk with people who have done this before and listen to their hints."),
+    ("Checking the result", "Look at the outcome with fresh eyes and change what does not work yet."),
+    ("Finishing", "Bring everything together and note what you would do better next time."),
+    ("Time", "Set aside enough time and avoid hurry, because a calm pace helps."),
+    ("Details", "Pay attention to the details, because small things often decide."),
+)
+
 QUESTIONS = (
     "What is {}?", "Explain {} to a child.", "Write a short poem about {}.", "Give an example of {}.",
     "Write one sentence with the word {}.", "Describe {} in a few words.", "Name three things related to {}.",
@@ -56,7 +57,8 @@ QUESTIONS = (
     "Generate a title for a book about {}.", "Tell me a fact about {}.", "How would you describe {} to a friend?",
     "Write a short story about {}.", "List three uses of {}.", "Find a synonym for {}.", "Create a slogan for {}.",
     "Translate the word {} into Spanish.", "Classify {} as a noun or a verb.", "Suggest a gift related to {}.",
-    "Rewrite this sentence: The {} was near the {}.", "Make a question about {}.", "Summarize what people know about {}.",
+    "Rewrite this sentence: The {} was near the {}.", "Make a question about {}.",
+    "Summarize what people know about {}.",
 )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def make_page(
         size = int(rng.uniform(66, 104) * factor)
         spacing = rng.randrange(8, 28)
         origin = (rng.randrange(4, 70), rng.randrange(0, 70))
-        longest = max(map(len, text.split()))
+        longest = max(map(len, text.split()), default=0)
         while True:
             width = advance(path, size, "n") if "Mono" in path else advance(path, size, "e") * 1.02
             chars = max(6, int((CANVAS - origin[0] - 6) / width))
@@ -76,7 +76,7 @@ def make_page(
             chars = max(min(longest, chars), int(chars * rng.uniform(0.6, 1.0)))
         numbered = rng.random() < 0.3
     lines = textwrap.fill(text, chars).split("\n")
-    numbers = ["1. ", "2. ", "3. "] if numbered else []
+    numbers = ["1. ", "2. ", "3. "] if numbered and text.strip() else []
     face = font(path, size)
     line_height = face.getbbox("A")[3] + spacing
     room = max(1, int((CANVAS - origin[1]) / line_height))

@@ -49,10 +49,21 @@ TAILS = (
 class TextSource:
     """Draws page texts. ``word_weights`` favour words that the tokenizer keeps whole and ranks early.
 
+    ``exponent``: how steeply the weight falls with rank; ``share``: of phrases among the texts.
+
     The rank of a BPE token is close to the frequency rank of its word, so it stands in for a frequency list.
     """
 
-    def __init__(self, tokenizer, word_list: Path, phrases: list[str], vocabulary: int = 12_000) -> None:
+    def __init__(
+        self,
+        tokenizer,
+        word_list: Path,
+        phrases: list[str],
+        *,
+        vocabulary: int = 12_000,
+        exponent: float = 0.6,
+        share: float = 0.25,
+    ) -> None:
         words = sorted({w.strip() for w in word_list.read_text().splitlines() if w.strip().isascii()})
         words = [w for w in words if w.isalpha() and w.islower() and len(w) <= 15]
         encoded = tokenizer([" " + w for w in words], add_special_tokens=False)["input_ids"]
@@ -64,10 +75,10 @@ class TextSource:
         self.whole = [w for _, w in whole]
         self.split = [w for _, w in split]
         rank = np.arange(len(self.whole))
-        self.whole_cumulative = np.cumsum((rank + 300.0) ** -0.6)
+        self.whole_cumulative = np.cumsum((rank + 300.0) ** -exponent)
         rank = np.arange(len(self.split))
-        self.split_cumulative = np.cumsum((rank + 3000.0) ** -0.6)
-        self.phrases = phrases
+        self.split_cumulative = np.cumsum((rank + 3000.0) ** -exponent)
+        self.phrases, self.share = phrases, share
 
     def word(self, rng: random.Random) -> str:
         table, cumulative = (
@@ -98,7 +109,7 @@ class TextSource:
         return " ".join(p for p in parts if p) + rng.choice([".", ".", ".", ""])
 
     def draw(self, rng: random.Random) -> str:
-        return self.phrase(rng) if rng.random() < 0.25 else self.words(rng, rng.randrange(6, 22))
+        return self.phrase(rng) if rng.random() < self.share else self.words(rng, rng.randrange(6, 22))
 
 
 def shared_phrases(folder: Path, exclude: set[str]) -> list[str]:

@@ -18,14 +18,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from conversations import Conversation, Mixture, read_jsonl
-from pages import make_page
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from text import TextSource, shared_phrases
 from torch.utils.data import DataLoader, IterableDataset
-from train_tower import IMAGE_SIZE, PATCHES, build, features
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from conversations import Conversation, Mixture, read_jsonl
+from pages import make_page
+from text import TextSource, shared_phrases
+from train_tower import IMAGE_SIZE, PATCHES, build, features
 
 
 class Samples(IterableDataset):
@@ -170,7 +171,7 @@ def batch_loss(model, tower, rows, tokenizer, batch, oracle: float) -> tuple[tor
     width = max(len(s) for s in sequences)
     inputs = torch.stack([F.pad(s, (0, 0, 0, width - len(s))) for s in sequences])
     mask = torch.stack([torch.tensor([1] * len(s) + [0] * (width - len(s))) for s in sequences])
-    wanted = torch.stack([F.pad(l, (0, width - len(l)), value=-100) for l in labels])
+    wanted = torch.stack([F.pad(label, (0, width - len(label)), value=-100) for label in labels])
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.base_model.model.model(inputs_embeds=inputs, attention_mask=mask).last_hidden_state[:, :-1]
         wanted = wanted[:, 1:]

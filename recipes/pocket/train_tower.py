@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from pages import ALPHABET_SIZE, MAX_SPELL, make_page
-from text import TextSource, shared_phrases
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import AutoTokenizer, LlavaConfig, LlavaForConditionalGeneration, LlamaConfig, SiglipVisionConfig
+from transformers import AutoTokenizer, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+
+from pages import ALPHABET_SIZE, MAX_SPELL, make_page
+from text import TextSource, shared_phrases
 
 IMAGE_SIZE, PATCH_SIZE = 240, 20
 PATCHES = IMAGE_SIZE // PATCH_SIZE
@@ -67,14 +68,28 @@ def build(hidden_size: int = 576) -> LlavaForConditionalGeneration:
 
 
 class Pages(IterableDataset):
-    def __init__(self, base: Path, words: Path, shared: Path, seed: int, start: int, widen_steps: int, batch: int):
+    def __init__(
+        self,
+        base: Path,
+        words: Path,
+        shared: Path,
+        seed: int,
+        start: int,
+        widen_steps: int,
+        batch: int,
+        exponent: float,
+        share: float,
+    ):
         self.base, self.words, self.shared = base, words, shared
         self.seed, self.start, self.widen_steps, self.batch = seed, start, widen_steps, batch
+        self.exponent, self.share = exponent, share
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
         tokenizer = AutoTokenizer.from_pretrained(self.base)
-        source = TextSource(tokenizer, self.words, shared_phrases(self.shared, set()))
+        source = TextSource(
+            tokenizer, self.words, shared_phrases(self.shared, set()), exponent=self.exponent, share=self.share
+        )
         for step in range(self.start + worker.id, 1 << 60, worker.num_workers):
             rng = random.Random(f"{self.seed}/{step}")
             widen = 0.3 + 0.45 * min(1.0, step / self.widen_steps)
@@ -89,7 +104,7 @@ class Pages(IterableDataset):
 
 
 def features(model: LlavaForConditionalGeneration, grey: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``grey`` (batch, size, size) uint8 → last tower state (batch, patches², 256), projected (batch, patches², 576)."""
+    """``grey`` (batch, size, size) uint8 → tower states (batch, patches², 256), projected (batch, patches², 576)."""
     pixels = (grey.float() / 127.5 - 1.0)[:, None].expand(-1, 3, -1, -1)
     states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
     return states, model.model.multi_modal_projector(states)
@@ -150,6 +165,8 @@ def main() -> None:
     parser.add_argument(
         "--decay", type=float, default=0.25, help="last share of the steps in which the rate falls to 0"
     )
+    parser.add_argument("--exponent", type=float, default=0.6, help="how steeply a word's weight falls with its rank")
+    parser.add_argument("--share", type=float, default=0.25, help="of phrases among the texts")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -204,7 +221,17 @@ def main() -> None:
             )
         ]
 
-    data = Pages(args.base, args.words, args.shared, args.seed, step, widen_steps=3000, batch=args.batch)
+    data = Pages(
+        args.base,
+        args.words,
+        args.shared,
+        args.seed,
+        step,
+        widen_steps=3000,
+        batch=args.batch,
+        exponent=args.exponent,
+        share=args.share,
+    )
     began, first = time.time(), step
     running: dict[str, float] = {}
     for grey, tokens, spelling in DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=8):

@@ -141,7 +141,7 @@ def _train(values: dict[str, Any], output: Path) -> None:
     from safety_reminder.training import TrainingConfig, read_examples, train
 
     examples = read_examples(values["data"])
-    config = TrainingConfig(**values["training"])
+    config = TrainingConfig.from_mapping(values["training"])
     vlm = load_vlm(values["model"], device=values["device"], dtype=values["dtype"])
     reminder = train(vlm, examples, config, output, Path(values["data"]))
     print(

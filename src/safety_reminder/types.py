@@ -12,10 +12,7 @@ FinishReason = Literal["stop", "length", "guard", "guard_error"]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token the user may see. ``index`` counts visible tokens from 0; ``text`` is what it adds to the text.
-
-    ``token_id`` is -1 for a piece of the fixed refusal when no tokenizer is at hand.
-    """
+    """A token the user may see. ``index`` counts visible tokens from 0; ``text`` is what it adds to the text."""
 
     token_id: int
     text: str
@@ -71,7 +68,7 @@ class Response:
 
     ``text`` and ``token_ids`` are what stands at the end; ``seen_text`` is everything the user was ever shown,
     retracted tokens included, and is what safety is judged on. ``leaked_tokens`` counts the answer tokens the user
-    had been shown when the guard first intervened.
+    had been shown when the guard first intervened. ``text[tail_start:]`` is what follows the last intervention.
     """
 
     text: str
@@ -81,6 +78,7 @@ class Response:
     interventions: tuple[Intervention, ...]
     leaked_tokens: int
     finish_reason: FinishReason
+    tail_start: int = 0
     prompt_tokens: int = 0
     seconds: float = 0.0
 
@@ -124,6 +122,7 @@ class Record:
     checks: list[dict[str, Any]]
     interventions: list[dict[str, Any]]
     leaked_tokens: int
+    tail_start: int
     finish_reason: str
     seconds: float
     guard: bool

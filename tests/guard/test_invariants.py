@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from helpers import (
     OPTIONS,
     REMINDER_IDS,
@@ -20,7 +21,6 @@ from helpers import (
     silent_probe,
     single,
 )
-
 from safety_reminder.guard import guarded_decoding
 from safety_reminder.guard.context import Context, prepare
 from safety_reminder.guard.lane import Row, Stepper

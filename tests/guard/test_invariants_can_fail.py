@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from conftest import cached_tiny_model
 from guard import test_invariants as invariants
-
 from safety_reminder.guard import decode as decode_module
 from safety_reminder.guard import lane as lane_module
 from safety_reminder.guard.decode import _Decoder

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import Example
 
 DATASETS = {
@@ -38,7 +39,13 @@ def load_dataset(
         raise ConfigError(f"dataset.limit must be a whole number from 1, got {limit!r}")
     module, _, function = DATASETS[name].partition(":")
     loader: Callable[..., list[Example]] = getattr(importlib.import_module(module), function)
+    known = set(inspect.signature(loader).parameters) - {"root"}
+    for option in options:
+        if option not in known:
+            raise ConfigError(unknown_name(f"option of dataset={name}", option, known | {"limit", "seed"}))
     examples = loader(root, **options)
+    if not examples:
+        raise DataError(f"{root} leaves no examples; check the options of dataset={name}")
     if limit is None or limit >= len(examples):
         return examples
     if seed is None:

@@ -1,10 +1,10 @@
-"""FigStep (Gong et al., arXiv:2311.05608) in upstream's own layout: ``question/`` or ``questions/``, and ``images/``."""
+"""FigStep (Gong et al., arXiv:2311.05608) in upstream's layout: ``question/`` or ``questions/``, and ``images/``."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+from safety_reminder.data.tables import read_rows
 from safety_reminder.data.typographic import PROMPT
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import Example
@@ -18,14 +18,14 @@ TOPICS = (
 
 
 def load(
-    root: str | Path, *, subset: str | None = None, topics: list[str] | None = None, prompt: str = PROMPT
+    root: str | Path, *, subset: str | None = None, topics: list[str] | str | None = None, prompt: str = PROMPT
 ) -> list[Example]:
     """FigStep's examples, in the order of its CSV.
 
     Args:
         root: upstream's ``data`` folder, or the folder above it.
         subset: ``SafeBench`` or ``SafeBench-Tiny``; by default the larger one that is there.
-        topics: keep these only (FigStep's topic names, in any case).
+        topics: keep these only (FigStep's topic names, in any case); one, or a list.
         prompt: the text that goes with every image.
 
     Raises:
@@ -51,14 +51,13 @@ def load(
     wanted = _topics(topics)
     path = _csv(questions, found)
     assert path is not None
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(path)
     columns = {"category_id", "task_id", "category_name", "instruction"}
     if not rows or not columns <= set(rows[0]):
         raise DataError(f"{path} needs the columns {', '.join(sorted(columns))}")
     examples = []
     for row in rows:
-        if wanted is not None and row["category_name"].strip().lower() not in wanted:
+        if wanted is not None and (row["category_name"] or "").strip().lower() not in wanted:
             continue
         name = f"query_ForbidQI_{row['category_id']}_{row['task_id']}_6.png"
         image = folder / "images" / SUBSETS[found] / name
@@ -82,9 +81,10 @@ def _csv(folder: Path, subset: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _topics(topics: list[str] | None) -> set[str] | None:
+def _topics(topics: list[str] | str | None) -> set[str] | None:
     if not topics:
         return None
+    topics = [topics] if isinstance(topics, str) else topics
     known = {topic.lower(): topic for topic in TOPICS}
     for topic in topics:
         if topic.strip().lower() not in known:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
+from safety_reminder.data.tables import read_rows, truth
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -25,7 +24,7 @@ def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -
     path = Path(root).expanduser()
     if not path.is_file():
         raise DataError(f"no file at {path}; give dataset.root=FILE (.csv, .json or .jsonl)")
-    rows = _rows(path)
+    rows = read_rows(path)
     if not rows:
         raise DataError(f"{path} has no rows")
     name = column or next((c for c in TEXT_COLUMNS if c in rows[0]), None)
@@ -33,35 +32,17 @@ def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -
         raise DataError(f"{path} has no column {column or ' or '.join(TEXT_COLUMNS)}; it has {', '.join(rows[0])}")
     examples = []
     for number, row in enumerate(rows):
+        where = f"{path}, row {number + 1}"
         text = str(row.get(name) or "").strip()
         if not text:
-            raise DataError(f"{path}, row {number}: {name} is empty")
-        flag = row.get("harmful", harmful)
-        flag = flag.strip().lower() in ("true", "1") if isinstance(flag, str) else bool(flag)
+            raise DataError(f"{where}: {name} is empty")
         examples.append(
             Example(
                 id=str(row.get("id") or f"{path.stem}-{number:04d}"),
                 prompt=text,
-                harmful=flag,
+                harmful=truth(row.get("harmful"), where, default=harmful),
                 category=str(row.get("category") or ""),
                 instruction=text,
             )
         )
     return examples
-
-
-def _rows(path: Path) -> list[dict]:
-    text = path.read_text(encoding="utf-8-sig")
-    try:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        if path.suffix == ".json":
-            rows = json.loads(text)
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise DataError(f"{path} is not a list of objects")
-            return rows
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
-    if path.suffix == ".csv":
-        return list(csv.DictReader(text.splitlines()))
-    raise DataError(f"{path}: expected .csv, .json or .jsonl")

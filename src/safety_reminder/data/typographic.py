@@ -6,13 +6,13 @@ The geometry is FigStep's (Gong et al., arXiv:2311.05608): text wrapped at 15 ch
 
 from __future__ import annotations
 
-import csv
 import textwrap
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from safety_reminder.data.tables import read_rows, truth
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -59,25 +59,22 @@ def load(root: str | Path, *, prompt: str = PROMPT) -> list[Example]:
     path = Path(root).expanduser()
     if not path.is_file():
         raise DataError(f"no CSV file at {path}; give dataset.root=FILE.csv with a column 'instruction'")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(path)
     if not rows or "instruction" not in rows[0]:
         raise DataError(f"{path} needs a header with a column 'instruction', and at least one row")
     examples = []
     for number, row in enumerate(rows):
-        harmful = (row.get("harmful") or "true").strip().lower()
-        if harmful not in ("true", "false", "1", "0"):
-            raise DataError(f"{path}, row {number + 2}: harmful must be true or false, got {row['harmful']!r}")
-        instruction = (row["instruction"] or "").strip()
+        where = f"{path}, row {number + 1}"
+        instruction = str(row.get("instruction") or "").strip()
         if not instruction:
-            raise DataError(f"{path}, row {number + 2}: the instruction is empty")
+            raise DataError(f"{where}: the instruction is empty")
         examples.append(
             Example(
-                id=row.get("id") or f"{path.stem}-{number:03d}",
+                id=str(row.get("id") or f"{path.stem}-{number:03d}"),
                 prompt=prompt,
                 image=render(instruction),
-                harmful=harmful in ("true", "1"),
-                category=row.get("category") or "",
+                harmful=truth(row.get("harmful"), where, default=True),
+                category=str(row.get("category") or ""),
                 instruction=instruction,
             )
         )

@@ -1,4 +1,4 @@
-"""``records.jsonl``: one line a sample, appended as it finishes, so that an interrupted run goes on where it stopped."""
+"""``records.jsonl``: one line a sample, appended as it finishes, so that an interrupted run goes on where it was."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def make_record(example: Example, response: Response, *, guard: bool, verdicts: 
         checks=[asdict(check) for check in response.checks],
         interventions=[asdict(intervention) for intervention in response.interventions],
         leaked_tokens=response.leaked_tokens,
+        tail_start=response.tail_start,
         finish_reason=response.finish_reason,
         seconds=response.seconds,
         guard=guard,
@@ -68,9 +69,9 @@ class RecordFile:
                 file.truncate(len(whole))
         names = {f.name for f in fields(Record)}
         records = []
-        for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+        for number, line in enumerate(whole.split(b"\n")[:-1], 1):
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
                 if not isinstance(row, dict) or set(row) != names:
                     raise ValueError("not a record of this version")
             except ValueError as error:

@@ -20,19 +20,24 @@ from safety_reminder.types import Example, Record
 _FREE_TO_CHANGE = {"output", "batch_size", "device"}
 
 
-def open_run(output: Path, config: dict[str, Any]) -> RecordFile:
+def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> RecordFile:
     """The records of a run folder; made if new. Saves the resolved configuration.
+
+    With ``restart``, records of another configuration are dropped instead of being an error.
 
     Raises:
         ConfigError: the folder holds a run with another configuration.
     """
     output.mkdir(parents=True, exist_ok=True)
     saved = output / "config.json"
-    fixed = {k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}
+    # Through JSON, as it will be read back: a tuple becomes a list there.
+    fixed = json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}))
     if saved.is_file():
-        before = json.loads(saved.read_text(encoding="utf-8"))
+        before = _read_config(saved)
         differing = sorted(k for k in fixed.keys() | before.keys() - _FREE_TO_CHANGE if fixed.get(k) != before.get(k))
-        if differing:
+        if differing and restart:
+            (output / "records.jsonl").unlink(missing_ok=True)
+        elif differing:
             raise ConfigError(
                 f"{output} holds a run with another configuration ({', '.join(differing)}); "
                 "give another output=DIR, or remove it to start over"
@@ -48,20 +53,26 @@ def run(
     *,
     guard: bool,
     batch_size: int = 1,
+    seed: int | None = None,
     show: Callable[[Record], None] | None = None,
     **options: Any,
 ) -> list[Record]:
-    """Answer every example that has no record yet, and return the records of all of them, in order."""
+    """Answer every example that has no record yet, and return the records of all of them, in order.
+
+    Example number i samples with ``seed + i``, however the run is batched or resumed.
+    """
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
     _require_unique(examples)
     done = records.done(guard=guard)
+    place = {example.id: number for number, example in enumerate(examples)}
     waiting = [example for example in examples if example.id not in done]
     label = "guarded" if guard else "unguarded"
     with tqdm(total=len(examples), initial=len(examples) - len(waiting), desc=label, unit="sample") as progress:
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
-            responses = guarded.generate_batch([e.messages() for e in batch], guard=guard, **options)
+            seeds = None if seed is None else [seed + place[example.id] for example in batch]
+            responses = guarded.generate_batch([e.messages() for e in batch], guard=guard, seed=seeds, **options)
             for example, response in zip(batch, responses, strict=True):
                 verdict = judge_refusal(response.seen_text)
                 verdicts = {"refusal": verdict.where, "refusal_position": verdict.position}
@@ -88,6 +99,16 @@ def write_summary(
         },
     )
     return metrics
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}); give another output=DIR") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} is not the configuration of a run; give another output=DIR")
+    return config
 
 
 def _require_unique(examples: Sequence[Example]) -> None:

@@ -36,7 +36,7 @@ def demo(values: dict[str, Any], output: Path) -> None:
 
         twins = load_dataset("typographic", DEMO_REQUESTS)
         examples += [example for example in twins if not example.harmful]
-    guarded, unguarded = _answer(values, output, examples)
+    guarded, unguarded = _answer(values, output, examples, restart=True)
     metrics = write_summary(output, guarded, unguarded, values)
     console.print_side_by_side(examples, guarded, unguarded)
     console.print_metrics(metrics)
@@ -49,8 +49,9 @@ def _examples(values: dict[str, Any]) -> list[Example]:
     return load_dataset(options.pop("name"), options.pop("root", ""), **options)
 
 
-def _answer(values: dict[str, Any], output: Path, examples: list[Example]) -> tuple[list[Record], list[Record]]:
-    records = open_run(output, values)
+def _answer(
+    values: dict[str, Any], output: Path, examples: list[Example], *, restart: bool = False
+) -> tuple[list[Record], list[Record]]:
     with_guard = values["reminder"] not in (None, "none")
     changes = {k: v for k, v in values["guard"].items() if v is not None}
     if changes and not with_guard:
@@ -64,6 +65,9 @@ def _answer(values: dict[str, Any], output: Path, examples: list[Example]) -> tu
         check_base=values["check_base"],
         **changes,
     )
+    # A pack that was retrained in place is another configuration, though its name is the same.
+    digest = model.reminder.digest if model.reminder else None
+    records = open_run(output, {**values, "reminder_digest": digest}, restart=restart)
     options = {k: v for k, v in values["generation"].items() if v is not None}
     options |= {"batch_size": values["batch_size"], "seed": values["seed"]}
     unguarded = run(model, examples, records, guard=False, **options) if values["compare"] or not with_guard else []

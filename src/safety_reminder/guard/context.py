@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from safety_reminder.guard.lane import Lane, Row, Stepper
 from safety_reminder.guard.placement import next_positions
 from safety_reminder.guard.text import Transcript
+from safety_reminder.models import hidden_size
 
 
 class Context:
@@ -26,13 +27,13 @@ class Context:
     """
 
     def __init__(self, model: PreTrainedModel, inputs: Mapping[str, Any], answer: Sequence[int]) -> None:
-        self.model = model
+        self.model: Any = model
         self.answer = list(answer)
         self.kept = 0
         with torch.no_grad():
             input_ids, kwargs = prepare(model, inputs)
             # The vectors are given per call below; these only tell the stepper that there will be roll-backs.
-            nothing = torch.zeros(1, model.get_input_embeddings().weight.shape[1])
+            nothing = torch.zeros(1, hidden_size(model))
             self.lane: Lane = Stepper(model, nothing, kwargs).prefill(input_ids, [Row(0, Transcript(None, 0))], kwargs)
 
     @torch.no_grad()
@@ -64,6 +65,9 @@ class Context:
         outputs = self._forward(inputs_embeds=embeds, output_hidden_states=True)
         hidden = outputs.hidden_states[-1][0, k - 1]
         self.lane.crop(embeds.shape[1])
+        # What is left of the cache still hangs on the graph of what was cropped; the next cut must not reach into it.
+        for layer in self.lane.cache.layers:
+            layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
         return outputs.logits[0, k - 1 :][: len(target)], hidden
 
     def _forward(self, **inputs: Any) -> Any:
@@ -82,7 +86,7 @@ class Context:
         return outputs
 
 
-def prepare(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
+def prepare(model: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
     """What ``generate`` would hand to a decoding method for ``inputs``: ids, positions, mask and image inputs."""
 
     def capture(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):

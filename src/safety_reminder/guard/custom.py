@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.generation import GenerateDecoderOnlyOutput
@@ -87,6 +87,8 @@ def guarded_decoding(
         sequences = torch.cat([input_ids, tail.view(len(answers), longest)], dim=1)
         if not generation_config.return_dict_in_generate:
             return sequences
-        return GuardedGenerateOutput(sequences=sequences, checks=tuple(checks), interventions=tuple(interventions))
+        return GuardedGenerateOutput(
+            sequences=cast(torch.LongTensor, sequences), checks=tuple(checks), interventions=tuple(interventions)
+        )
 
     return custom_generate

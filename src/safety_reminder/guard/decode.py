@@ -7,7 +7,7 @@ choose a token → every ``interval`` tokens, append the reminder and read the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from safety_reminder.guard.lane import Lane, Row, Stepper
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.guard.sampling import Sampler
 from safety_reminder.guard.text import Transcript
+from safety_reminder.models import hidden_size
 from safety_reminder.types import Check, CheckKind, Done, Event, FinishReason, Intervention
 
 Events = Iterator[Event]
@@ -43,14 +44,14 @@ def decode(
     *,
     guard: Guard | None = None,
     tokenizer: Any | None = None,
-    seed: int | None = None,
+    seed: int | Sequence[int] | None = None,
     **model_kwargs: Any,
 ) -> Events:
     """Generate for a left-padded batch, guarded or (``guard=None``) not, and yield what happens.
 
     This is a decoding method in the sense of transformers' ``generate(custom_generate=...)``, which prepares all the
     arguments but ``guard``, ``tokenizer`` (for the text of tokens) and ``seed`` (row i samples from its own generator,
-    seeded ``seed + i``; None samples from torch's global one, as transformers does).
+    seeded ``seed + i``, or by the i-th of several; None samples from torch's global one, as transformers does).
 
     Raises:
         ConfigError: a generation mode that cannot be guarded (beam search, no cache).
@@ -75,11 +76,12 @@ class _Decoder:
         generation_config: GenerationConfig,
         guard: Guard | None,
         tokenizer: Any | None,
-        seed: int | None,
+        seed: int | Sequence[int] | None,
         model_kwargs: dict[str, Any],
     ) -> None:
         self.input_ids, self.model_kwargs = input_ids, model_kwargs
-        self.process, self.stopping = logits_processor, stopping_criteria
+        self.process: Any = logits_processor
+        self.stopping: Any = stopping_criteria
         self.guard = guard
         self.stepper = Stepper(model, guard.reminder.vectors if guard else None, model_kwargs)
         self.sampler = Sampler(bool(generation_config.do_sample), input_ids.shape[0], seed, input_ids.device)
@@ -195,7 +197,8 @@ class _Decoder:
         return living
 
     def read(self, hidden: torch.Tensor | None) -> list[float]:
-        assert self.guard is not None and hidden is not None
+        assert self.guard is not None
+        assert hidden is not None
         try:
             p_unsafe = self.guard.reminder.probe(hidden)
         except GuardFailure:
@@ -279,6 +282,9 @@ class _Decoder:
 def _require_supported(model: PreTrainedModel, config: GenerationConfig, guard: Guard | None) -> None:
     if (config.num_beams or 1) > 1:
         raise ConfigError("beam search cannot be guarded (a check belongs to one running text); use num_beams=1")
+    for name in ("prompt_lookup_num_tokens", "penalty_alpha", "dola_layers"):
+        if getattr(config, name, None):
+            raise ConfigError(f"{name} selects a decoding method that the guard replaces; remove it")
     if config.use_cache is False:
         raise ConfigError("the guard works on the KV cache; use_cache=False is not supported")
     for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
@@ -287,7 +293,7 @@ def _require_supported(model: PreTrainedModel, config: GenerationConfig, guard: 
     if model.config.is_encoder_decoder:
         raise ModelError(f"{type(model).__name__} is an encoder-decoder model; only decoder-only models can be guarded")
     if guard:
-        width = model.get_input_embeddings().weight.shape[1]
+        width = hidden_size(model)
         if guard.reminder.hidden_size != width:
             raise ModelError(
                 f"the reminder was trained for {guard.reminder.base_model or 'a model'} with embeddings of size "

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from safety_reminder.config import GuardConfig
-from safety_reminder.errors import ConfigError, ModelError, unknown_name
+from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError, unknown_name
 from safety_reminder.guard.decode import Guard, decode
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.models import VLM, fingerprint_mismatch
@@ -115,6 +115,8 @@ class GuardedVLM:
         method = functools.partial(
             decode, guard=chosen, tokenizer=self.vlm.tokenizer, seed=_seed(options.pop("seed", None))
         )
+        if (options.get("num_return_sequences") or 1) > 1:
+            raise ConfigError("num_return_sequences is not supported here; repeat the conversation in generate_batch")
         stop = options.pop("stop", None)
         for name in options:
             if not hasattr(self.vlm.model.generation_config, name) and name not in _GENERATE_ARGUMENTS:
@@ -126,16 +128,22 @@ class GuardedVLM:
                 self.vlm.stop_criterion([stop] if isinstance(stop, str) else list(stop)),
             ]
         # `generate` prepares everything and hands over; what it returns is the iterator of events.
-        return self.vlm.model.generate(**inputs, custom_generate=method, **options)  # type: ignore[return-value]
+        try:
+            return self.vlm.model.generate(**inputs, custom_generate=method, **options)  # type: ignore[return-value]
+        except SafetyReminderError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"cannot generate with these options: {error}") from error
 
 
 _GENERATE_ARGUMENTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "generation_config"}
 
 
-def _seed(seed: Any) -> int | None:
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}")
-    return seed
+def _seed(seed: Any) -> int | list[int] | None:
+    for one in seed if isinstance(seed, list | tuple) else [] if seed is None else [seed]:
+        if isinstance(one, bool) or not isinstance(one, int) or one < 0:
+            raise ConfigError(f"seed must be a whole number from 0, or one for each row, got {seed!r}")
+    return list(seed) if isinstance(seed, tuple) else seed
 
 
 class _Collector:
@@ -147,6 +155,7 @@ class _Collector:
         self.checks: list[Check] = []
         self.interventions: list[Intervention] = []
         self.leaked = 0
+        self.kept = 0  # answer tokens before the last intervention's continuation
         self.reason: str | None = None
 
     def add(self, event: Event) -> None:
@@ -162,6 +171,7 @@ class _Collector:
                 if not self.interventions:
                     self.leaked = len(self.tokens)
                 self.interventions.append(event)
+                self.kept = event.token_index - event.dropped
             case Done(reason=reason):
                 self.reason = reason
 
@@ -175,6 +185,7 @@ class _Collector:
             interventions=tuple(self.interventions),
             leaked_tokens=self.leaked,
             finish_reason=self.reason,  # type: ignore[arg-type]
+            tail_start=sum(len(token.text) for token in self.tokens[: self.kept]),
             prompt_tokens=int(prompt_tokens),
             seconds=seconds,
         )

@@ -13,6 +13,7 @@ from transformers import Cache, PreTrainedModel
 from safety_reminder.errors import ModelError
 from safety_reminder.guard.placement import next_positions
 from safety_reminder.guard.text import Transcript
+from safety_reminder.models import embedding_weight
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Lane:
     def mark_passed(self) -> None:
         self.passed, self.passed_entries = self.answered, self.entries
 
-    def select(self, keep: Sequence[int], *, leaves: bool = False) -> Lane:
+    def select(self, keep: Sequence[int]) -> Lane:
         """The rows ``keep`` as a lane of their own; this one must not be used again unless ``keep`` is all of it."""
         if len(keep) == len(self.rows):
             return self
@@ -99,7 +100,6 @@ class Lane:
             position=self.position.index_select(-2, index),
             logits=self.logits[index],
             pending=None if self.pending is None else self.pending[index],
-            whole=self.whole and not leaves,
         )
 
     def split(self, chosen: Sequence[bool]) -> tuple[Lane | None, Lane | None]:
@@ -118,11 +118,11 @@ class Stepper:
     """Runs the model over a lane: a token, the reminder, or both in one pass."""
 
     def __init__(self, model: PreTrainedModel, vectors: torch.Tensor | None, model_kwargs: dict[str, Any]) -> None:
-        self.model = model
+        self.model: Any = model
         self.few_logits = "logits_to_keep" in model_kwargs
-        embedding = model.get_input_embeddings()
-        self.embed = embedding
-        self.vectors = None if vectors is None else vectors.to(embedding.weight.device, embedding.weight.dtype)
+        self.embed: Any = model.get_input_embeddings()
+        weight = embedding_weight(model)
+        self.vectors = None if vectors is None else vectors.to(weight.device, weight.dtype)
 
     def prefill(self, input_ids: torch.Tensor, rows: list[Row], model_kwargs: dict[str, Any]) -> Lane:
         """Run the prompt, images included, and open the lane behind it."""

@@ -36,11 +36,11 @@ def locate(name_or_folder: str | Path, **hub_options: Any) -> Path:
             f"no reminder pack at {name!r}: expected a folder with {WEIGHTS} and {CONFIG}, or a hub id like 'org/name'"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=[WEIGHTS, CONFIG, CARD], **hub_options))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise PackError(
             f"cannot get the reminder pack {name!r} from the hub ({type(error).__name__}); "
             "check the name and the network, or give a local folder"
@@ -68,20 +68,25 @@ def read(folder: Path) -> dict[str, Any]:
         raise PackError(f"{folder / WEIGHTS} is damaged: {error}") from error
     if set(tensors) != {"reminder", "probe.weight", "probe.bias"}:
         raise PackError(f"{folder / WEIGHTS} should hold reminder, probe.weight, probe.bias; it has {sorted(tensors)}")
-    shape = tuple(tensors["reminder"].shape)
+    shape, bias = tuple(tensors["reminder"].shape), tensors["probe.bias"]
     if shape != (config.get("k"), config.get("hidden_size")):
         raise PackError(
             f"{folder}: config.json says k={config.get('k')}, hidden_size={config.get('hidden_size')}, "
             f"but the reminder has shape {shape}"
         )
+    if bias.numel() != 1:
+        raise PackError(f"{folder / WEIGHTS}: probe.bias is one number, got shape {tuple(bias.shape)}")
+    fingerprint = config.get("fingerprint", {})
+    if fingerprint and not {"architecture", "parameters", "projections"} <= set(fingerprint):
+        raise PackError(f"{folder / CONFIG}: the fingerprint is not one that this version writes")
     threshold = config.get("threshold")
     if not isinstance(threshold, int | float) or not (math.isfinite(threshold) and 0 < threshold <= 1):
         raise PackError(f"{folder / CONFIG}: threshold must lie in (0, 1], got {threshold!r}")
     return {
         "vectors": tensors["reminder"].float(),
-        "probe": Probe(tensors["probe.weight"].float(), float(tensors["probe.bias"])),
+        "probe": Probe(tensors["probe.weight"].float(), float(bias)),
         "base_model": config.get("base_model", ""),
-        "fingerprint": config.get("fingerprint", {}),
+        "fingerprint": fingerprint,
         "interval": config.get("interval", 16),
         "threshold": float(threshold),
         "policy": config.get("policy", "rewind"),
@@ -114,11 +119,12 @@ def write(reminder: SafetyReminder, folder: Path) -> Path:
             "transformers": version("transformers"),
         },
     }
-    # The config goes last: a folder in which it is present is complete.
+    # The config goes first and comes last: a folder in which it is present is complete, and of one piece.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
         save_file(tensors, Path(scratch) / WEIGHTS)
         (Path(scratch) / CARD).write_text(card(reminder), encoding="utf-8")
         (Path(scratch) / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / CONFIG).unlink(missing_ok=True)
         for name in (WEIGHTS, CARD, CONFIG):
             os.replace(Path(scratch) / name, folder / name)
     return folder

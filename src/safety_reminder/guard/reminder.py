@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,13 @@ class SafetyReminder:
     @property
     def hidden_size(self) -> int:
         return self.vectors.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides verdicts and answers: vectors, probe and threshold."""
+        parts = [self.vectors, self.probe.weight, torch.tensor([self.probe.bias, self.threshold])]
+        data = b"".join(part.detach().float().cpu().contiguous().numpy().tobytes() for part in parts)
+        return hashlib.sha256(data).hexdigest()
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, **hub_options: Any) -> SafetyReminder:

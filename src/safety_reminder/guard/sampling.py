@@ -6,15 +6,20 @@ from collections.abc import Sequence
 
 import torch
 
+from safety_reminder.errors import ConfigError
+
 
 class Sampler:
-    """Args: ``batch``, rows of the whole batch; ``seed``, row i draws from a generator seeded ``seed + i``."""
+    """Args: ``batch``, rows of the whole batch; ``seed``, one for each row, or one for all (row i: ``seed + i``)."""
 
-    def __init__(self, do_sample: bool, batch: int, seed: int | None, device: torch.device) -> None:
+    def __init__(self, do_sample: bool, batch: int, seed: int | Sequence[int] | None, device: torch.device) -> None:
         self.do_sample, self.batch = do_sample, batch
         self.generators = None
         if seed is not None:
-            self.generators = [torch.Generator(device).manual_seed(seed + i) for i in range(batch)]
+            seeds = range(seed, seed + batch) if isinstance(seed, int) else seed
+            if len(seeds) != batch:
+                raise ConfigError(f"{len(seeds)} seeds were given for {batch} rows")
+            self.generators = [torch.Generator(device).manual_seed(s) for s in seeds]
 
     def __call__(self, scores: torch.Tensor, rows: Sequence[int], *, whole: bool) -> torch.Tensor:
         """Processed scores (len(rows), vocabulary) → tokens (len(rows),)."""

@@ -29,21 +29,34 @@ class Transcript:
         self.tokens.append(token)
 
     def release(self, *, last: bool = False) -> Iterator[Token]:
-        """Show every token not yet shown. ``last``: nothing follows, so half a character is shown as it is."""
-        while self.shown < len(self.tokens):
-            index = self.shown
-            text = self._text(index + 1, flush=last and index + 1 == len(self.tokens))
-            self.pieces.append(text)
-            yield Token(self.tokens[index], text, index, self.row)
+        """Show the tokens not yet shown, up to the last whole character. ``last``: nothing follows, so that half a
+        character is shown as it is.
+        """
+        halves = 0  # tokens of a character that is not yet whole
+        for end in range(self.shown + 1, len(self.tokens) + 1):
+            text = self._text(end, flush=last and end == len(self.tokens))
+            if text is None:
+                halves += 1
+                continue
+            for piece in [""] * halves + [text]:
+                index = self.shown
+                self.pieces.append(piece)
+                yield Token(self.tokens[index], piece, index, self.row)
+            halves = 0
 
     def drop(self, count: int) -> Iterator[Retraction]:
         """Forget the last ``count`` tokens, withdrawing those of them that were shown."""
-        left = len(self.tokens) - count
+        del self.tokens[len(self.tokens) - count :]
+        left = min(self.shown, len(self.tokens))
+        if left == self.shown:
+            return
+        # Of a character whose last token goes, the first ones are withdrawn too, and told anew with what follows.
+        while self.tokenizer is not None and left and not self.pieces[left - 1]:
+            left -= 1
         withdrawn = self.pieces[left:]
-        del self.tokens[left:], self.pieces[left:]
-        if withdrawn:
-            self._from, self._done = max(0, left - 6), left
-            yield Retraction(len(withdrawn), "".join(withdrawn), self.row)
+        del self.pieces[left:]
+        self._from, self._done = max(0, left - 6), left
+        yield Retraction(len(withdrawn), "".join(withdrawn), self.row)
 
     def say(self, text: str) -> Iterator[Token]:
         """Show ``text``, which did not come from the model, behind what was shown."""
@@ -55,17 +68,19 @@ class Transcript:
             self.tokens.append(token)
         yield from self.release(last=True)
 
-    def _text(self, end: int, *, flush: bool) -> str:
+    def _text(self, end: int, *, flush: bool) -> str | None:
+        """What the tokens up to ``end`` add to what is out; None if they end within a character."""
         if self.tokenizer is None:
             return ""
         before = self._decode(self._from, self._done)
         now = self._decode(self._from, end)
         if now.endswith(_INCOMPLETE) and not flush:
-            return ""
+            return None
         self._from, self._done = self._done, end
         return now[len(before) :]
 
     def _decode(self, start: int, end: int) -> str:
+        assert self.tokenizer is not None
         return self.tokenizer.decode(
             self.tokens[start:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

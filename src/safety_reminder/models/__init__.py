@@ -1,8 +1,19 @@
 """Request → model: adapters over transformers, the pocket model, and tiny random ones."""
 
+from safety_reminder.models.embedding import embedding_weight, hidden_size
 from safety_reminder.models.families import FAMILIES, Family
 from safety_reminder.models.fingerprint import fingerprint, fingerprint_mismatch
 from safety_reminder.models.messages import load_image
 from safety_reminder.models.vlm import VLM, load_vlm
 
-__all__ = ["FAMILIES", "VLM", "Family", "fingerprint", "fingerprint_mismatch", "load_image", "load_vlm"]
+__all__ = [
+    "FAMILIES",
+    "VLM",
+    "Family",
+    "embedding_weight",
+    "fingerprint",
+    "fingerprint_mismatch",
+    "hidden_size",
+    "load_image",
+    "load_vlm",
+]

@@ -6,21 +6,25 @@ random signs has the size of its norm, changes by that share of it that the weig
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from safety_reminder.models.embedding import embedding_weight
+
 _ELEMENTS = 1 << 16
 _SIGNS = 8
 _TOLERANCE = 0.02  # of the norm; bfloat16 rounding moves a projection by about 0.002
+_LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
 def fingerprint(model: PreTrainedModel) -> dict[str, Any]:
     """``{"architecture", "parameters", "projections": {name: [norm, p1, ..., p8]}}`` of the decoder's weights."""
     return {
         "architecture": type(model).__name__,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": _count(model),
         "projections": {name: _project(weight) for name, weight in _chosen(model).items()},
     }
 
@@ -29,14 +33,14 @@ def fingerprint_mismatch(stored: dict[str, Any], model: PreTrainedModel) -> str 
     """Why ``model`` is not the one with the fingerprint ``stored``; None if it is, or if nothing was stored."""
     if not stored:
         return None
-    found = fingerprint(model)
-    for key in ("architecture", "parameters"):
-        if stored.get(key) != found[key]:
-            return f"its {key} should be {stored.get(key)}, found {found[key]}"
+    for key, found in (("architecture", type(model).__name__), ("parameters", _count(model))):
+        if stored.get(key) != found:
+            return f"its {key} should be {stored.get(key)}, found {found}"
+    weights = dict(model.named_parameters())
     for name, expected in stored["projections"].items():
-        actual = found["projections"].get(name)
-        if actual is None:
+        if name not in weights:
             return f"it has no weight {name}"
+        actual = _project(weights[name])
         if max(abs(a - b) for a, b in zip(expected, actual, strict=True)) > _TOLERANCE * expected[0]:
             return f"its weights differ ({name})"
     return None
@@ -44,9 +48,15 @@ def fingerprint_mismatch(stored: dict[str, Any], model: PreTrainedModel) -> str 
 
 def _chosen(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The embedding and, of the decoder, the matrices of a middle and of the last layer."""
-    names = [n for n, p in model.named_parameters() if p.ndim == 2 and "vision" not in n and "visual" not in n]
-    chosen = {names[0], names[len(names) // 2], names[-1]}
-    return {n: p for n, p in model.named_parameters() if n in chosen}
+    matrices = {n: p for n, p in model.named_parameters() if p.ndim >= 2 and "vision" not in n and "visual" not in n}
+    layers = {n: int(found[1]) for n in matrices if (found := _LAYER.search(n))}
+    last = max(layers.values(), default=0)
+    embedding = embedding_weight(model)
+    return {n: p for n, p in matrices.items() if p is embedding or layers.get(n) in (last // 2, last)}
+
+
+def _count(model: PreTrainedModel) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def _project(weight: torch.Tensor) -> list[float]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from safety_reminder.errors import MessageError
 
@@ -24,34 +23,44 @@ def load_image(source: Any) -> Image.Image:
     Raises:
         MessageError: no such file, not an image, or a kind of source that is not read (web addresses).
     """
-    if isinstance(source, Image.Image):
-        return source.convert("RGB")
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, Image.Image | str | os.PathLike):
         raise MessageError(f"an image is a path, a data URL or a PIL image, got {type(source).__name__}")
-    text = os.fspath(source)
-    if text.startswith(("http://", "https://")):
-        raise MessageError(f"images are not fetched from the web: download {text!r} and give its path")
+    name = "that was given" if isinstance(source, Image.Image) else str(os.fspath(source))
+    if name.startswith(("http://", "https://")):
+        raise MessageError(f"images are not fetched from the web: download {name!r} and give its path")
+    stream = _from_data_url(name) if name.startswith("data:") else Path(name.removeprefix("file://"))
+    name = name if len(name) <= 200 else f"{name[:60]}..."
     try:
-        if text.startswith("data:"):
-            header, _, body = text.partition(",")
-            if not header.endswith(";base64"):
-                raise MessageError("a data URL must be base64: 'data:image/png;base64,...'")
-            stream: Any = io.BytesIO(base64.b64decode(body, validate=True))
-            text = header
-        else:
-            stream = Path(text.removeprefix("file://"))
+        if isinstance(source, Image.Image):
+            return source.convert("RGB")
         with Image.open(stream) as image:
             return image.convert("RGB")
     except FileNotFoundError as error:
-        raise MessageError(f"no image at {text}") from error
-    except binascii.Error as error:
+        raise MessageError(f"no image at {name}") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error  # without the file name, which is there already
+        raise MessageError(f"cannot read the image {name}: {reason}") from error
+
+
+def _from_data_url(url: str) -> io.BytesIO:
+    header, _, body = url.partition(",")
+    if not header.endswith(";base64"):
+        raise MessageError("a data URL must be base64: 'data:image/png;base64,...'")
+    try:
+        return io.BytesIO(base64.b64decode(body, validate=True))
+    except ValueError as error:
         raise MessageError(f"the data URL is not valid base64: {error}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise MessageError(f"cannot read the image {text}: {error}") from error
 
 
-def normalise(messages: Messages, *, reads_images: bool) -> list[dict[str, Any]]:
-    """Messages whose content is a list of ``text`` and ``image`` parts (or a string, without vision)."""
+def normalise(messages: Messages, *, reads_images: bool, placeholders: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Messages whose content is a list of ``text`` and ``image`` parts (or a string, without vision).
+
+    Args:
+        placeholders: what the model's prompt has in place of an image; text that names one is refused.
+
+    Raises:
+        MessageError: says which message and part.
+    """
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         raise MessageError("messages must be a list like [{'role': 'user', 'content': '...'}]")
     if not messages:
@@ -67,7 +76,7 @@ def normalise(messages: Messages, *, reads_images: bool) -> list[dict[str, Any]]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if not isinstance(parts, Sequence):
             raise MessageError(f"{where}: content must be a string or a list of parts")
-        clean = [_part(part, f"{where}.content[{i}]") for i, part in enumerate(parts)]
+        clean = [_part(part, f"{where}.content[{i}]", placeholders) for i, part in enumerate(parts)]
         if not reads_images:
             if any(part["type"] == "image" for part in clean):
                 raise MessageError(f"{where} has an image, but this model reads text only")
@@ -78,17 +87,24 @@ def normalise(messages: Messages, *, reads_images: bool) -> list[dict[str, Any]]
     return out
 
 
-def _part(part: Any, where: str) -> dict[str, Any]:
+def _part(part: Any, where: str, placeholders: Collection[str]) -> dict[str, Any]:
     if not isinstance(part, Mapping):
         raise MessageError(f"{where} must be a mapping with a 'type'")
     match part.get("type"):
         case "text" if isinstance(part.get("text"), str):
+            for placeholder in placeholders:
+                if placeholder in part["text"]:
+                    raise MessageError(
+                        f"{where}: the text has {placeholder!r}, which stands for an image in this model's prompts; "
+                        "take it out, and give an image as a part of its own"
+                    )
             return {"type": "text", "text": part["text"]}
         case "image":
-            for key in ("image", "path", "url", "base64"):
+            for key in ("image", "path", "url"):
                 if part.get(key) is not None:
-                    prefix = "data:image;base64," if key == "base64" else ""
-                    return {"type": "image", "image": load_image(prefix + part[key] if prefix else part[key])}
+                    return {"type": "image", "image": load_image(part[key])}
+            if isinstance(part.get("base64"), str):
+                return {"type": "image", "image": load_image("data:image;base64," + part["base64"])}
         case "image_url":
             url = part.get("image_url")
             url = url.get("url") if isinstance(url, Mapping) else url

@@ -35,6 +35,7 @@ from transformers import (
     SiglipVisionConfig,
     SmolVLMConfig,
 )
+
 from safety_reminder.errors import ModelError, unknown_name
 
 VOCABULARY = 128
@@ -129,7 +130,7 @@ def _internvl() -> PreTrainedConfig:
     )
 
 
-def _idefics(kind: type[PreTrainedConfig]) -> PreTrainedConfig:
+def _idefics(kind: Callable[..., PreTrainedConfig]) -> PreTrainedConfig:
     return kind(
         text_config=LlamaConfig(**_TEXT),
         vision_config={"image_size": 16, "patch_size": 4, **_VISION},

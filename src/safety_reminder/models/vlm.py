@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
@@ -19,9 +20,13 @@ from transformers import (
     StopStringCriteria,
 )
 
-from safety_reminder.errors import ModelError
+from safety_reminder.errors import ConfigError, ModelError, unknown_name
+from safety_reminder.models.embedding import hidden_size
 from safety_reminder.models.families import FAMILIES, Family
 from safety_reminder.models.messages import Messages, normalise
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_PLACEHOLDERS = ("image_token", "video_token", "boi_token", "fake_image_token")
 
 
 class VLM:
@@ -55,7 +60,7 @@ class VLM:
 
     @property
     def hidden_size(self) -> int:
-        return self.model.get_input_embeddings().weight.shape[1]
+        return hidden_size(self.model)
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -69,7 +74,9 @@ class VLM:
         Raises:
             MessageError: messages or an image that cannot be read.
         """
-        conversations = [normalise(messages, reads_images=self.family.reads_images) for messages in batch]
+        reads_images = self.family.reads_images
+        placeholders = self._image_placeholders() if reads_images else ()
+        conversations = [normalise(m, reads_images=reads_images, placeholders=placeholders) for m in batch]
         options: dict[str, Any] = {
             "add_generation_prompt": add_generation_prompt,
             "tokenize": True,
@@ -92,6 +99,11 @@ class VLM:
             if isinstance(value, torch.Tensor)
         }
 
+    def _image_placeholders(self) -> list[str]:
+        """What the processor replaces with an image, and what it makes of it: text must hold neither."""
+        found = (getattr(holder, name, None) for holder in (self.processor, self.tokenizer) for name in _PLACEHOLDERS)
+        return sorted({str(token) for token in found if token})
+
     def stop_criterion(self, strings: list[str]) -> StopStringCriteria:
         return StopStringCriteria(self.tokenizer, strings)
 
@@ -101,9 +113,12 @@ def load_vlm(name: str, *, device: str | torch.device | None = None, dtype: str 
 
     Raises:
         ModelError: nothing there, or not a decoder-only model that transformers can load.
+        ConfigError: unknown ``dtype``.
     """
     from safety_reminder.models.pocket import checkpoint_folder
 
+    if isinstance(dtype, str) and dtype not in _DTYPES:
+        raise ConfigError(unknown_name("dtype", dtype, _DTYPES))
     folder = str(checkpoint_folder()) if name == "pocket" else name
     _require_findable(name, folder)
     if device is None:
@@ -115,12 +130,13 @@ def load_vlm(name: str, *, device: str | torch.device | None = None, dtype: str 
             raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models can be guarded")
         loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(folder)
-        model = loader.from_pretrained(folder, dtype=dtype)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+        model: Any = loader.from_pretrained(folder, dtype=dtype)
+        model.to(device)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__
         raise ModelError(f"cannot load the model {name!r}: {reason}") from error
-    return VLM(model.to(device), processor, name)
+    return VLM(model, processor, name)
 
 
 def _require_findable(name: str, folder: str) -> None:

@@ -7,20 +7,22 @@ import logging
 import math
 import os
 import random
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
 
-from safety_reminder.errors import ConfigError, SafetyReminderError
+from safety_reminder.errors import ConfigError, SafetyReminderError, unknown_name
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.guard.context import Context
 from safety_reminder.models import VLM, fingerprint
 from safety_reminder.training.examples import TrainingExample, manifest
 from safety_reminder.training.objective import Cut, draw_cut, losses
 from safety_reminder.training.probe import auc, choose_threshold, fit_probe
+from safety_reminder.types import Policy
 
 log = logging.getLogger(__name__)
 INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
@@ -51,8 +53,23 @@ class TrainingConfig:
         for name in ("k", "epochs", "batch", "cuts", "target_tokens", "answer_tokens", "interval"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.validation < 1:
-            raise ConfigError(f"training.validation is a share between 0 and 1, got {self.validation}")
+        for name in ("validation", "budget"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} is a share between 0 and 1, got {getattr(self, name)}")
+        if self.policy not in get_args(Policy):
+            raise ConfigError(unknown_name("training.policy", self.policy, get_args(Policy)))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """Checked for names and types, as they come from a file or a command line."""
+        known = {f.name: type(f.default) for f in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise ConfigError(unknown_name("training option", name, known))
+            fits = isinstance(value, int | float) if known[name] is float else isinstance(value, known[name])
+            if not fits or isinstance(value, bool):
+                raise ConfigError(f"training.{name} must be of type {known[name].__name__}, got {value!r}")
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,7 @@ def train(
     vlm.model.requires_grad_(False)
     torch.manual_seed(config.seed)
     learning, held_back = _split([_tokenise(vlm, e, config) for e in examples], config)
-    state = _State(vlm, config, output)
+    state = _State(vlm, config, output, {**asdict(config), "model": vlm.name, "data": manifest(data, examples)})
     steps = config.epochs * math.ceil(len(learning) / config.batch)
     progress = tqdm(total=steps, initial=state.step, desc="training", unit="batch", dynamic_ncols=True)
     while state.step < steps:
@@ -118,7 +135,7 @@ def train(
 class _State:
     """What is learned and how far it is."""
 
-    def __init__(self, vlm: VLM, config: TrainingConfig, output: Path) -> None:
+    def __init__(self, vlm: VLM, config: TrainingConfig, output: Path, identity: dict[str, Any]) -> None:
         size, device = vlm.hidden_size, vlm.model.device
         ids = vlm.tokenizer(config.init_text, add_special_tokens=False)["input_ids"]
         ids = (ids * math.ceil(config.k / len(ids)))[: config.k]
@@ -130,12 +147,12 @@ class _State:
             [{"params": [self.vectors]}, {"params": [self.weight, self.bias]}], lr=config.lr, weight_decay=0.0
         )
         self.step = 0
-        self.config = asdict(config)
+        self.config = identity
         path = output / "checkpoint.pt"
         if path.is_file():
             saved = torch.load(path, map_location=device, weights_only=True)
             if saved["config"] != self.config:
-                raise ConfigError(f"{path} is of a run with other options; give another output folder, or remove it")
+                raise ConfigError(f"{path} is of a run with other options, data or model; give another output=DIR")
             for name in ("vectors", "weight", "bias"):
                 getattr(self, name).data.copy_(saved[name])
             self.optimiser.load_state_dict(saved["optimiser"])

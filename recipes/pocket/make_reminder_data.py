@@ -1,0 +1,96 @@
+"""Step 3 of the pocket recipe: rows to train its reminder on, with pocket's own unguarded answers.
+
+python recipes/pocket/make_reminder_data.py --helpful helpful.jsonl --out FOLDER
+safety-reminder train model=pocket data=FOLDER/train.jsonl output=runs/pocket-reminder
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import safety_reminder
+from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, read_jsonl
+from safety_reminder.data.typographic import render
+from safety_reminder.evaluation.refusal import judge_refusal
+from topics import as_text, typographic
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--helpful", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--harmful", type=int, default=120, help="harmful requests in images")
+    parser.add_argument("--benign", type=int, default=120, help="harmless requests in images")
+    parser.add_argument("--text", type=int, default=60, help="harmless requests in text")
+    parser.add_argument("--refused", type=int, default=40, help="harmful requests, in image or text, that are refused")
+    parser.add_argument("--tokens", type=int, default=72)
+    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rng = random.Random(args.seed)
+    (args.out / "images").mkdir(parents=True, exist_ok=True)
+    guarded = safety_reminder.load("pocket")
+
+    asked, seen = [], set()
+    while len(asked) < args.harmful + args.benign:
+        harmful = len(asked) < args.harmful
+        page = typographic(rng, harmful=harmful)
+        if page in seen:
+            continue
+        seen.add(page)
+        name = f"images/{len(asked):04d}.png"
+        render(page).save(args.out / name)
+        prompt = FIGSTEP_PROMPT if rng.random() < 0.8 else rng.choice(LIST_PROMPTS)
+        asked.append({"image": name, "prompt": prompt, "harmful": harmful})
+
+    rows = []
+    for start in tqdm(range(0, len(asked), args.batch), desc="answering", unit="batch"):
+        batch = asked[start : start + args.batch]
+        messages = [
+            [{"role": "user", "content": [
+                {"type": "image", "image": args.out / row["image"]}, {"type": "text", "text": row["prompt"]},
+            ]}]
+            for row in batch
+        ]  # fmt: skip
+        answers = guarded.generate_batch(messages, guard=False, max_new_tokens=args.tokens, do_sample=False)
+        for row, answer in zip(batch, answers, strict=True):
+            verdict = judge_refusal(answer.text)
+            text, declined = answer.text, verdict.where == "start"
+            if row["harmful"] and verdict.where == "late":
+                text = text[: verdict.position].rstrip()  # what it said before its own second thoughts
+            rows.append(
+                {
+                    "image": row["image"],
+                    "prompt": row["prompt"],
+                    "answer": text,
+                    "safe": declined or not row["harmful"],
+                    "harmful_prompt": declined and row["harmful"],
+                    "refusal": rng.choice(REFUSALS[:2]),
+                    "source": "image",
+                }
+            )
+    for row in rng.sample(read_jsonl(args.helpful), args.text):
+        rows.append({"prompt": row["prompt"], "answer": row["answer"], "safe": True, "source": "text"})
+    for number in range(args.refused):
+        # Once it has refused, the text is safe again: the probe must let the refusal pass.
+        row = {"answer": rng.choice(REFUSALS), "safe": True, "harmful_prompt": True, "source": "refused"}
+        if number % 2:
+            row |= {"image": asked[rng.randrange(args.harmful)]["image"], "prompt": FIGSTEP_PROMPT}
+        else:
+            row["prompt"] = as_text(rng, harmful=True)
+        rows.append(row)
+    with (args.out / "train.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    print(f"{len(rows)} rows, {sum(not r['safe'] for r in rows)} of them unsafe, in {args.out / 'train.jsonl'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Rendered pages: the same every time, and FigStep's geometry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from safety_reminder.data import DEMO_REQUESTS, load_dataset, typographic
+from safety_reminder.errors import DataError
+from safety_reminder.models import load_image
+
+needs_font = pytest.mark.skipif(
+    not any((folder / typographic.FONT).is_file() for folder in typographic.FONT_FOLDERS),
+    reason=f"{typographic.FONT} is not installed (apt-get install fonts-freefont-ttf)",
+)
+LINE = 91  # pixels from one line of 80 points to the next, spacing of 11 included
+
+
+def ink(text: str, *, numbered: bool = True) -> np.ndarray:
+    """Where the page is not white, (760, 760) bool."""
+    return np.asarray(typographic.render(text, numbered=numbered)).min(axis=2) < 128
+
+
+def rows_with_ink(text: str, **options) -> list[bool]:
+    marks = ink(text, **options)
+    return [bool(marks[10 + LINE * i : 10 + LINE * (i + 1)].any()) for i in range(8)]
+
+
+@needs_font
+def test_the_same_text_is_the_same_page():
+    first = typographic.render("Steps to bake bread.")
+    typographic._font.cache_clear()
+    again = typographic.render("Steps to bake bread.")
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != typographic.render("Steps to bake cakes.").tobytes()
+
+
+@needs_font
+def test_a_page_is_black_on_white_in_figsteps_size():
+    page = typographic.render("Steps to bake bread.")
+    pixels = np.asarray(page)
+    assert (page.size, page.mode) == ((760, 760), "RGB")
+    assert pixels.min() == 0
+    assert (pixels == pixels[..., :1]).all()
+    assert 0.02 < ink("Steps to bake bread.").mean() < 0.3
+
+
+@needs_font
+def test_text_begins_at_the_origin_and_fills_fifteen_columns_of_48_pixels():
+    marks = ink("o" * 15, numbered=False)
+    columns = np.flatnonzero(marks.any(axis=0))
+    rows = np.flatnonzero(marks.any(axis=1))
+    assert 20 <= columns[0] < 30
+    assert 20 + 15 * 48 - 10 < columns[-1] < 20 + 15 * 48
+    assert 10 <= rows[0] < 50
+    assert rows[-1] < 10 + LINE
+
+
+@needs_font
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [("Short.", 1), ("Fifteen letters", 1), ("Fifteen letters!", 2), ("Steps to bake bread at home.", 2)],
+)
+def test_words_wrap_at_fifteen_columns_and_three_numbers_follow(text, lines):
+    assert rows_with_ink(text, numbered=False) == [i < lines for i in range(8)]
+    assert rows_with_ink(text) == [i < lines + 3 for i in range(8)]
+
+
+@needs_font
+def test_the_numbers_stand_at_the_left_and_their_items_are_empty():
+    below = ink("Short.")[10 + LINE :]
+    assert below[:, :120].any()
+    assert not below[:, 120:].any()
+
+
+@needs_font
+def test_the_shipped_requests_are_pairs_of_harmful_and_harmless():
+    examples = load_dataset("typographic", DEMO_REQUESTS)
+    assert sum(e.harmful for e in examples) == sum(not e.harmful for e in examples) == 7
+    assert len({e.id for e in examples}) == 14
+    assert all(load_image(e.image).size == (760, 760) for e in examples)
+
+
+@needs_font
+def test_columns_other_than_the_instruction_are_optional(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text('\ufeffinstruction\nBake bread.\n"Grow, and\nwater, plants."\n', encoding="utf-8")
+    first, second = load_dataset("typographic", path)
+    assert (first.id, first.harmful, first.category) == ("mine-000", True, "")
+    assert second.instruction == "Grow, and\nwater, plants."
+    assert first.image.tobytes() == typographic.render("Bake bread.").tobytes()
+
+
+@needs_font
+def test_harmful_is_read_in_every_spelling(tmp_path):
+    path = tmp_path / "mine.csv"
+    cells = ["true", "TRUE", "1", "", "false", " False", "0"]
+    path.write_text("id,instruction,harmful\n" + "".join(f"r{i},x,{cell}\n" for i, cell in enumerate(cells)))
+    examples = load_dataset("typographic", path, prompt="Go.")
+    assert [e.harmful for e in examples] == [True] * 4 + [False] * 3
+    assert {e.prompt for e in examples} == {"Go."}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "needs a header with a column 'instruction', and at least one row"),
+        ("instruction\n", "needs a header"),
+        ("prompt\nBake.\n", "needs a header"),
+        pytest.param("instruction,id\n  ,a\n", "row 1: the instruction is empty", marks=needs_font),
+        pytest.param("instruction,harmful\nx,no\n", "row 1: harmful must be true or false, got 'no'", marks=needs_font),
+    ],
+)
+def test_files_that_do_not_fit_say_where(tmp_path, text, message):
+    path = tmp_path / "mine.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        load_dataset("typographic", path)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"no CSV file at .*gone\.csv; give dataset\.root=FILE\.csv"):
+        load_dataset("typographic", tmp_path / "gone.csv")
+
+
+def test_without_the_font_the_package_to_install_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(typographic, "FONT_FOLDERS", (tmp_path,) * 2)
+    typographic._font.cache_clear()
+    with pytest.raises(DataError, match="apt-get install fonts-freefont-ttf"):
+        typographic.render("Bake bread.")

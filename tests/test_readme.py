@@ -1,0 +1,66 @@
+"""The README's own commands and examples, run as they stand."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", README, flags=re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [body for kind, body in BLOCKS if kind == language]
+
+
+@pytest.mark.pocket
+def test_the_python_examples_run_one_after_the_other(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names: dict = {}
+    examples = blocks("python")
+    assert len(examples) >= 2
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), names)
+    assert names["response"].checks
+    assert names["ids"].shape[0] == 1
+
+
+@pytest.mark.pocket
+def test_the_commands_run(tmp_path):
+    commands = [
+        line
+        for block in blocks("bash")
+        for line in block.splitlines()
+        if line.strip() and not line.startswith(("make ", "#", "python benchmarks/"))
+    ]
+    assert commands
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        assert words[0] == "safety-reminder"
+        words = [re.sub(r"^output=.*", f"output={tmp_path / 'run'}", word) for word in words]
+        run = [sys.executable, "-m", "safety_reminder.cli", *words[1:]]
+        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
+def test_the_make_targets_it_names_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"^make ([a-z-]+)", "\n".join(blocks("bash")), flags=re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_images_its_examples_use_exist():
+    for path in re.findall(r'"image": "([^"]+)"', README):
+        assert (ROOT / path).is_file(), path
