@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conversations import Conversation, Mixture, read_jsonl
+from lowrank import add_low_rank
 from pages import make_page
 from text import TextSource, shared_phrases
 from train_tower import IMAGE_SIZE, PATCHES, build, features
@@ -54,11 +54,12 @@ class Samples(IterableDataset):
                         conversation.page or " ", tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES, widen=widen,
                         figstep=listing and rng.random() < 0.5,
                     )  # fmt: skip
-                out.append((conversation, page, rng.random()))
+                # Half of the answers are cut short: their beginnings matter most and cost least.
+                out.append((conversation, page, rng.random(), 48 if rng.random() < 0.5 else 160))
             yield out
 
 
-def encode(tokenizer, conversation: Conversation) -> tuple[list[int], list[int], list[int]]:
+def encode(tokenizer, conversation: Conversation, longest: int) -> tuple[list[int], list[int], list[int]]:
     """Token ids (before the image, between it and the answer, answer). Without an image the first is empty."""
     ids = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
     head = ids("<|im_start|>user\n")
@@ -67,6 +68,7 @@ def encode(tokenizer, conversation: Conversation) -> tuple[list[int], list[int],
     answer = ids(conversation.answer)
     if conversation.whole:
         answer.append(tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    answer = answer[:longest]
     if conversation.page is None:
         # Tokenised as one text, as the chat template will be.
         return [], ids("<|im_start|>user\n" + middle + "<|im_end|>\n<|im_start|>assistant\n"), answer
@@ -96,9 +98,8 @@ def main() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
-    rows = model.get_input_embeddings().weight.data
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    model = get_peft_model(model, LoraConfig(r=args.rank, lora_alpha=2 * args.rank, target_modules=targets))
+    rows = model.get_input_embeddings().weight.data.clone()
+    layers = add_low_rank(model, args.rank)
     tower = build(rows.shape[1]).eval()
     tower.load_state_dict(torch.load(args.tower / "checkpoint.pt", map_location="cpu")["model"])
     tower.requires_grad_(False)
@@ -106,12 +107,14 @@ def main() -> None:
     phrases = shared_phrases(args.shared, set())
     source = TextSource(tokenizer, args.words, phrases)
     mixture = Mixture(source, read_jsonl(args.helpful), phrases, args.back_off)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [p for layer in layers.values() for p in (layer.down, layer.up)]
     optimiser = torch.optim.AdamW(trained, lr=args.lr, weight_decay=0.0, betas=(0.9, 0.95))
     step, checkpoint = 0, args.out / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint)
-        model.load_state_dict(state["delta"], strict=False)
+        for name, layer in layers.items():
+            layer.down.data.copy_(state["delta"][f"{name}.down"])
+            layer.up.data.copy_(state["delta"][f"{name}.up"])
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
         print(f"resumed at step {step}")
@@ -137,24 +140,27 @@ def main() -> None:
             line = {"step": step, "seconds_per_step": (time.time() - began) / (step - first), **running}
             print(json.dumps({k: round(v, 4) for k, v in line.items()}), flush=True)
         if step % 50 == 0 or step == args.steps:
-            delta = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+            delta = {
+                f"{n}.{part}": getattr(m, part).detach().clone() for n, m in layers.items() for part in ("down", "up")
+            }
             torch.save(
                 {"delta": delta, "optimiser": optimiser.state_dict(), "step": step}, checkpoint.with_suffix(".new")
             )
             os.replace(checkpoint.with_suffix(".new"), checkpoint)
-            export(delta, args.rank, args.out / "language_delta.safetensors")
+            halves = {name: value.half().contiguous() for name, value in delta.items()}
+            save_file(halves, args.out / "language_delta.safetensors")
 
 
 def batch_loss(model, tower, rows, tokenizer, batch, oracle: float) -> tuple[torch.Tensor, dict[str, float]]:
-    pages = [page for _, page, _ in batch if page is not None]
+    pages = [page for _, page, _, _ in batch if page is not None]
     seen = None
     if pages:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             _, seen = features(tower, torch.stack([torch.tensor(p.pixels) for p in pages]))
     sequences, labels = [], []
     number = 0
-    for conversation, page, roll in batch:
-        head, tail, answer = encode(tokenizer, conversation)
+    for conversation, page, roll, longest in batch:
+        head, tail, answer = encode(tokenizer, conversation, longest)
         pieces = [rows[head]] if head else []
         if page is not None:
             if roll < oracle:
@@ -172,32 +178,18 @@ def batch_loss(model, tower, rows, tokenizer, batch, oracle: float) -> tuple[tor
     inputs = torch.stack([F.pad(s, (0, 0, 0, width - len(s))) for s in sequences])
     mask = torch.stack([torch.tensor([1] * len(s) + [0] * (width - len(s))) for s in sequences])
     wanted = torch.stack([F.pad(label, (0, width - len(label)), value=-100) for label in labels])
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.base_model.model.model(inputs_embeds=inputs, attention_mask=mask).last_hidden_state[:, :-1]
-        wanted = wanted[:, 1:]
-        chosen = wanted != -100
-        logits = hidden[chosen] @ rows.T
+    hidden = model.model(inputs_embeds=inputs.to(torch.bfloat16), attention_mask=mask).last_hidden_state[:, :-1]
+    wanted = wanted[:, 1:]
+    chosen = wanted != -100
+    logits = hidden[chosen] @ model.get_input_embeddings().weight.T
     each = F.cross_entropy(logits.float(), wanted[chosen], reduction="none")
     row_of = chosen.nonzero()[:, 0]
     # Every conversation counts the same, long or short.
     per_row = torch.zeros(len(batch)).index_add(0, row_of, each) / chosen.sum(1)
     parts: dict[str, list[float]] = {}
-    for (conversation, _, _), value in zip(batch, per_row.tolist(), strict=True):
+    for (conversation, _, _, _), value in zip(batch, per_row.tolist(), strict=True):
         parts.setdefault(conversation.kind, []).append(value)
     return per_row.mean(), {kind: sum(v) / len(v) for kind, v in parts.items()}
-
-
-def export(delta: dict[str, torch.Tensor], rank: int, path: Path) -> None:
-    """``NAME.down`` (rank, in) and ``NAME.up`` (out, rank), the scale folded in, float16."""
-    scale = 2.0
-    out = {}
-    for name, value in delta.items():
-        short = name.removeprefix("base_model.model.").replace(".default.weight", "")
-        if short.endswith(".lora_A"):
-            out[short.removesuffix(".lora_A") + ".down"] = value.half().contiguous()
-        else:
-            out[short.removesuffix(".lora_B") + ".up"] = (scale * value).half().contiguous()
-    save_file(out, path)
 
 
 if __name__ == "__main__":

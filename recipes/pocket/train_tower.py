@@ -3,7 +3,7 @@
 Every patch that holds the centre of a rendered BPE token must come out of the projector as that token's row of the
 (frozen) embedding table, every other patch as zeros. The language model itself is not run, so a step is cheap.
 
-    python recipes/pocket/train_tower.py --base FOLDER --out FOLDER --steps 40000
+    python recipes/pocket/train_tower.py --base FOLDER --shared FOLDER --out FOLDER
 """
 
 from __future__ import annotations

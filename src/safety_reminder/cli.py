@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def _with_hydra(name: str, task: Callable[[dict[str, Any], Path], None]) -> Call
         assert isinstance(values, dict)
         output = Path(values["output"]).expanduser()
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            output = output / (HydraConfig.get().job.override_dirname or str(HydraConfig.get().job.num))
+            output = output / _name_of_job(given=sys.argv[1:])
         try:
             task(values, output)  # type: ignore[arg-type]
         except SafetyReminderError as error:
@@ -88,10 +89,18 @@ def _with_hydra(name: str, task: Callable[[dict[str, Any], Path], None]) -> Call
                     hydra.compose(name, overrides=overrides)
                 except (HydraException, OmegaConfBaseException) as error:
                     raise ConfigError(_explain(error)) from error
+        # Hydra takes its own flags only in front of the overrides.
+        arguments = sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
         sys.argv = [f"safety-reminder {name}", *arguments]
         hydra.main(version_base="1.3", config_path="pkg://" + CONFIG, config_name=name)(job)()
 
     return command
+
+
+def _name_of_job(given: Sequence[str]) -> str:
+    """Of a sweep, each job's folder: the options that vary, or its number."""
+    varying = [override for override in HydraConfig.get().overrides.task if override not in given]
+    return ",".join(varying).replace("/", "_") or str(HydraConfig.get().job.num)
 
 
 def _register_resolvers() -> None:
@@ -107,12 +116,10 @@ def _explain(error: Exception) -> str:
     key = getattr(cause, "full_key", None)
     if "is not in struct" in str(cause) and key:
         return f"unknown option {key!r}; --help lists the options"
-    if "Could not find" in text:
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        options = [
-            line for line in lines[1:] if not line.endswith(":") and "earch path" not in line and "=" not in line
-        ]
-        return f"{lines[0].rstrip('.')}; available: {', '.join(options)}" if options else lines[0]
+    if missing := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        lines = [line.strip() for line in text.splitlines()[1:]]
+        options = [line for line in lines if re.fullmatch(r"\w+", line)]
+        return unknown_name(missing[1], missing[2], options)
     return _first_line(error)
 
 

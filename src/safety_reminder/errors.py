@@ -45,8 +45,10 @@ class MissingExtraError(SafetyReminderError, ImportError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """``unknown attack 'gcq'; did you mean 'gcg'? known: bap, gcg, pgd``."""
+    """``unknown attack 'gcq'; did you mean 'gcg'? known: bap, gcg, pgd``. A long list is left out."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"unknown {kind} {name!r}{hint} known: {', '.join(known)}"
+    hints = [f"did you mean {close[0]!r}?"] if close else []
+    if len(known) <= 30:
+        hints.append(f"known: {', '.join(known)}")
+    return "; ".join([f"unknown {kind} {name!r}", " ".join(hints)]) if hints else f"unknown {kind} {name!r}"

@@ -64,6 +64,18 @@ def test_a_run_that_broke_off_goes_on_where_it_stopped(guarded, tmp_path):
     assert same_answers(resumed, whole)
 
 
+def test_sampled_answers_do_not_depend_on_batching_or_on_where_a_run_broke_off(guarded, tmp_path):
+    sampling = {**OPTIONS, "do_sample": True, "seed": 3}
+    alone = run(guarded, EXAMPLES, open_run(tmp_path / "alone", CONFIG), guard=True, **sampling)
+    batched = run(guarded, EXAMPLES, open_run(tmp_path / "batched", CONFIG), guard=True, batch_size=3, **sampling)
+    records = open_run(tmp_path / "resumed", CONFIG)
+    records.append(alone[1])
+    resumed = run(guarded, EXAMPLES, records, guard=True, batch_size=2, **sampling)
+    assert len({tuple(r.token_ids) for r in alone}) == len(EXAMPLES)
+    assert same_answers(batched, alone)
+    assert same_answers(resumed, alone)
+
+
 def test_a_finished_run_does_not_touch_the_model_again(guarded, tmp_path):
     first = run(guarded, EXAMPLES, open_run(tmp_path, CONFIG), guard=True, **OPTIONS)
     nothing = SimpleNamespace()
@@ -83,39 +95,63 @@ def test_guarded_and_unguarded_answers_share_a_folder(guarded, tmp_path):
     assert (again.done(guard=True), again.done(guard=False)) == ({"e0", "e1"}, {"e0", "e1"})
 
 
+@pytest.fixture
+def begun(guarded, tmp_path):
+    """A run folder with a record in it."""
+    run(guarded, EXAMPLES[:1], open_run(tmp_path, CONFIG), guard=True, **OPTIONS)
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"model": "other"}, "model"), ({"guard": {"interval": 5}}, "guard"), ({"seed": 1}, "seed")],
 )
-def test_another_configuration_in_the_same_folder_is_refused(tmp_path, change, named):
-    open_run(tmp_path, CONFIG)
+def test_another_configuration_in_the_same_folder_is_refused(begun, change, named):
     with pytest.raises(ConfigError, match=rf"another configuration \({named}\).*output=DIR"):
-        open_run(tmp_path, CONFIG | change)
-    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+        open_run(begun, CONFIG | change)
+    assert json.loads((begun / "config.json").read_text()) == CONFIG
 
 
-def test_an_option_that_is_gone_is_another_configuration(tmp_path):
-    open_run(tmp_path, CONFIG)
+def test_an_option_that_is_gone_is_another_configuration(begun):
     with pytest.raises(ConfigError, match=r"\(model\)"):
-        open_run(tmp_path, {k: v for k, v in CONFIG.items() if k != "model"})
+        open_run(begun, {k: v for k, v in CONFIG.items() if k != "model"})
 
 
-def test_what_does_not_change_answers_may_change_between_runs(tmp_path):
+def test_records_of_which_nobody_knows_the_configuration_are_refused(begun):
+    (begun / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"another configuration \(guard, model\)"):
+        open_run(begun, CONFIG)
+
+
+def test_a_run_that_failed_before_its_first_record_does_not_block_the_folder(tmp_path):
     open_run(tmp_path, CONFIG)
-    open_run(tmp_path, CONFIG | {"batch_size": 8, "output": "elsewhere", "device": "cpu"})
+    open_run(tmp_path, CONFIG | {"model": "other"})
+    assert json.loads((tmp_path / "config.json").read_text())["model"] == "other"
 
 
-def test_a_configuration_with_tuples_is_the_same_after_it_was_saved(tmp_path):
+def test_what_does_not_change_answers_may_change_between_runs(begun):
+    again = open_run(begun, CONFIG | {"batch_size": 8, "output": "elsewhere", "device": "cpu"})
+    assert len(again.records) == 1
+
+
+def test_a_configuration_with_tuples_is_the_same_after_it_was_saved(guarded, tmp_path):
     config = CONFIG | {"topics": ("a", "b")}
-    open_run(tmp_path, config)
-    open_run(tmp_path, config)
+    run(guarded, EXAMPLES[:1], open_run(tmp_path, config), guard=True, **OPTIONS)
+    assert len(open_run(tmp_path, config).records) == 1
+
+
+def test_a_restart_drops_the_records_of_another_configuration_and_keeps_those_of_the_same(guarded, tmp_path):
+    run(guarded, EXAMPLES[:2], open_run(tmp_path, CONFIG), guard=True, **OPTIONS)
+    assert len(open_run(tmp_path, CONFIG, restart=True).records) == 2
+    assert open_run(tmp_path, CONFIG | {"seed": 1}, restart=True).records == []
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
-def test_a_damaged_configuration_is_named(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
+def test_a_damaged_configuration_is_named(begun, text):
+    (begun / "config.json").write_text(text)
     with pytest.raises(ConfigError, match=r"config\.json is not"):
-        open_run(tmp_path, CONFIG)
+        open_run(begun, CONFIG)
 
 
 def test_two_examples_with_one_id_are_refused_before_anything_is_spent(tmp_path):
@@ -124,9 +160,12 @@ def test_two_examples_with_one_id_are_refused_before_anything_is_spent(tmp_path)
         run(SimpleNamespace(), twice, open_run(tmp_path, CONFIG), guard=True)
 
 
-def test_a_batch_of_nothing_is_refused(guarded, tmp_path):
-    with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
-        run(guarded, EXAMPLES, open_run(tmp_path, CONFIG), guard=True, batch_size=0)
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 0}, {"batch_size": "x"}, {"batch_size": True}, {"seed": "x"}, {"seed": -1}]
+)
+def test_counts_and_seeds_that_are_none_are_refused(guarded, tmp_path, options):
+    with pytest.raises(ConfigError, match=r"must be a whole number from [01], got"):
+        run(guarded, EXAMPLES, open_run(tmp_path, CONFIG), guard=True, **options)
 
 
 def test_the_summary_has_metrics_configuration_and_provenance(guarded, tmp_path):

@@ -23,27 +23,28 @@ _FREE_TO_CHANGE = {"output", "batch_size", "device"}
 def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> RecordFile:
     """The records of a run folder; made if new. Saves the resolved configuration.
 
-    With ``restart``, records of another configuration are dropped instead of being an error.
+    With ``restart``, records of another configuration are dropped instead of being an error. Where there are no
+    records yet, the configuration may be another.
 
     Raises:
         ConfigError: the folder holds a run with another configuration.
     """
     output.mkdir(parents=True, exist_ok=True)
-    saved = output / "config.json"
+    saved, rows = output / "config.json", output / "records.jsonl"
     # Through JSON, as it will be read back: a tuple becomes a list there.
     fixed = json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}))
-    if saved.is_file():
-        before = _read_config(saved)
+    if rows.is_file() and rows.stat().st_size > 0:
+        before = _read_config(saved) if saved.is_file() else {}
         differing = sorted(k for k in fixed.keys() | before.keys() - _FREE_TO_CHANGE if fixed.get(k) != before.get(k))
         if differing and restart:
-            (output / "records.jsonl").unlink(missing_ok=True)
+            rows.unlink()
         elif differing:
             raise ConfigError(
                 f"{output} holds a run with another configuration ({', '.join(differing)}); "
                 "give another output=DIR, or remove it to start over"
             )
     write_json(saved, config)
-    return RecordFile(output / "records.jsonl")
+    return RecordFile(rows)
 
 
 def run(
@@ -61,8 +62,10 @@ def run(
 
     Example number i samples with ``seed + i``, however the run is batched or resumed.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ConfigError(f"batch_size must be a whole number from 1, got {batch_size!r}")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
+        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}")
     _require_unique(examples)
     done = records.done(guard=guard)
     place = {example.id: number for number, example in enumerate(examples)}

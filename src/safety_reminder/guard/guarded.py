@@ -18,6 +18,7 @@ from safety_reminder.models import VLM, fingerprint_mismatch
 from safety_reminder.types import Check, Done, Event, Intervention, Response, Retraction, Token
 
 Messages = Sequence[Mapping[str, Any]]
+NEW_TOKENS = 512  # where neither the caller nor the model's generation config says
 
 
 def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: Mapping[str, Any]) -> GuardConfig:
@@ -81,7 +82,7 @@ class GuardedVLM:
                 ``{"type": "image_url", "image_url": {"url"}}`` parts. Images: path, PIL image or data URL.
             guard: False generates without checks, through the same loop.
             options: ``seed``, ``stop`` (strings), guard fields by name (``policy="stop"``), and anything
-                ``GenerationConfig`` takes (``max_new_tokens``, ``do_sample``, ``temperature``, ...).
+                ``GenerationConfig`` takes (``max_new_tokens``, by default 512, ``do_sample``, ``temperature``, ...).
 
         Raises:
             MessageError: the messages or an image cannot be read.
@@ -90,6 +91,8 @@ class GuardedVLM:
 
     def generate_batch(self, batch: Sequence[Messages], *, guard: bool = True, **options: Any) -> list[Response]:
         """Answer several conversations in one batch. Each answer is what :meth:`generate` gives for it alone."""
+        if not batch:
+            return []
         began = time.perf_counter()
         inputs = self.vlm.encode(batch)
         collectors = [_Collector() for _ in batch]
@@ -118,10 +121,13 @@ class GuardedVLM:
         if (options.get("num_return_sequences") or 1) > 1:
             raise ConfigError("num_return_sequences is not supported here; repeat the conversation in generate_batch")
         stop = options.pop("stop", None)
+        config = self.vlm.model.generation_config
+        known = {n for n in vars(config) if not n.startswith("_")} | _GENERATE_ARGUMENTS
         for name in options:
-            if not hasattr(self.vlm.model.generation_config, name) and name not in _GENERATE_ARGUMENTS:
-                known = {n for n in vars(self.vlm.model.generation_config) if not n.startswith("_")}
+            if name not in known:
                 raise ConfigError(unknown_name("generation option", name, known | names | {"seed", "stop"}))
+        if not options.keys() & _LENGTHS and config.max_new_tokens is None and config.max_length is None:
+            options["max_new_tokens"] = NEW_TOKENS
         if stop:
             options["stopping_criteria"] = [
                 *options.pop("stopping_criteria", []),
@@ -136,6 +142,7 @@ class GuardedVLM:
             raise ConfigError(f"cannot generate with these options: {error}") from error
 
 
+_LENGTHS = {"max_new_tokens", "max_length", "generation_config"}
 _GENERATE_ARGUMENTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "generation_config"}
 
 

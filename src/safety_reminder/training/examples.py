@@ -44,9 +44,13 @@ def read_examples(path: str | Path) -> list[TrainingExample]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataError(f"no training file at {path}; give data=FILE.jsonl")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
     known = set(TrainingExample.__dataclass_fields__)
     examples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -56,10 +60,13 @@ def read_examples(path: str | Path) -> list[TrainingExample]:
             raise DataError(f"{where}: not valid JSON: {error}") from error
         if not isinstance(row, dict) or not {"prompt", "answer", "safe"} <= set(row) or not set(row) <= known:
             raise DataError(f"{where}: needs prompt, answer, safe and may have {', '.join(sorted(known))}")
-        if not isinstance(row["safe"], bool):
-            raise DataError(f"{where}: safe must be true or false")
+        for name, value in row.items():
+            if name in ("safe", "harmful_prompt") and not isinstance(value, bool):
+                raise DataError(f"{where}: {name} must be true or false, got {value!r}")
+            if name in ("prompt", "answer", "refusal", "source") and not isinstance(value, str):
+                raise DataError(f"{where}: {name} must be text, got {value!r}")
         if row.get("image") is not None:
-            row["image"] = path.parent / row["image"]
+            row["image"] = path.parent / str(row["image"])
             if not row["image"].is_file():
                 raise DataError(f"{where}: no image at {row['image']}")
         examples.append(TrainingExample(**row))

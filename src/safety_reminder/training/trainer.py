@@ -56,6 +56,10 @@ class TrainingConfig:
         for name in ("validation", "budget"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} is a share between 0 and 1, got {getattr(self, name)}")
+        if not 0 <= self.empty_prob <= 1:
+            raise ConfigError(f"training.empty_prob is a probability, got {self.empty_prob}")
+        if not self.lr > 0:
+            raise ConfigError(f"training.lr must be positive, got {self.lr}")
         if self.policy not in get_args(Policy):
             raise ConfigError(unknown_name("training.policy", self.policy, get_args(Policy)))
 
@@ -84,12 +88,10 @@ def train(
 ) -> SafetyReminder:
     """Train a reminder and its probe for ``vlm`` and write the pack to ``output/pack``.
 
-    A checkpoint is written after every batch's worth of progress is due (each 10 batches); a run that was interrupted
-    goes on from it.
+    A checkpoint is written every 10 batches; a run that was interrupted goes on from it.
     """
     output.mkdir(parents=True, exist_ok=True)
     vlm.model.requires_grad_(False)
-    torch.manual_seed(config.seed)
     learning, held_back = _split([_tokenise(vlm, e, config) for e in examples], config)
     state = _State(vlm, config, output, {**asdict(config), "model": vlm.name, "data": manifest(data, examples)})
     steps = config.epochs * math.ceil(len(learning) / config.batch)
@@ -138,6 +140,8 @@ class _State:
     def __init__(self, vlm: VLM, config: TrainingConfig, output: Path, identity: dict[str, Any]) -> None:
         size, device = vlm.hidden_size, vlm.model.device
         ids = vlm.tokenizer(config.init_text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise ConfigError("training.init_text is empty; the reminder starts from the embeddings of its tokens")
         ids = (ids * math.ceil(config.k / len(ids)))[: config.k]
         start = vlm.model.get_input_embeddings()(torch.tensor(ids, device=device)).detach().float()
         self.vectors = torch.nn.Parameter(start.clone())

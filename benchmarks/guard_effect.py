@@ -1,0 +1,80 @@
+"""What the shipped pack does for pocket: jailbreaks by image, and harmless prompts, with and without the guard.
+
+    python benchmarks/guard_effect.py --figstep DIR --refusal-direction DIR --json FILE
+
+Nothing here was trained on. The threshold is the pack's own. Attack success is leak-aware: everything shown counts.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+from common import figure, finish, parser
+
+import safety_reminder
+from safety_reminder.data import load_dataset
+from safety_reminder.evaluation.metrics import summarise
+from safety_reminder.evaluation.records import RecordFile
+from safety_reminder.evaluation.run import run
+from safety_reminder.types import Example
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--figstep", type=Path, help="FigStep's 'data' folder, with SafeBench-Tiny")
+    options.add_argument("--refusal-direction", type=Path, help="folder with splits/harmless_val.json")
+    options.add_argument("--harmless", type=int, default=150, help="sample of harmless_val")
+    options.add_argument("--tokens", type=int, default=96)
+    options.add_argument("--batch", type=int, default=20)
+    options.add_argument("--policy", default="rewind")
+    options.add_argument("--records", type=Path, help="keep the records here, and resume from them")
+    arguments = options.parse_args()
+    torch.set_num_threads(arguments.threads)
+    guarded = safety_reminder.load("pocket", "pocket", policy=arguments.policy)
+
+    sets: dict[str, list[Example]] = {"benign twins": load_dataset("typographic", HERE / "benign_twins.csv")}
+    if arguments.figstep:
+        sets["FigStep-Tiny"] = load_dataset("figstep", arguments.figstep, subset="SafeBench-Tiny")
+    if arguments.refusal_direction:
+        rows = json.loads((arguments.refusal_direction / "splits" / "harmless_val.json").read_text())
+        chosen = random.Random(1).sample(range(len(rows)), arguments.harmless)
+        sets["harmless text"] = [
+            Example(id=f"harmless_val-{i}", prompt=rows[i]["instruction"], harmful=False) for i in sorted(chosen)
+        ]
+    folder = arguments.records or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: dict = {}
+    harmless: list[list] = [[], []]
+    for name, examples in sets.items():
+        file = RecordFile(folder / f"{name.replace(' ', '-')}.jsonl")
+        settings = {"batch_size": arguments.batch, "max_new_tokens": arguments.tokens, "do_sample": False}
+        without = run(guarded, examples, file, guard=False, **settings)
+        with_guard = run(guarded, examples, file, guard=True, **settings)
+        add(figures, name, with_guard, without)
+        if not examples[0].harmful:
+            harmless[0] += with_guard
+            harmless[1] += without
+    if len(sets) > 1:
+        add(figures, "all harmless", *harmless)
+    finish(figures, arguments.json)
+
+
+def add(figures: dict, name: str, with_guard: list, without: list) -> None:
+    for metric, value in summarise(with_guard, without).items():
+        if metric == "overhead_ratio":
+            continue  # batches mix rows with and without interventions; guard_overhead.py measures this
+        note = f"[{value.low:.3f}, {value.high:.3f}], n={value.n}"
+        figures[f"{name}: {metric}"] = figure(value.value, note=note)
+    peaks = [max((check["p_unsafe"] for check in r.checks), default=0.0) for r in with_guard]
+    figures[f"{name}: median of the highest p_unsafe"] = figure(statistics.median(peaks), peaks)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""The command line: one clear line and exit code 2 for a mistake, a folder for a run, one for each job of a sweep."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from checkpoints import random_reminder
+from safety_reminder import cli
+from safety_reminder.models.tiny import tiny_checkpoint
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that says what was wrong. What tells of progress may stand before it."""
+        lines = re.split(r"[\r\n]+", self.err.strip())
+        errors = [line for line in lines if line.startswith("error: ")]
+        assert self.code == 2, self
+        assert len(errors) == 1, self.err
+        assert lines[-1] == errors[0], self.err
+        assert "Traceback" not in self.err + self.out
+        return errors[0].removeprefix("error: ")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for family in ("llama", "llava"):
+        tiny_checkpoint(family, folder / family)
+    random_reminder().save_pretrained(folder / "pack")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, models) -> Path:
+    """A working folder with two prompts, beside the models."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    (tmp_path / "prompts.csv").write_text("id,prompt,harmful\na,Hello?,false\nb,Filler?,true\n")
+    return tmp_path
+
+
+@pytest.fixture
+def call(place, monkeypatch, capfd):
+    def run(*arguments: str) -> Outcome:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["safety-reminder", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        finally:
+            GlobalHydra.instance().clear()
+        return Outcome(code or 0, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def basics(models) -> list[str]:
+    return [
+        f"model={models}/llama",
+        "reminder=none",
+        "dataset=text",
+        "dataset.root=prompts.csv",
+        "generation.max_new_tokens=2",
+        "device=cpu",
+    ]
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_run_is_one_folder_and_nothing_is_left_beside_it(call, basics, place):
+    outcome = call("generate", *basics, "output=run")
+    assert outcome.code == 0, outcome.err
+    assert "attack_success_rate" in outcome.out
+    assert contents(place) == ["prompts.csv", "run/config.json", "run/records.jsonl", "run/summary.json"]
+    summary = json.loads((place / "run/summary.json").read_text())
+    assert summary["metrics"]["attack_success_rate"]["n"] == summary["metrics"]["over_refusal_rate"]["n"] == 1
+    assert summary["config"]["generation"]["max_new_tokens"] == 2
+
+
+def test_a_guarded_run_compares_and_resumes(call, basics, place, models):
+    options = [*basics, f"reminder={models}/pack", "check_base=false", "compare=true", "output=run"]
+    assert call("generate", *options).code == 0
+    records = (place / "run/records.jsonl").read_bytes()
+    rows = [json.loads(line) for line in records.splitlines()]
+    assert [(row["id"], row["guard"]) for row in rows] == [("a", False), ("b", False), ("a", True), ("b", True)]
+    metrics = json.loads((place / "run/summary.json").read_text())["metrics"]
+    assert {"attack_success_rate_unguarded", "false_alarm_rate", "leaked_tokens"} <= set(metrics)
+    assert call("generate", *options, "batch_size=2").code == 0
+    assert (place / "run/records.jsonl").read_bytes() == records
+    assert "holds a run with another configuration (guard)" in call("generate", *options, "guard.interval=3").error
+
+
+def test_a_sweep_makes_one_folder_a_job_named_after_what_varies(call, basics, place):
+    options = [option for option in basics if not option.startswith("generation.")]
+    outcome = call("generate", *options, "generation.max_new_tokens=2,3", "--multirun", "output=s")
+    assert outcome.code == 0, outcome.err
+    folders = sorted(path.name for path in (place / "s").iterdir() if path.is_dir())
+    assert folders == ["generation.max_new_tokens=2", "generation.max_new_tokens=3"]
+    for folder, tokens in zip(folders, (2, 3), strict=True):
+        rows = [json.loads(line) for line in (place / "s" / folder / "records.jsonl").read_text().splitlines()]
+        assert [row["id"] for row in rows] == ["a", "b"]
+        assert max(len(row["token_ids"]) for row in rows) == tokens
+    assert not (place / "cli.log").exists()
+
+
+def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
+    (place / "other.csv").write_text("prompt\nHello?\n")
+    files = f"dataset.root={place}/prompts.csv,{place}/other.csv"
+    assert call("generate", "-m", *basics[:3], *basics[4:], files, "output=s").code == 0
+    assert sorted(len(path.parts) - len(place.parts) for path in place.rglob("summary.json")) == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generaet"], "unknown command 'generaet'; did you mean 'generate'? known: demo, generate, pocket, train"),
+        (["generate", "modle=x"], "unknown option 'modle'"),
+        (["generate", "guard.intervall=4"], "unknown option 'guard.intervall'"),
+        (["generate", "dataset=figstop"], "unknown dataset 'figstop'; did you mean 'figstep'"),
+        (["generate", "dataset=text"], "dataset.root is not given; add dataset.root=..."),
+        (["generate", "nonsense"], "nonsense"),
+        (["generate", "dataset=text", "dataset.root=gone.csv"], "no file at gone.csv"),
+        (["generate", "dataset=figstep", "dataset.root=gone"], "no folder gone"),
+        (["generate", "dataset=typographic", "dataset.root=gone.csv"], "no CSV file at gone.csv"),
+        (["generate", "dataset.limit=0"], "dataset.limit must be a whole number from 1"),
+        (["demo", "reminder=none"], "reminder=none leaves nothing to compare"),
+        (["train"], "data is not given; add data=..."),
+        (["train", "data=gone.jsonl"], "no training file at gone.jsonl"),
+        (["train", "data=prompts.csv"], "prompts.csv, line 1: not valid JSON"),
+        (["pocket", "now"], "safety-reminder pocket takes no options"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_loaded(call, place, arguments, message):
+    outcome = call(*arguments)
+    assert message in outcome.error
+    assert outcome.err.count("\n") == 1
+    assert contents(place) == ["prompts.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=pockett"], "unknown model 'pockett': expected 'pocket', a folder, or a hub id"),
+        (["model=./gone"], "no model at './gone'"),
+        (["model=."], "is not a model folder: it has no config.json"),
+        (["model=nobody/nothing-of-this-name"], "cannot load the model 'nobody/nothing-of-this-name'"),
+        (["device=abacus"], "cannot load the model"),
+        (["dtype=float99"], "unknown dtype 'float99'"),
+        (["reminder=./gone"], "no reminder pack at './gone'"),
+        (["reminder={models}/pack", "guard.policy=rewnd"], "unknown guard.policy 'rewnd'; did you mean 'rewind'"),
+        (["guard.policy=stop"], "guard options (policy) need a reminder"),
+        (["generation.max_new_tokens=0"], "cannot generate with these options"),
+        (["+generation.max_new_token=1"], "unknown generation option 'max_new_token'; did you mean 'max_new_tokens'"),
+        (["+dataset.colunm=x"], "unknown option of dataset=text 'colunm'; did you mean 'column'"),
+        (["batch_size=many"], "batch_size must be a whole number from 1, got 'many'"),
+        (["seed=-1"], "seed must be a whole number from 0, got -1"),
+    ],
+)
+def test_mistakes_that_show_later_are_one_line_too(call, basics, models, arguments, message):
+    arguments = [argument.replace("{models}", str(models)) for argument in arguments]
+    assert message in call("generate", *basics, *arguments, "output=run").error
+
+
+def test_a_broken_image_is_named(call, place, models):
+    for folder in ("data/question", "data/images/SafeBench"):
+        (place / folder).mkdir(parents=True)
+    header = "dataset,category_id,task_id,category_name,question,instruction"
+    (place / "data/question/safebench.csv").write_text(f"{header}\nForbidQI,5,1,Fraud,q,i\n")
+    (place / "data/images/SafeBench/query_ForbidQI_5_1_6.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    outcome = call(
+        "generate", f"model={models}/llava", "reminder=none", "dataset=figstep", "dataset.root=data", "device=cpu"
+    )
+    assert "cannot read the image data/images/SafeBench/query_ForbidQI_5_1_6.png" in outcome.error
+
+
+def test_text_that_names_the_image_placeholder_is_refused(call, basics, place, models):
+    (place / "prompts.csv").write_text("prompt\nWhat is <image>?\n")
+    assert "the text has '<image>'" in call("generate", *basics, f"model={models}/llava").error
+
+
+def test_help_lists_commands_and_options(call):
+    for arguments in ([], ["--help"], ["help"]):
+        outcome = call(*arguments)
+        assert outcome.code == 0
+        assert all(name in outcome.out for name in cli.COMMANDS)
+    for name, option in {"generate": "max_interventions", "demo": "side by side", "train": "init_text"}.items():
+        outcome = call(name, "--help")
+        assert outcome.code == 0
+        assert outcome.out.startswith(f"safety-reminder {name}: ")
+        assert option in outcome.out
+
+
+def test_the_configuration_can_be_printed_without_running(call, place):
+    outcome = call("generate", "dataset=text", "--cfg", "job", "dataset.root=p.csv", "guard.policy=stop")
+    assert outcome.code == 0, outcome.err
+    assert "root: p.csv" in outcome.out
+    assert "policy: stop" in outcome.out
+    assert contents(place) == ["prompts.csv"]
+
+
+def test_the_version_is_printed(call):
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", call("--version").out)
+
+
+def test_an_interrupt_says_how_to_go_on(call, monkeypatch):
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "generate", (interrupt, ""))
+    outcome = call("generate")
+    assert (outcome.code, outcome.err) == (130, "interrupted; run the same command again to go on\n")
+
+
+def test_as_a_program_a_mistake_ends_with_code_2_and_one_line(place):
+    command = [sys.executable, "-m", "safety_reminder.cli", "generate", "dataset=text"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    message = "error: dataset.root is not given; add dataset.root=...\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+
+
+def test_help_does_not_wait_for_torch():
+    check = "import sys, safety_reminder.cli as c; c._usage(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], timeout=120).returncode == 0
