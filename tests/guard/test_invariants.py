@@ -66,9 +66,7 @@ def test_a_check_on_the_cache_equals_one_computed_from_scratch(model, mode):
     inputs = single(model)
     reminder = reminder_of_tokens(model, random_probe(model))
     # Never unsafe, so that every check stands on the unchanged answer.
-    events = run_events(
-        model, inputs, reminder, mode=mode, threshold=1.0, prompt_check=True, eos_token_id=None
-    )
+    events = run_events(model, inputs, reminder, mode=mode, threshold=1.0, prompt_check=True, eos_token_id=None)
     row = outcomes(events)[0]
     assert [check.token_index for check in row.checks] == [0, 5, 10, 15, 20, 23]
     for check in row.checks:
@@ -143,9 +141,9 @@ def test_after_an_intervention_the_model_goes_on_as_from_the_same_text_with_the_
         model, inputs, scripted(model, 0.1, 0.9), policy=policy, eos_token_id=None, max_new_tokens=20, mode="exact"
     )
     tokens = answer(events)
-    expected = plain(
-        model, extended(inputs, kept + REMINDER_IDS), eos_token_id=None, max_new_tokens=20 - len(kept)
-    )[0].tolist()
+    expected = plain(model, extended(inputs, kept + REMINDER_IDS), eos_token_id=None, max_new_tokens=20 - len(kept))[
+        0
+    ].tolist()
     assert tokens == kept + expected
 
 

@@ -67,7 +67,8 @@ class Context:
         self.lane.crop(embeds.shape[1])
         # What is left of the cache still hangs on the graph of what was cropped; the next cut must not reach into it.
         for layer in self.lane.cache.layers:
-            layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
+            if layer.keys is not None and layer.values is not None:
+                layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
         return outputs.logits[0, k - 1 :][: len(target)], hidden
 
     def _forward(self, **inputs: Any) -> Any:
