@@ -19,8 +19,9 @@ from safety_reminder.errors import ConfigError, DataError, SafetyReminderError
 from safety_reminder.guard import GuardedVLM, SafetyReminder
 from safety_reminder.models import fingerprint_mismatch
 from safety_reminder.training import TrainingConfig, TrainingExample, read_examples, train, trainer
+from safety_reminder.training import probe as probe_module
 from safety_reminder.training.objective import draw_cut
-from safety_reminder.training.probe import auc, choose_threshold, fit_probe
+from safety_reminder.training.probe import auc, choose_threshold, fit_probe, logistic_regression
 
 REFUSAL = (91, 92, 1)
 
@@ -87,7 +88,7 @@ def two_clouds(n: int = 60, size: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_probe_separates_what_can_be_separated():
     hidden, unsafe = two_clouds()
-    p_unsafe = fit_probe(hidden, unsafe)(hidden)
+    p_unsafe = logistic_regression(hidden, unsafe, 1e-3)(hidden)
     assert p_unsafe[unsafe].min() > 0.9
     assert p_unsafe[~unsafe].max() < 0.1
 
@@ -97,16 +98,39 @@ def test_a_probe_does_not_lean_to_the_larger_class():
     hidden = torch.randn(4000, 2, generator=generator)
     unsafe = torch.arange(4000) % 20 == 0
     hidden[unsafe] += 1.0
-    probe = fit_probe(hidden, unsafe)
+    probe = logistic_regression(hidden, unsafe, 1e-3)
     found = [(probe(hidden[unsafe]) >= 0.5).double().mean(), (probe(hidden[~unsafe]) < 0.5).double().mean()]
     assert min(found) > 0.7
     assert abs(found[0] - found[1]) < 0.08
 
 
+def test_cross_validation_never_tells_apart_the_checks_of_one_answer(monkeypatch):
+    groups = torch.arange(60) // 3
+    unsafe = groups % 2 == 0
+    hidden = torch.stack([groups.float(), torch.where(unsafe, 1.0, -1.0)], 1)  # the first axis names the answer
+    fitted: list[set[float]] = []
+    original = probe_module.logistic_regression
+
+    def spy(inside, labels, l2):
+        fitted.append(set(inside[:, 0].tolist()))
+        model = original(inside, labels, l2)
+
+        def predict(outside):
+            assert not fitted[-1] & set(outside[:, 0].tolist())
+            return model(outside)
+
+        return predict
+
+    monkeypatch.setattr(probe_module, "logistic_regression", spy)
+    fit_probe(hidden, unsafe, groups)
+    assert len(fitted) == 5 * len(probe_module.PENALTIES) + 1
+    assert len(fitted[-1]) == 20
+
+
 @pytest.mark.parametrize("unsafe", [torch.zeros(4).bool(), torch.ones(4).bool()])
 def test_a_probe_needs_both_kinds(unsafe):
     with pytest.raises(ConfigError, match="safe and unsafe"):
-        fit_probe(torch.randn(4, 2), unsafe)
+        fit_probe(torch.randn(4, 2), unsafe, torch.arange(4))
     with pytest.raises(ConfigError, match="safe and unsafe"):
         auc(torch.rand(4), unsafe)
 
@@ -285,7 +309,7 @@ def test_the_pack_is_complete_and_guards(trained):
     assert loaded.training["data"]["safe"] == loaded.training["data"]["unsafe"] == 6
     assert len(loaded.training["data"]["sha256"]) == 64
     assert 0 <= loaded.training["validation_auc"] <= 1
-    assert math.isfinite(loaded.training["validation_language_loss"])
+    assert loaded.training["validation_auc_by_tokens"].keys() <= {"0", "5", "10"}
     assert loaded.training["config"]["lr"] == 0.2
     assert fingerprint_mismatch(loaded.fingerprint, tiny_vlm().model) is None
     response = GuardedVLM(tiny_vlm(), loaded).generate([{"role": "user", "content": "Red?"}], max_new_tokens=6)

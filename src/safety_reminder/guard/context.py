@@ -66,8 +66,9 @@ class Context:
         hidden = outputs.hidden_states[-1][0, k - 1]
         self.lane.crop(embeds.shape[1])
         # What is left of the cache still hangs on the graph of what was cropped; the next cut must not reach into it.
-        for layer in self.lane.cache.layers:
-            if layer.keys is not None and layer.values is not None:
+        layers: Any = self.lane.cache.layers
+        for layer in layers:
+            if layer.keys is not None:
                 layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
         return outputs.logits[0, k - 1 :][: len(target)], hidden
 

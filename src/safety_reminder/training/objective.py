@@ -49,6 +49,14 @@ def draw_cut(
     return Cut(tokens, tuple(refusal), unsafe=True)
 
 
+def checkpoints(example: TrainingExample, answer: Sequence[int], interval: int) -> list[Cut]:
+    """The cuts at which decoding would check this answer: after 0, ``interval``, ... tokens. Nothing follows them."""
+    declines = example.safe and example.harmful_prompt
+    # A refusal is shorter than an interval; it is looked at once, where it has become one.
+    places = [min(8, len(answer) - 1)] if declines else range(0, len(answer), interval)
+    return [Cut(tokens, tuple(answer[tokens : tokens + 1]), unsafe=not example.safe) for tokens in places]
+
+
 def losses(
     context: Context, cut: Cut, vectors: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

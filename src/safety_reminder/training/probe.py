@@ -11,16 +11,43 @@ import torch.nn.functional as F
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import Probe
 
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 
-def fit_probe(hidden: torch.Tensor, unsafe: torch.Tensor, *, l2: float = 1e-3) -> Probe:
+
+def fit_probe(hidden: torch.Tensor, unsafe: torch.Tensor, groups: torch.Tensor) -> tuple[Probe, float]:
+    """The probe, with the penalty that ranks best in a five-fold cross-validation, and that penalty.
+
+    Args:
+        hidden: (n, hidden_size). unsafe: (n,) bool.
+        groups: (n,) ints; rows of one group (the checks of one answer) are never on both sides of a fold.
+    """
+    if unsafe.all() or not unsafe.any():
+        raise ConfigError("the probe needs safe and unsafe examples")
+    best, best_score = PENALTIES[0], -1.0
+    folds = groups % 5
+    for penalty in PENALTIES:
+        scores = torch.full((len(unsafe),), float("nan"))
+        for fold in range(5):
+            inside = folds != fold
+            if (~inside).any() and unsafe[inside].any() and not unsafe[inside].all():
+                scores[~inside] = logistic_regression(hidden[inside], unsafe[inside], penalty)(hidden[~inside])
+        known = ~scores.isnan()
+        if (
+            unsafe[known].any()
+            and not unsafe[known].all()
+            and (score := auc(scores[known], unsafe[known])) > best_score
+        ):
+            best, best_score = penalty, score
+    return logistic_regression(hidden, unsafe, best), best
+
+
+def logistic_regression(hidden: torch.Tensor, unsafe: torch.Tensor, l2: float) -> Probe:
     """Logistic regression on standardised hidden states (n, hidden_size), folded into one affine map.
 
     Args:
         unsafe: (n,) bool. Both classes weigh the same, whatever their numbers.
         l2: penalty on the standardised weights.
     """
-    if unsafe.all() or not unsafe.any():
-        raise ConfigError("the probe needs safe and unsafe examples")
     centre, scale = hidden.mean(0), hidden.std(0).clamp_min(1e-6)
     inputs = ((hidden - centre) / scale).double()
     labels = unsafe.double()

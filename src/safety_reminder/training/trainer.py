@@ -20,7 +20,7 @@ from safety_reminder.guard import SafetyReminder
 from safety_reminder.guard.context import Context
 from safety_reminder.models import VLM, fingerprint
 from safety_reminder.training.examples import TrainingExample, manifest
-from safety_reminder.training.objective import Cut, draw_cut, losses
+from safety_reminder.training.objective import Cut, checkpoints, draw_cut, losses
 from safety_reminder.training.probe import auc, choose_threshold, fit_probe
 from safety_reminder.types import Policy
 
@@ -93,7 +93,9 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     vlm.model.requires_grad_(False)
     learning, held_back = _split([_tokenise(vlm, e, config) for e in examples], config)
-    state = _State(vlm, config, output, {**asdict(config), "model": vlm.name, "data": manifest(data, examples)})
+    # What only matters after the last batch may change between the runs into one folder.
+    identity = {k: v for k, v in asdict(config).items() if k not in ("budget", "policy", "interval")}
+    state = _State(vlm, config, output, {**identity, "model": vlm.name, "data": manifest(data, examples)})
     steps = config.epochs * math.ceil(len(learning) / config.batch)
     progress = tqdm(total=steps, initial=state.step, desc="training", unit="batch", dynamic_ncols=True)
     while state.step < steps:
@@ -109,11 +111,11 @@ def train(
     progress.close()
 
     vectors = state.vectors.detach()
-    fit = _hidden_states(vlm, learning, vectors, config, cuts=2, description="fitting the probe")
-    check = _hidden_states(vlm, held_back, vectors, config, cuts=4, description="validating")
-    probe = fit_probe(fit[0], fit[1])
-    scores = probe(check[0])
-    threshold, calibration = choose_threshold(scores[~check[1]], scores[check[1]], config.budget)
+    fit = _read(vlm, learning, vectors, config, "fitting the probe")
+    check = _read(vlm, held_back, vectors, config, "validating")
+    probe, l2 = fit_probe(fit.hidden, fit.unsafe, fit.groups)
+    scores = probe(check.hidden)
+    threshold, calibration = choose_threshold(scores[~check.unsafe], scores[check.unsafe], config.budget)
     reminder = SafetyReminder(
         vectors.cpu(),
         probe,
@@ -126,8 +128,9 @@ def train(
         training={
             "config": asdict(config),
             "data": manifest(data, examples),
-            "validation_auc": auc(scores, check[1]),
-            "validation_language_loss": check[2],
+            "probe_l2": l2,
+            "validation_auc": auc(scores, check.unsafe),
+            "validation_auc_by_tokens": _by_tokens(scores, check),
         },
     )
     reminder.save_pretrained(output / "pack")
@@ -236,19 +239,36 @@ def _train_batch(
     return {name: round(value, 4) for name, value in sums.items()}
 
 
+@dataclass(frozen=True)
+class _Readings:
+    """Hidden states (n, hidden_size) where the probe reads; of each, whether it is unsafe, its example, its tokens."""
+
+    hidden: torch.Tensor
+    unsafe: torch.Tensor
+    groups: torch.Tensor
+    tokens: torch.Tensor
+
+
 @torch.no_grad()
-def _hidden_states(
-    vlm: VLM, samples: list[_Sample], vectors: torch.Tensor, config: TrainingConfig, *, cuts: int, description: str
-) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Hidden states (n, hidden_size) where the probe reads, unsafe labels (n,) bool, and the mean language loss."""
+def _read(
+    vlm: VLM, samples: list[_Sample], vectors: torch.Tensor, config: TrainingConfig, description: str
+) -> _Readings:
+    """What the probe would see at every check of every answer."""
     weight, bias = torch.zeros(vlm.hidden_size, device=vlm.model.device), torch.zeros((), device=vlm.model.device)
-    hidden, labels, language = [], [], 0.0
-    rng = random.Random(f"{config.seed}/{description}")
-    for sample in tqdm(samples, desc=description, unit="example", dynamic_ncols=True):
+    hidden, rows = [], []
+    for number, sample in enumerate(tqdm(samples, desc=description, unit="example", dynamic_ncols=True)):
         context = Context(vlm.model, vlm.encode([sample.example.messages()]), sample.answer[:-1])
-        for cut in _cuts(sample, rng, config, cuts):
-            loss, _, state = losses(context, cut, vectors, weight, bias)
-            hidden.append(state.float().cpu())
-            labels.append(cut.unsafe)
-            language += loss.item()
-    return torch.stack(hidden), torch.tensor(labels), language / len(labels)
+        for cut in checkpoints(sample.example, sample.answer, config.interval):
+            hidden.append(losses(context, cut, vectors, weight, bias)[2].float().cpu())
+            rows.append((cut.unsafe, number, cut.tokens))
+    unsafe, groups, tokens = zip(*rows, strict=True)
+    return _Readings(torch.stack(hidden), torch.tensor(unsafe), torch.tensor(groups), torch.tensor(tokens))
+
+
+def _by_tokens(scores: torch.Tensor, readings: _Readings) -> dict[str, float]:
+    found = {}
+    for tokens in sorted(set(readings.tokens.tolist())):
+        here = readings.tokens == tokens
+        if len(set(readings.unsafe[here].tolist())) == 2:
+            found[str(tokens)] = round(auc(scores[here], readings.unsafe[here]), 4)
+    return found
