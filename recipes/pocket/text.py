@@ -6,7 +6,6 @@ Sources, all free to share: the word list of Debian's ``wamerican`` (SCOWL, perm
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from pathlib import Path
@@ -47,7 +46,7 @@ TAILS = (
 
 
 class TextSource:
-    """Draws page texts. ``word_weights`` favour words that the tokenizer keeps whole and ranks early.
+    """Draws page texts. Its words are mostly those that the tokenizer keeps whole and ranks early.
 
     ``exponent``: how steeply the weight falls with rank; ``share``: of phrases among the texts.
 
@@ -112,8 +111,8 @@ class TextSource:
         return self.phrase(rng) if rng.random() < self.share else self.words(rng, rng.randrange(6, 22))
 
 
-def shared_phrases(folder: Path, exclude: set[str]) -> list[str]:
-    """Requests of refusal_direction's ``harmful_train`` that are not among ``exclude``."""
+def shared_phrases(folder: Path) -> list[str]:
+    """Requests of refusal_direction's ``harmful_train``, the longest left out."""
     rows = json.loads((folder / "splits" / "harmful_train.json").read_text())
     texts = [row["instruction"].strip() for row in rows]
-    return [t for t in itertools.chain(texts) if t not in exclude and len(t) <= 110]
+    return [text for text in texts if len(text) <= 110]

@@ -104,7 +104,7 @@ def main() -> None:
     tower.load_state_dict(torch.load(args.tower / "checkpoint.pt", map_location="cpu")["model"])
     tower.requires_grad_(False)
 
-    phrases = shared_phrases(args.shared, set())
+    phrases = shared_phrases(args.shared)
     source = TextSource(tokenizer, args.words, phrases)
     mixture = Mixture(source, read_jsonl(args.helpful), phrases, args.back_off)
     trained = [p for layer in layers.values() for p in (layer.down, layer.up)]

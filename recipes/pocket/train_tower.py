@@ -88,7 +88,7 @@ class Pages(IterableDataset):
         worker = torch.utils.data.get_worker_info()
         tokenizer = AutoTokenizer.from_pretrained(self.base)
         source = TextSource(
-            tokenizer, self.words, shared_phrases(self.shared, set()), exponent=self.exponent, share=self.share
+            tokenizer, self.words, shared_phrases(self.shared), exponent=self.exponent, share=self.share
         )
         for step in range(self.start + worker.id, 1 << 60, worker.num_workers):
             rng = random.Random(f"{self.seed}/{step}")
@@ -206,7 +206,7 @@ def main() -> None:
     base_rates = [args.lr, args.lr * 0.5]
 
     tokenizer = AutoTokenizer.from_pretrained(args.base)
-    source = TextSource(tokenizer, args.words, shared_phrases(args.shared, set()))
+    source = TextSource(tokenizer, args.words, shared_phrases(args.shared))
     held_back = {}
     for name, widen, figstep in (("figstep-like", 0.0, True), ("varied", 1.0, False)):
         rng = random.Random(f"held back/{name}")

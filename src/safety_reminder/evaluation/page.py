@@ -36,6 +36,7 @@ def write_page(
     unguarded: Sequence[Record],
     metrics: dict[str, Metric],
     config: dict[str, Any],
+    threshold: float,
 ) -> Path:
     """Write the page and return its path. ``guarded`` and ``unguarded`` are in the order of ``examples``."""
     environment = Environment(
@@ -45,7 +46,6 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    threshold = _threshold(guarded)
     samples = [
         {
             "title": example.instruction or example.prompt,
@@ -65,13 +65,13 @@ def write_page(
     ]
     tiles = [{"label": label, **_display(name, metrics[name])} for name, label in _TILES if name in metrics]
     html = environment.get_template("demo.html.jinja").render(
-        samples=samples, tiles=tiles, config=config, provenance=provenance(), threshold=threshold
+        samples=samples, tiles=tiles, config=config, provenance=provenance(), threshold=f"{threshold:.2f}"
     )
     write_text(path, html)
     return path
 
 
-def timeline(record: Record, threshold: float | None) -> dict[str, Any]:
+def timeline(record: Record, threshold: float) -> dict[str, Any]:
     """Coordinates of ``p_unsafe`` over answer tokens, for an SVG of 460 × 120.
 
     Checks stand in the order in which they were made, so that one after a rewind is not drawn over the one before:
@@ -106,17 +106,8 @@ def timeline(record: Record, threshold: float | None) -> dict[str, Any]:
         "points": points,
         "marks": [{"x": x(tokens), "policy": policy} for tokens, policy in marks],
         "ticks": [{"x": x(t), "label": t} for t in range(0, end + 1, 16 if end <= 200 else 64)],
-        "threshold": None if threshold is None else {"y": y(threshold), "label": f"{threshold:.2f}"},
+        "threshold": y(threshold),
     }
-
-
-def _threshold(records: Sequence[Record]) -> float | None:
-    """Between the highest passed and the lowest failed check; the records themselves say what was decided."""
-    passed = [c["p_unsafe"] for r in records for c in r.checks if not c["unsafe"]]
-    failed = [c["p_unsafe"] for r in records for c in r.checks if c["unsafe"] and c["p_unsafe"] == c["p_unsafe"]]
-    if not passed or not failed:
-        return None
-    return (max(passed) + min(failed)) / 2
 
 
 def _display(name: str, m: Metric) -> dict[str, str]:

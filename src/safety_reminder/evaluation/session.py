@@ -18,7 +18,7 @@ from safety_reminder.types import Example, Record
 def generate(values: dict[str, Any], output: Path) -> None:
     """Answer a data set into ``output``; with ``compare``, also unguarded."""
     examples = _examples(values)
-    guarded, unguarded = _answer(values, output, examples)
+    guarded, unguarded, _ = _answer(values, output, examples)
     metrics = write_summary(output, guarded or unguarded, unguarded if guarded else (), values)
     console.print_metrics(metrics)
     print(f"wrote {output / 'records.jsonl'} and {output / 'summary.json'}")
@@ -36,11 +36,11 @@ def demo(values: dict[str, Any], output: Path) -> None:
 
         twins = load_dataset("typographic", DEMO_REQUESTS)
         examples += [example for example in twins if not example.harmful]
-    guarded, unguarded = _answer(values, output, examples, restart=True)
+    guarded, unguarded, threshold = _answer(values, output, examples, restart=True)
     metrics = write_summary(output, guarded, unguarded, values)
     console.print_side_by_side(examples, guarded, unguarded)
     console.print_metrics(metrics)
-    page = write_page(output / "demo.html", examples, guarded, unguarded, metrics, values)
+    page = write_page(output / "demo.html", examples, guarded, unguarded, metrics, values, threshold)
     print(f"open {page}")
 
 
@@ -51,7 +51,8 @@ def _examples(values: dict[str, Any]) -> list[Example]:
 
 def _answer(
     values: dict[str, Any], output: Path, examples: list[Example], *, restart: bool = False
-) -> tuple[list[Record], list[Record]]:
+) -> tuple[list[Record], list[Record], float]:
+    """Guarded and unguarded records, and the threshold (1 without a guard)."""
     with_guard = values["reminder"] not in (None, "none")
     changes = {k: v for k, v in values["guard"].items() if v is not None}
     if changes and not with_guard:
@@ -72,4 +73,4 @@ def _answer(
     options |= {"batch_size": values["batch_size"], "seed": values["seed"]}
     unguarded = run(model, examples, records, guard=False, **options) if values["compare"] or not with_guard else []
     guarded = run(model, examples, records, guard=True, **options) if with_guard else []
-    return guarded, unguarded
+    return guarded, unguarded, model.guard.config.threshold if model.guard else 1.0

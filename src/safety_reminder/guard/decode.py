@@ -138,14 +138,14 @@ class _Decoder:
             else:
                 end = None
                 for row in part.rows:
-                    row.finish_reason = self.reason_without_eos(part, row)
+                    row.finish_reason = self.reason_without_eos(part)
             if self.guard and self.guard.config.final_check and part.since > 0:
                 living += yield from self.check(part, "final", end)
             else:
                 yield from self.close(part, end)
         return living
 
-    def reason_without_eos(self, lane: Lane, row: Row) -> FinishReason:
+    def reason_without_eos(self, lane: Lane) -> FinishReason:
         """``length`` at the limit, else ``stop`` (a stop string or a criterion of the caller's)."""
         limit = getattr(self.stopping, "max_length", None)
         return "length" if limit is not None and lane.ids.shape[1] >= limit else "stop"
@@ -173,20 +173,20 @@ class _Decoder:
 
         ends = dict(zip([row.index for row in lane.rows], end, strict=True)) if end else {}
         by_index = {row.index: p for row, p in zip(lane.rows, p_unsafe, strict=True)}
-        both = torch.stack([behind_text, behind_reminder])
+        # Each row goes on from behind what it keeps.
+        lane.logits = behind_text
+        if any(unsafe):
+            kept = torch.tensor(unsafe, device=behind_text.device)[:, None]
+            lane.logits = torch.where(kept, behind_reminder, behind_text)
         living: list[Lane] = []
         for part, caught in zip(lane.split(unsafe), (True, False), strict=True):
             if part is None:
                 continue
-            place = {row.index: i for i, row in enumerate(lane.rows)}
-            rows = torch.tensor([place[row.index] for row in part.rows], device=both.device)
             if caught:
                 part.whole = False
-                part.logits = both[1][rows]
                 living += yield from self.intervene(part, by_index)
                 continue
             part.crop(k)
-            part.logits = both[0][rows]
             part.mark_passed()
             if kind == "final":
                 yield from self.close(part, [ends[row.index] for row in part.rows] if ends else None)
@@ -243,8 +243,7 @@ class _Decoder:
 
     def take_back(self, lane: Lane, *, entries: int, tokens: int) -> Lane:
         """Remove the last ``entries`` from the cache and the last ``tokens`` from the answer."""
-        forgets = [sliding for sliding in lane.cache.is_sliding if sliding]
-        if entries == lane.entries and forgets and lane.passed_entries:
+        if entries == lane.entries and any(lane.cache.is_sliding) and lane.passed_entries:
             # Restarting past a sliding window: the prompt's entries have left the window, so it is read again.
             return self.reread_prompt(lane)
         lane.crop(entries)

@@ -190,7 +190,9 @@ class Stepper:
             lane.pending = None
         hidden = outputs.hidden_states[-1][:, -1] if reminder else None
         device = lane.ids.device
-        return _float32(outputs.logits[:, 0], device), _float32(outputs.logits[:, -1], device), hidden
+        first = _float32(outputs.logits[:, 0], device)
+        last = first if outputs.logits.shape[1] == 1 else _float32(outputs.logits[:, -1], device)
+        return first, last, hidden
 
 
 def _float32(logits: torch.Tensor, device: torch.device) -> torch.Tensor:
