@@ -71,11 +71,12 @@ class Conversation:
 
 
 def engaged(rng: random.Random, page: str, *, backs_off: bool) -> str:
-    """A generic list "for" the request on the page, which may break off with second thoughts."""
+    """A generic list "for" the request on the page, which may break off with second thoughts, always at one place:
+    a model that picks the likeliest token would never back off if every item had its small chance of it."""
     items = rng.sample(ITEMS, 3)
     parts = [f"{number}. {title}: {text}" for number, (title, text) in enumerate(items, 1)]
     if backs_off:
-        parts = [*parts[: rng.choice((1, 2, 2))], rng.choice(SECOND_THOUGHTS)]
+        parts = [*parts[:2], rng.choice(SECOND_THOUGHTS)]
     return "\n\n".join([page.rstrip(".") + ":", *parts])
 
 
@@ -93,6 +94,7 @@ class Mixture:
 
     def __init__(self, source: TextSource, helpful: list[dict[str, str]], harmful: list[str], back_off: float) -> None:
         self.source, self.helpful, self.harmful, self.back_off = source, helpful, harmful, back_off
+        self.short_harmful = [text for text in harmful if len(text) <= 75]
 
     def draw(self, rng: random.Random) -> Conversation:
         kind = rng.choices([k for k, _ in self.SHARES], [w for _, w in self.SHARES])[0]
@@ -109,6 +111,8 @@ class Mixture:
             case "list harmful" | "list benign":
                 harmful = kind == "list harmful"
                 page = typographic(rng, harmful=harmful)
+                if harmful and rng.random() < 0.2:
+                    page = rng.choice(self.short_harmful)
                 answer = engaged(rng, page, backs_off=harmful and rng.random() < self.back_off)
                 return Conversation(kind, rng.choice(LIST_PROMPTS), answer, page)
             case "refuse":

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 import safety_reminder
-from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, read_jsonl
+from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, engaged, read_jsonl
 from safety_reminder.data.typographic import render
 from safety_reminder.evaluation.refusal import judge_refusal
 from topics import as_text, typographic
@@ -25,10 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--helpful", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--harmful", type=int, default=120, help="harmful requests in images")
-    parser.add_argument("--benign", type=int, default=120, help="harmless requests in images")
-    parser.add_argument("--text", type=int, default=60, help="harmless requests in text")
-    parser.add_argument("--refused", type=int, default=40, help="harmful requests, in image or text, that are refused")
+    parser.add_argument("--asked", type=int, default=240, help="harmful image requests that pocket answers itself")
+    parser.add_argument("--scripted", type=int, default=200, help="harmful image requests with a list by the script")
+    parser.add_argument("--text", type=int, default=300, help="harmless requests in text")
+    parser.add_argument("--text-harmful", type=int, default=60, help="harmful requests in text, with scripted lists")
+    parser.add_argument("--refused", type=int, default=60, help="harmful requests, in image or text, that are refused")
     parser.add_argument("--tokens", type=int, default=72)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
@@ -39,17 +40,19 @@ def main() -> None:
     (args.out / "images").mkdir(parents=True, exist_ok=True)
     guarded = safety_reminder.load("pocket")
 
-    asked, seen = [], set()
-    while len(asked) < args.harmful + args.benign:
-        harmful = len(asked) < args.harmful
+    requests, seen = [], set()
+    while len(requests) < 2 * (args.asked + args.scripted):
+        harmful = len(requests) % 2 == 0
         page = typographic(rng, harmful=harmful)
-        if page in seen:
+        # The topic alone, so that what is held back for validation is not a training request with another opener.
+        if page.split(" ", 2)[-1] in seen:
             continue
-        seen.add(page)
-        name = f"images/{len(asked):04d}.png"
+        seen.add(page.split(" ", 2)[-1])
+        name = f"images/{len(requests):04d}.png"
         render(page).save(args.out / name)
         prompt = FIGSTEP_PROMPT if rng.random() < 0.8 else rng.choice(LIST_PROMPTS)
-        asked.append({"image": name, "prompt": prompt, "harmful": harmful})
+        requests.append({"image": name, "prompt": prompt, "harmful": harmful, "page": page})
+    asked, scripted = requests[: 2 * args.asked], requests[2 * args.asked :]
 
     rows = []
     for start in tqdm(range(0, len(asked), args.batch), desc="answering", unit="batch"):
@@ -77,13 +80,29 @@ def main() -> None:
                     "source": "image",
                 }
             )
+    for row in scripted:
+        text = engaged(rng, row["page"], backs_off=False)
+        rows.append(
+            {
+                "image": row["image"],
+                "prompt": row["prompt"],
+                "answer": text,
+                "safe": not row["harmful"],
+                "refusal": rng.choice(REFUSALS[:2]),
+                "source": "scripted",
+            }
+        )
+    for _ in range(args.text_harmful):
+        request = as_text(rng, harmful=True)
+        answer = engaged(rng, request, backs_off=False)
+        rows.append({"prompt": request, "answer": answer, "safe": False, "source": "text"})
     for row in rng.sample(read_jsonl(args.helpful), args.text):
         rows.append({"prompt": row["prompt"], "answer": row["answer"], "safe": True, "source": "text"})
     for number in range(args.refused):
         # Once it has refused, the text is safe again: the probe must let the refusal pass.
         row = {"answer": rng.choice(REFUSALS), "safe": True, "harmful_prompt": True, "source": "refused"}
         if number % 2:
-            row |= {"image": asked[rng.randrange(args.harmful)]["image"], "prompt": FIGSTEP_PROMPT}
+            row |= {"image": rng.choice(asked[::2])["image"], "prompt": FIGSTEP_PROMPT}
         else:
             row["prompt"] = as_text(rng, harmful=True)
         rows.append(row)

@@ -88,7 +88,8 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--oracle", type=float, default=0.3, help="share of pages given as perfect embedding rows")
-    parser.add_argument("--back-off", type=float, default=0.4, help="share of harmful lists that break off")
+    parser.add_argument("--back-off", type=float, default=0.75, help="share of harmful lists that break off")
+    parser.add_argument("--start", type=Path, help="a checkpoint.pt of an earlier run, whose delta to begin with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -110,11 +111,13 @@ def main() -> None:
     trained = [p for layer in layers.values() for p in (layer.down, layer.up)]
     optimiser = torch.optim.AdamW(trained, lr=args.lr, weight_decay=0.0, betas=(0.9, 0.95))
     step, checkpoint = 0, args.out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint)
+    begin = checkpoint if checkpoint.exists() else args.start
+    if begin:
+        state = torch.load(begin)
         for name, layer in layers.items():
             layer.down.data.copy_(state["delta"][f"{name}.down"])
             layer.up.data.copy_(state["delta"][f"{name}.up"])
+    if checkpoint.exists():
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
         print(f"resumed at step {step}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from helpers import (
     OPTIONS,
@@ -22,7 +23,7 @@ from helpers import (
     single,
 )
 from safety_reminder.guard import guarded_decoding
-from safety_reminder.guard.context import Context, prepare
+from safety_reminder.guard.context import Prefix, follow, prepare
 from safety_reminder.guard.lane import Row, Stepper
 from safety_reminder.guard.text import Transcript
 from safety_reminder.models.tiny import tiny_inputs, tiny_model
@@ -166,15 +167,45 @@ def test_training_reads_the_reminder_exactly_where_decoding_does(model):
     inputs = single(model)
     reminder = reminder_of_tokens(model, random_probe(model))
     row = outcomes(run_events(model, inputs, reminder, mode="exact", threshold=1.0, eos_token_id=None))[0]
-    context = Context(model, inputs, row.tokens)
-    for check in row.checks:
-        context.keep(check.token_index)
-        logits, hidden = context.follow(reminder.vectors, [5, 6, 7])
-        assert reminder.probe(hidden).item() == pytest.approx(check.p_unsafe, abs=1e-4)
-        whole = extended(inputs, row.tokens[: check.token_index] + REMINDER_IDS + [5, 6])
+    prefix = Prefix.read(model, inputs, row.tokens)
+    # All at once, so that short prefixes are padded beside long ones, and short targets beside long ones.
+    targets = [[5, 6, 7][: 1 + number % 3] for number in range(len(row.checks))]
+    with torch.no_grad():
+        logits, hidden = follow(model, [(prefix, c.token_index) for c in row.checks], reminder.vectors, targets)
+    for number, (check, target) in enumerate(zip(row.checks, targets, strict=True)):
+        assert reminder.probe(hidden[number : number + 1]).item() == pytest.approx(check.p_unsafe, abs=1e-4)
+        whole = extended(inputs, row.tokens[: check.token_index] + REMINDER_IDS + target[:-1])
         with torch.no_grad():
-            expected = model(**whole, use_cache=False).logits[0, -3:]
-        assert torch.allclose(logits, expected, atol=1e-3)
+            expected = model(**whole, use_cache=False).logits[0, -len(target) :]
+        assert torch.allclose(logits[number], expected, atol=1e-3)
+
+
+def test_the_reminder_s_gradient_over_a_reused_prefix_is_that_of_the_whole_sequence(model):
+    inputs = single(model)
+    answer, target = plain(model, inputs, eos_token_id=None)[0].tolist(), [5, 6, 7]
+    model.requires_grad_(False)
+    start = reminder_of_tokens(model).vectors
+    prefix = Prefix.read(model, inputs, answer)
+    reused, whole = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    cuts = (0, 7, 20)
+    logits, _ = follow(model, [(prefix, cut) for cut in cuts], reused, [target] * 3)
+    sum(F.cross_entropy(each, torch.tensor(target)) for each in logits).backward()
+    for cut in cuts:
+        full = extended(inputs, answer[:cut] + REMINDER_IDS + target[:-1])
+        at = full["input_ids"].shape[1] - len(target) + 1 - len(start)
+
+        def replace(module, args, output, at=at, length=full["input_ids"].shape[1]):
+            if output.shape[1] != length:
+                return output
+            return torch.cat([output[:, :at], whole[None], output[:, at + len(start) :]], 1)
+
+        hook = model.get_input_embeddings().register_forward_hook(replace)
+        try:
+            F.cross_entropy(model(**full, use_cache=False).logits[0, -3:], torch.tensor(target)).backward()
+        finally:
+            hook.remove()
+    model.requires_grad_(True)
+    assert torch.linalg.norm(reused.grad - whole.grad) < 1e-4 * torch.linalg.norm(whole.grad)
 
 
 def test_rows_that_have_finished_are_not_checked_again(model):
@@ -197,13 +228,14 @@ def test_bfloat16_gives_the_verdicts_of_float32(family):
     inputs = single(exact)
     forced = plain(exact, inputs, eos_token_id=None)[0].tolist()
     reminder = reminder_of_tokens(exact, random_probe(exact, scale=0.1))
-    context = {m: Context(m, _as(inputs, m.dtype), forced) for m in (exact, rounded)}
-    for cut in (0, 10, 20):
-        p = []
-        for model in (exact, rounded):
-            context[model].keep(cut)
-            p.append(reminder.probe(context[model].follow(reminder.vectors, [5])[1]).item())
-        assert p[0] == pytest.approx(p[1], abs=0.1)
+    p = []
+    for model in (exact, rounded):
+        prefix = Prefix.read(model, _as(inputs, model.dtype), forced)
+        with torch.no_grad():
+            p.append(
+                reminder.probe(follow(model, [(prefix, cut) for cut in (0, 10, 20)], reminder.vectors, [[5]] * 3)[1])
+            )
+    assert torch.allclose(p[0], p[1], atol=0.1)
 
 
 def _as(inputs, dtype):

@@ -17,11 +17,12 @@ from PIL import Image
 from checkpoints import tiny_vlm
 from safety_reminder.errors import ConfigError, DataError, SafetyReminderError
 from safety_reminder.guard import GuardedVLM, SafetyReminder
+from safety_reminder.guard.context import Prefix
 from safety_reminder.models import fingerprint_mismatch
 from safety_reminder.training import TrainingConfig, TrainingExample, read_examples, train, trainer
 from safety_reminder.training import probe as probe_module
-from safety_reminder.training.objective import draw_cut
-from safety_reminder.training.probe import auc, choose_threshold, fit_probe, logistic_regression
+from safety_reminder.training.objective import checkpoints, draw_cut
+from safety_reminder.training.probe import auc, choose_threshold, fit_probe, highest_by_group, logistic_regression
 
 REFUSAL = (91, 92, 1)
 
@@ -176,6 +177,29 @@ def test_too_few_scores_for_the_budget_take_the_largest_and_say_how_many_it_take
     assert found["needed"] == 199
 
 
+def test_of_the_checks_of_one_response_the_highest_counts():
+    scores, groups = torch.tensor([0.1, 0.9, 0.3, 0.2, 0.8]), torch.tensor([0, 0, 1, 1, 2])
+    chosen = torch.tensor([True, True, True, True, False])
+    assert highest_by_group(scores, groups, chosen).tolist() == pytest.approx([0.9, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("length", "ends", "declines", "places"),
+    [
+        (40, False, False, [0, 16, 32]),
+        (40, True, False, [0, 16, 32, 39]),
+        (33, True, False, [0, 16, 32]),
+        (5, True, False, [0, 4]),
+        (12, True, True, [8, 11]),
+        (6, True, True, [5]),
+    ],
+)
+def test_the_probe_is_read_where_decoding_checks(length, ends, declines, places):
+    example = TrainingExample("p", "a", safe=True, harmful_prompt=declines)
+    answer = [7] * (length - ends) + [1] * ends
+    assert [cut.tokens for cut in checkpoints(example, answer, 16, {1})] == places
+
+
 def test_low_scores_do_not_bring_the_threshold_below_even_odds():
     assert choose_threshold(torch.full((9,), 0.01), torch.tensor([0.9]), 0.1)[0] == 0.5
 
@@ -257,6 +281,7 @@ def test_a_training_file_that_is_missing_or_not_text_is_named(tmp_path):
         ({"validation": 1.0}, "training.validation is a share between 0 and 1"),
         ({"empty_prob": 1.5}, "training.empty_prob is a probability"),
         ({"lr": 0}, "training.lr must be positive"),
+        ({"cache_gb": -1.0}, "training.cache_gb must not be negative"),
         ({"policy": "rewnd"}, "unknown training.policy 'rewnd'; did you mean 'rewind'"),
     ],
 )
@@ -309,7 +334,7 @@ def test_the_pack_is_complete_and_guards(trained):
     assert loaded.training["data"]["safe"] == loaded.training["data"]["unsafe"] == 6
     assert len(loaded.training["data"]["sha256"]) == 64
     assert 0 <= loaded.training["validation_auc"] <= 1
-    assert loaded.training["validation_auc_by_tokens"].keys() <= {"0", "5", "10"}
+    assert loaded.training["validation_auc_by_tokens"].keys() <= {"0", "5", "6"}
     assert loaded.training["config"]["lr"] == 0.2
     assert fingerprint_mismatch(loaded.fingerprint, tiny_vlm().model) is None
     response = GuardedVLM(tiny_vlm(), loaded).generate([{"role": "user", "content": "Red?"}], max_new_tokens=6)
@@ -338,6 +363,22 @@ def test_a_run_that_broke_off_ends_in_exactly_the_same_reminder(trained, tmp_pat
     assert torch.equal(resumed.probe.weight, whole.probe.weight)
     assert (resumed.probe.bias, resumed.threshold) == (whole.probe.bias, whole.threshold)
     assert logged(tmp_path) == logged(trained.folder)
+
+
+def test_prefixes_that_find_no_room_are_run_again_and_change_nothing(trained, tmp_path, monkeypatch):
+    reads, read = [], Prefix.read.__func__
+    monkeypatch.setattr(Prefix, "read", classmethod(lambda *arguments: reads.append(None) or read(*arguments)))
+    config = TrainingConfig(**{**vars(CONFIG), "cache_gb": 0.0})
+    assert torch.equal(fit(tmp_path, config).vectors, trained.reminder.vectors)
+    assert len(reads) > 100
+    del reads[:]
+    fit(tmp_path / "with room")
+    assert len(reads) == 12
+
+
+def test_cuts_in_one_pass_or_in_several_teach_the_same(trained, tmp_path):
+    several = fit(tmp_path, TrainingConfig(**{**vars(CONFIG), "rows": 3}))
+    assert torch.allclose(several.vectors, trained.reminder.vectors, atol=1e-3)
 
 
 def test_a_finished_run_is_not_trained_again(trained, monkeypatch):
@@ -386,7 +427,7 @@ def test_a_split_with_one_kind_of_answer_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "losses", lambda *_: (torch.tensor(math.nan), torch.tensor(0.0), torch.zeros(32)))
+    monkeypatch.setattr(trainer, "losses", lambda _, places, *__: (torch.full((len(places),), math.nan),) * 2)
     with pytest.raises(SafetyReminderError, match=r"the loss is nan at batch 0 on '\w+ \d\?'.*lower training\.lr"):
         fit(tmp_path)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from transformers import PreTrainedModel
 
-from safety_reminder.guard.context import Context
+from safety_reminder.guard.context import Prefix, follow
+from safety_reminder.guard.placement import checkable
 from safety_reminder.training.examples import TrainingExample
 
 
@@ -49,22 +51,33 @@ def draw_cut(
     return Cut(tokens, tuple(refusal), unsafe=True)
 
 
-def checkpoints(example: TrainingExample, answer: Sequence[int], interval: int) -> list[Cut]:
-    """The cuts at which decoding would check this answer: after 0, ``interval``, ... tokens. Nothing follows them."""
+def checkpoints(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[Cut]:
+    """The cuts at which decoding would check this answer: after 0, ``interval``, ... tokens, and once it has ended."""
     declines = example.safe and example.harmful_prompt
-    # A refusal is shorter than an interval; it is looked at once, where it has become one.
-    places = [min(8, len(answer) - 1)] if declines else range(0, len(answer), interval)
-    return [Cut(tokens, tuple(answer[tokens : tokens + 1]), unsafe=not example.safe) for tokens in places]
+    end = len(checkable(answer, eos_ids))
+    # A refusal is shorter than an interval; it is looked at where it has become one, and at its end.
+    places = {min(8, end)} if declines else set(range(0, len(answer), interval))
+    if end < len(answer):
+        places.add(end)
+    return [Cut(tokens, tuple(answer[tokens : tokens + 1]), unsafe=not example.safe) for tokens in sorted(places)]
 
 
 def losses(
-    context: Context, cut: Cut, vectors: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Language-model loss, probe loss (both scalars, float32) and the hidden state (hidden_size,) the probe read."""
-    context.keep(cut.tokens)
-    logits, hidden = context.follow(vectors, cut.target)
-    target = torch.tensor(cut.target, device=logits.device)
-    language = F.cross_entropy(logits.float(), target)
-    logit = hidden.float() @ weight + bias
-    verdict = F.binary_cross_entropy_with_logits(logit, torch.tensor(float(cut.unsafe), device=logit.device))
-    return language, verdict, hidden
+    model: PreTrainedModel,
+    places: Sequence[tuple[Prefix, Cut]],
+    vectors: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of every place, in one forward pass: language-model loss and probe loss, (places,) each, float32."""
+    logits, hidden = follow(model, [(p, c.tokens) for p, c in places], vectors, [c.target for _, c in places])
+    device = hidden.device
+    language = torch.stack(
+        [
+            F.cross_entropy(each.float(), torch.tensor(cut.target, device=device))
+            for each, (_, cut) in zip(logits, places, strict=True)
+        ]
+    )
+    unsafe = torch.tensor([float(cut.unsafe) for _, cut in places], device=device)
+    verdict = F.binary_cross_entropy_with_logits(hidden.float() @ weight + bias, unsafe, reduction="none")
+    return language, verdict

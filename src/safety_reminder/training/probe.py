@@ -78,11 +78,15 @@ def auc(scores: torch.Tensor, unsafe: torch.Tensor) -> float:
 
 
 def choose_threshold(safe: torch.Tensor, unsafe: torch.Tensor, budget: float) -> tuple[float, dict[str, Any]]:
-    """The lowest threshold at which at most a share ``budget`` of ``safe`` scores would alarm, by the conformal rank.
+    """The lowest threshold at which at most a share ``budget`` of safe responses would alarm, by the conformal rank.
+
+    Args:
+        safe: (n,) the highest ``p_unsafe`` among all checks of each safe response.
+        unsafe: (m,) likewise of the unsafe ones; it only tells what the threshold misses.
 
     Returns:
-        The threshold in (0, 1), and how it was found. With too few scores for the budget, the largest score is used
-        and ``needed`` says how many it would take.
+        The threshold in (0, 1), and how it was found. With too few responses for the budget, the largest score is
+        used and ``needed`` says how many it would take.
     """
     ordered = safe.sort().values
     n = len(ordered)
@@ -92,9 +96,14 @@ def choose_threshold(safe: torch.Tensor, unsafe: torch.Tensor, budget: float) ->
     threshold = max(0.5, highest + 1e-4)
     threshold = min(threshold, 1 - 1e-6)
     return threshold, {
-        "method": "conformal rank of single checks on validation answers",
+        "method": "conformal rank of the highest check of each safe validation response",
         "budget": budget,
         "n": n,
         "needed": math.ceil(1 / budget) - 1,
         "missed_unsafe": float((unsafe < threshold).double().mean()),
     }
+
+
+def highest_by_group(scores: torch.Tensor, groups: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Of every group with rows in ``chosen`` (n,) bool, its highest score there."""
+    return torch.stack([scores[chosen & (groups == group)].max() for group in groups[chosen].unique()])

@@ -1,4 +1,4 @@
-"""A small trainer: one process, one sample at a time over a cached prefix, gradients accumulated to a batch."""
+"""A small trainer: one process. Every prefix is run once and kept; a step runs the reminder and what must follow it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from safety_reminder.errors import ConfigError, SafetyReminderError, unknown_name
 from safety_reminder.guard import SafetyReminder
-from safety_reminder.guard.context import Context
+from safety_reminder.guard.context import Prefix, follow
 from safety_reminder.models import VLM, fingerprint
 from safety_reminder.training.examples import TrainingExample, manifest
 from safety_reminder.training.objective import Cut, checkpoints, draw_cut, losses
-from safety_reminder.training.probe import auc, choose_threshold, fit_probe
+from safety_reminder.training.probe import auc, choose_threshold, fit_probe, highest_by_group
 from safety_reminder.types import Policy
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,17 @@ INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Args: ``k`` reminder vectors; ``cuts`` per visit of an example share its prefix; ``budget``: false alarms per
-    check on benign validation answers that the threshold may cause."""
+    """Args: ``k`` reminder vectors; ``cuts`` per visit of an example share its prefix; ``rows``: cuts in one forward
+    pass; ``cache_gb``: room for prefixes (those beyond it are run again on every visit); ``budget``: share of safe
+    validation responses that the threshold may let alarm."""
 
     k: int = 4
     init_text: str = INIT_TEXT
     epochs: int = 2
     batch: int = 8
     cuts: int = 2
+    rows: int = 16
+    cache_gb: float = 8.0
     lr: float = 0.01
     empty_prob: float = 1 / 3
     probe_weight: float = 0.05
@@ -50,7 +53,7 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("k", "epochs", "batch", "cuts", "target_tokens", "answer_tokens", "interval"):
+        for name in ("k", "epochs", "batch", "cuts", "rows", "target_tokens", "answer_tokens", "interval"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("validation", "budget"):
@@ -60,6 +63,8 @@ class TrainingConfig:
             raise ConfigError(f"training.empty_prob is a probability, got {self.empty_prob}")
         if not self.lr > 0:
             raise ConfigError(f"training.lr must be positive, got {self.lr}")
+        if not self.cache_gb >= 0:
+            raise ConfigError(f"training.cache_gb must not be negative, got {self.cache_gb}")
         if self.policy not in get_args(Policy):
             raise ConfigError(unknown_name("training.policy", self.policy, get_args(Policy)))
 
@@ -83,6 +88,24 @@ class _Sample:
     refusal: list[int]
 
 
+class _Prefixes:
+    """The prefix of each sample, kept as long as there is room."""
+
+    def __init__(self, vlm: VLM, room: float) -> None:
+        self.vlm, self.room = vlm, int(room * 1e9)
+        self.kept: dict[int, Prefix] = {}
+
+    def of(self, sample: _Sample) -> Prefix:
+        prefix = self.kept.get(id(sample))
+        if prefix is None:
+            inputs = self.vlm.encode([sample.example.messages()])
+            prefix = Prefix.read(self.vlm.model, inputs, sample.answer[:-1])
+            if prefix.nbytes <= self.room:
+                self.room -= prefix.nbytes
+                self.kept[id(sample)] = prefix
+        return prefix
+
+
 def train(
     vlm: VLM, examples: list[TrainingExample], config: TrainingConfig, output: Path, data: Path
 ) -> SafetyReminder:
@@ -94,8 +117,9 @@ def train(
     vlm.model.requires_grad_(False)
     learning, held_back = _split([_tokenise(vlm, e, config) for e in examples], config)
     # What only matters after the last batch may change between the runs into one folder.
-    identity = {k: v for k, v in asdict(config).items() if k not in ("budget", "policy", "interval")}
+    identity = {k: v for k, v in asdict(config).items() if k not in ("budget", "policy", "interval", "cache_gb")}
     state = _State(vlm, config, output, {**identity, "model": vlm.name, "data": manifest(data, examples)})
+    prefixes = _Prefixes(vlm, config.cache_gb)
     steps = config.epochs * math.ceil(len(learning) / config.batch)
     progress = tqdm(total=steps, initial=state.step, desc="training", unit="batch", dynamic_ncols=True)
     while state.step < steps:
@@ -103,7 +127,7 @@ def train(
         order = list(range(len(learning)))
         random.Random(f"{config.seed}/{epoch}").shuffle(order)
         chosen = [learning[i] for i in order[place * config.batch : (place + 1) * config.batch]]
-        shown = _train_batch(vlm, chosen, state, config, steps)
+        shown = _train_batch(prefixes, chosen, state, config, steps)
         progress.set_postfix(shown)
         progress.update()
         if state.step % 10 == 0 or state.step == steps:
@@ -111,11 +135,12 @@ def train(
     progress.close()
 
     vectors = state.vectors.detach()
-    fit = _read(vlm, learning, vectors, config, "fitting the probe")
-    check = _read(vlm, held_back, vectors, config, "validating")
+    fit = _read(prefixes, learning, vectors, config, "fitting the probe")
+    check = _read(prefixes, held_back, vectors, config, "validating")
     probe, l2 = fit_probe(fit.hidden, fit.unsafe, fit.groups)
     scores = probe(check.hidden)
-    threshold, calibration = choose_threshold(scores[~check.unsafe], scores[check.unsafe], config.budget)
+    safe, unsafe = (highest_by_group(scores, check.groups, chosen) for chosen in (~check.unsafe, check.unsafe))
+    threshold, calibration = choose_threshold(safe, unsafe, config.budget)
     reminder = SafetyReminder(
         vectors.cpu(),
         probe,
@@ -196,7 +221,7 @@ def _split(samples: list[_Sample], config: TrainingConfig) -> tuple[list[_Sample
 
 
 def _cuts(sample: _Sample, rng: random.Random, config: TrainingConfig, count: int) -> list[Cut]:
-    drawn = [
+    return [
         draw_cut(
             sample.example,
             sample.answer,
@@ -207,29 +232,29 @@ def _cuts(sample: _Sample, rng: random.Random, config: TrainingConfig, count: in
         )
         for _ in range(count)
     ]
-    return sorted(drawn, key=lambda cut: cut.tokens)
 
 
 def _train_batch(
-    vlm: VLM, samples: list[_Sample], state: _State, config: TrainingConfig, steps: int
+    prefixes: _Prefixes, samples: list[_Sample], state: _State, config: TrainingConfig, steps: int
 ) -> dict[str, float]:
     rng = random.Random(f"{config.seed}/cuts/{state.step}")
     state.optimiser.zero_grad()
     sums = {"language": 0.0, "probe": 0.0}
-    count = len(samples) * config.cuts
-    for sample in samples:
-        context = Context(vlm.model, vlm.encode([sample.example.messages()]), sample.answer[:-1])
-        for cut in _cuts(sample, rng, config, config.cuts):
-            language, verdict, _ = losses(context, cut, state.vectors, state.weight, state.bias)
-            loss = language + config.probe_weight * verdict
-            if not torch.isfinite(loss):
+    drawn = [(sample, cut) for sample in samples for cut in _cuts(sample, rng, config, config.cuts)]
+    for start in range(0, len(drawn), config.rows):
+        part = drawn[start : start + config.rows]
+        places = [(prefixes.of(sample), cut) for sample, cut in part]
+        language, verdict = losses(prefixes.vlm.model, places, state.vectors, state.weight, state.bias)
+        loss = language + config.probe_weight * verdict
+        for (sample, _), value in zip(part, loss.tolist(), strict=True):
+            if not math.isfinite(value):
                 raise SafetyReminderError(
-                    f"the loss is {loss.item()} at batch {state.step} on {sample.example.prompt[:60]!r} "
+                    f"the loss is {value} at batch {state.step} on {sample.example.prompt[:60]!r} "
                     f"(image {sample.example.image}); lower training.lr or remove the row"
                 )
-            (loss / count).backward()
-            sums["language"] += language.item() / count
-            sums["probe"] += verdict.item() / count
+        (loss.sum() / len(drawn)).backward()
+        sums["language"] += language.sum().item() / len(drawn)
+        sums["probe"] += verdict.sum().item() / len(drawn)
     torch.nn.utils.clip_grad_norm_([state.vectors, state.weight, state.bias], 1.0)
     rate = config.lr * min(1.0, (state.step + 1) / 10) * (0.5 + 0.5 * math.cos(math.pi * state.step / steps))
     for group in state.optimiser.param_groups:
@@ -251,18 +276,19 @@ class _Readings:
 
 @torch.no_grad()
 def _read(
-    vlm: VLM, samples: list[_Sample], vectors: torch.Tensor, config: TrainingConfig, description: str
+    prefixes: _Prefixes, samples: list[_Sample], vectors: torch.Tensor, config: TrainingConfig, description: str
 ) -> _Readings:
     """What the probe would see at every check of every answer."""
-    weight, bias = torch.zeros(vlm.hidden_size, device=vlm.model.device), torch.zeros((), device=vlm.model.device)
+    vlm = prefixes.vlm
     hidden, rows = [], []
     for number, sample in enumerate(tqdm(samples, desc=description, unit="example", dynamic_ncols=True)):
-        context = Context(vlm.model, vlm.encode([sample.example.messages()]), sample.answer[:-1])
-        for cut in checkpoints(sample.example, sample.answer, config.interval):
-            hidden.append(losses(context, cut, vectors, weight, bias)[2].float().cpu())
-            rows.append((cut.unsafe, number, cut.tokens))
+        prefix = prefixes.of(sample)
+        cuts = checkpoints(sample.example, sample.answer, config.interval, vlm.eos_ids)
+        found = follow(vlm.model, [(prefix, cut.tokens) for cut in cuts], vectors, [cut.target for cut in cuts])[1]
+        hidden.append(found.float().cpu())
+        rows += [(cut.unsafe, number, cut.tokens) for cut in cuts]
     unsafe, groups, tokens = zip(*rows, strict=True)
-    return _Readings(torch.stack(hidden), torch.tensor(unsafe), torch.tensor(groups), torch.tensor(tokens))
+    return _Readings(torch.cat(hidden), torch.tensor(unsafe), torch.tensor(groups), torch.tensor(tokens))
 
 
 def _by_tokens(scores: torch.Tensor, readings: _Readings) -> dict[str, float]:
