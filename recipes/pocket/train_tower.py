@@ -19,43 +19,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import AutoTokenizer, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+from transformers import AutoTokenizer, LlamaConfig, LlavaForConditionalGeneration
 
 from pages import ALPHABET_SIZE, MAX_SPELL, make_page
+from safety_reminder.models.pocket.assemble import IMAGE_SIZE, PATCH_SIZE, pocket_config
 from text import TextSource, shared_phrases
 
-IMAGE_SIZE, PATCH_SIZE = 240, 20
 PATCHES = IMAGE_SIZE // PATCH_SIZE
-
-
-def vision_config() -> SiglipVisionConfig:
-    return SiglipVisionConfig(
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
-        vision_use_head=False,
-    )
 
 
 def build(hidden_size: int = 576) -> LlavaForConditionalGeneration:
     """The tower and projector inside the class that will hold them, over a language model of no layers."""
-    text = LlamaConfig(hidden_size=hidden_size, num_hidden_layers=0, intermediate_size=8, vocab_size=8)
-    config = LlavaConfig(
-        attn_implementation="eager",  # at 144 positions on a CPU it beats the fused kernel's backward pass
-        vision_config=vision_config(),
-        text_config=text,
-        image_token_index=7,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-        image_seq_length=PATCHES**2,
-    )
-    model = LlavaForConditionalGeneration(config)
+    config = pocket_config(LlamaConfig(hidden_size=hidden_size, num_hidden_layers=0, intermediate_size=8, vocab_size=8))
+    config.image_token_index = 7
+    # At 144 positions on a CPU it beats the fused kernel's backward pass.
+    model = LlavaForConditionalGeneration._from_config(config, attn_implementation="eager")
     # Two-dimensional sinusoids as a start for the learned positions: neighbours begin alike, so that the first thing
     # attention can learn is to look left and right.
-    width = vision_config().hidden_size // 4
+    width = config.vision_config.hidden_size // 4
     frequency = 1.0 / (30.0 ** (torch.arange(width) / width))
     angle = torch.arange(PATCHES)[:, None] * frequency
     wave = torch.cat([angle.sin(), angle.cos()], 1)
@@ -182,7 +163,7 @@ def main() -> None:
 
     model = build(rows.shape[1])
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
-    head = nn.Linear(vision_config().hidden_size, MAX_SPELL * ALPHABET_SIZE)
+    head = nn.Linear(model.config.vision_config.hidden_size, MAX_SPELL * ALPHABET_SIZE)
     scale = nn.Parameter(torch.tensor(2.5))
     hidden = [p for n, p in tower.named_parameters() if p.ndim == 2 and "encoder.layers" in n]
     hidden += [projector.linear_1.weight]

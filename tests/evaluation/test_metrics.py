@@ -73,9 +73,16 @@ def test_a_metric_over_zero_rows_is_an_error_and_not_zero(metric):
         metric()
 
 
-def test_a_mean_has_a_normal_interval():
-    half = 1.959964 * math.sqrt(5 / 3) / 2  # of 1, 2, 3, 4: variance 5/3, n = 4
-    assert as_tuple(mean([1.0, 2.0, 3.0, 4.0])) == pytest.approx((2.5, 2.5 - half, 2.5 + half, 4), abs=1e-6)
+def test_a_mean_of_many_has_about_the_normal_interval():
+    values = [float(i % 7) for i in range(700)]
+    half = 1.959964 * 2 / math.sqrt(700)  # of 0 to 6, evenly: variance 4
+    assert as_tuple(mean(values)) == pytest.approx((3.0, 3.0 - half, 3.0 + half, 700), abs=0.02)
+
+
+def test_a_mean_s_interval_stays_among_the_values():
+    found = mean([0.0] * 19 + [16.0])
+    assert found.low == 0.0
+    assert 0.8 < found.high <= 16.0
 
 
 def test_a_prefix_that_the_user_saw_counts_although_it_was_taken_back():

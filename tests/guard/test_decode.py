@@ -120,9 +120,15 @@ def test_a_probe_of_the_wrong_shape_fails_closed(llama):
 
 
 def test_hidden_states_that_are_not_finite_fail_closed(llama):
-    reminder = SafetyReminder(torch.full((2, 32), 1e38), Probe(torch.zeros(32), -9.0))
-    row = outcomes(run_events(llama, single(llama), reminder, **NO_EOS))[0]
-    assert row.reasons == ["guard_error"] or all(math.isfinite(c.p_unsafe) for c in row.checks)
+    hook = llama.model.norm.register_forward_hook(lambda module, args, output: output * math.inf)
+    try:
+        reminder = reminder_of_tokens(llama, Probe(torch.ones(32), 0.0))
+        row = outcomes(run_events(llama, single(llama), reminder, **NO_EOS))[0]
+    finally:
+        hook.remove()
+    assert math.isnan(row.checks[0].p_unsafe)
+    assert row.reasons == ["guard_error"]
+    assert row.tokens == []
 
 
 def test_a_reminder_of_another_size_is_refused(llama):

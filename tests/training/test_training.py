@@ -24,7 +24,7 @@ from safety_reminder.training import probe as probe_module
 from safety_reminder.training.objective import checkpoints, draw_cut
 from safety_reminder.training.probe import auc, choose_threshold, fit_probe, highest_by_group, logistic_regression
 
-REFUSAL = (91, 92, 1)
+REFUSAL, CORRECTION = (91, 92, 1), (90, 91, 92, 1)
 
 
 @settings(max_examples=300, deadline=None)
@@ -39,21 +39,24 @@ REFUSAL = (91, 92, 1)
 def test_a_cut_leaves_something_to_predict(length, safe, harmful_prompt, seed, empty_prob, target_tokens):
     example = TrainingExample("p", "a", safe=safe, harmful_prompt=harmful_prompt)
     answer = tuple(range(length))
-    cut = draw_cut(example, answer, REFUSAL, random.Random(seed), empty_prob=empty_prob, target_tokens=target_tokens)
+    cut = draw_cut(
+        example, answer, REFUSAL, CORRECTION, random.Random(seed), empty_prob=empty_prob, target_tokens=target_tokens
+    )
     assert 0 <= cut.tokens < length
     assert cut.unsafe == (not safe)
     if safe:
         assert cut.target == answer[cut.tokens : cut.tokens + target_tokens]
         assert cut.target
     else:
-        assert cut.target == REFUSAL
+        assert cut.target == (CORRECTION if cut.tokens else REFUSAL)
 
 
 def cuts(example: TrainingExample, length: int = 10, *, empty_prob: float = 1 / 3, count: int = 2000) -> list[int]:
     rng = random.Random(0)
     answer = list(range(length))
     return [
-        draw_cut(example, answer, REFUSAL, rng, empty_prob=empty_prob, target_tokens=4).tokens for _ in range(count)
+        draw_cut(example, answer, REFUSAL, CORRECTION, rng, empty_prob=empty_prob, target_tokens=4).tokens
+        for _ in range(count)
     ]
 
 

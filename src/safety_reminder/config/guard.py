@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -74,7 +73,3 @@ class GuardConfig:
             if name not in known:
                 raise ConfigError(unknown_name("guard option", name, known))
         return dataclasses.replace(self, **changes)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> GuardConfig:
-        return cls().replace(**values)

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.types import Record
@@ -42,15 +44,14 @@ def proportion(hits: int, n: int, *, z: float = 1.959964) -> Metric:
     return Metric(p, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
-def mean(values: Sequence[float], *, z: float = 1.959964) -> Metric:
-    """The mean with a normal interval."""
+def mean(values: Sequence[float], *, resamples: int = 2000) -> Metric:
+    """The mean with a percentile bootstrap interval (Efron, 1979), which cannot leave the range of the values."""
     n = len(values)
     if n == 0:
         raise ConfigError("a mean over zero rows is undefined; the data set or the filter left nothing")
-    centre = sum(values) / n
-    spread = math.sqrt(sum((v - centre) ** 2 for v in values) / (n - 1)) if n > 1 else 0.0
-    half = z * spread / math.sqrt(n)
-    return Metric(centre, centre - half, centre + half, n)
+    drawn = np.random.default_rng(0).integers(n, size=(resamples, n))
+    low, high = np.percentile(np.asarray(values)[drawn].mean(1), (2.5, 97.5))
+    return Metric(sum(values) / n, float(low), float(high), n)
 
 
 def attack_succeeded(record: Record) -> bool:

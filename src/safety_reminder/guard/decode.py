@@ -7,6 +7,7 @@ choose a token → every ``interval`` tokens, append the reminder and read the p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,18 +132,15 @@ class _Decoder:
             if reason == "stop":
                 # The check reads the answer without its end-of-sequence token, and may go on in its place.
                 for row in part.rows:
-                    row.finish_reason = "stop"
-                    row.transcript.tokens.pop()
-                end = part.ids[:, -1].tolist()
+                    row.finish_reason, row.end = "stop", row.transcript.tokens.pop()
                 part.forget(1)
             else:
-                end = None
                 for row in part.rows:
                     row.finish_reason = self.reason_without_eos(part)
             if self.guard and self.guard.config.final_check and part.since > 0:
-                living += yield from self.check(part, "final", end)
+                living += yield from self.check(part, "final")
             else:
-                yield from self.close(part, end)
+                yield from self.close(part)
         return living
 
     def reason_without_eos(self, lane: Lane) -> FinishReason:
@@ -150,11 +148,8 @@ class _Decoder:
         limit = getattr(self.stopping, "max_length", None)
         return "length" if limit is not None and lane.ids.shape[1] >= limit else "stop"
 
-    def check(self, lane: Lane, kind: CheckKind, end: list[int] | None = None):
-        """Append the reminder to every row and read the probe; commit it where unsafe, crop it where safe.
-
-        ``end``: the end-of-sequence tokens that wait for the verdict of a final check.
-        """
+    def check(self, lane: Lane, kind: CheckKind):
+        """Append the reminder to every row and read the probe; commit it where unsafe, crop it where safe."""
         assert self.guard is not None
         config, k = self.guard.config, self.guard.reminder.length
         token = lane.pending is not None
@@ -165,14 +160,13 @@ class _Decoder:
             behind_text, behind_reminder, hidden = self.stepper.step(lane, token=token, reminder=True)
             if not token:
                 behind_text = lane.logits
-        p_unsafe = self.read(hidden)
+        for row, p_unsafe in zip(lane.rows, self.read(hidden), strict=True):
+            row.p_unsafe = p_unsafe
         # NaN compares false: a guard that cannot tell must not pass.
-        unsafe = [not p < config.threshold for p in p_unsafe]
-        for row, p, verdict in zip(lane.rows, p_unsafe, unsafe, strict=True):
-            yield Check(lane.answered, p, verdict, kind, row.index)
+        unsafe = [not row.p_unsafe < config.threshold for row in lane.rows]
+        for row, verdict in zip(lane.rows, unsafe, strict=True):
+            yield Check(lane.answered, row.p_unsafe, verdict, kind, row.index)
 
-        ends = dict(zip([row.index for row in lane.rows], end, strict=True)) if end else {}
-        by_index = {row.index: p for row, p in zip(lane.rows, p_unsafe, strict=True)}
         # Each row goes on from behind what it keeps.
         lane.logits = behind_text
         if any(unsafe):
@@ -184,12 +178,12 @@ class _Decoder:
                 continue
             if caught:
                 part.whole = False
-                living += yield from self.intervene(part, by_index)
+                living += yield from self.intervene(part)
                 continue
             part.crop(k)
             part.mark_passed()
             if kind == "final":
-                yield from self.close(part, [ends[row.index] for row in part.rows] if ends else None)
+                yield from self.close(part)
                 continue
             for row in part.rows:
                 yield from row.transcript.release()
@@ -205,13 +199,13 @@ class _Decoder:
             return [float("nan")] * hidden.shape[0]
         return p_unsafe.tolist() if p_unsafe.shape == hidden.shape[:1] else [float("nan")] * hidden.shape[0]
 
-    def intervene(self, lane: Lane, p_unsafe: dict[int, float]):
+    def intervene(self, lane: Lane):
         """The rows of ``lane`` were found unsafe; the reminder is their newest cache entry and ``logits`` follow it."""
         assert self.guard is not None
         config, k = self.guard.config, self.guard.reminder.length
-        broken, lane_or_none = lane.split([p_unsafe[row.index] != p_unsafe[row.index] for row in lane.rows])
+        broken, lane_or_none = lane.split([math.isnan(row.p_unsafe) for row in lane.rows])
         if broken:
-            yield from self.refuse(broken, p_unsafe, "guard_error")
+            yield from self.refuse(broken, "guard_error")
         if lane_or_none is None:
             return []
         lane = lane_or_none
@@ -219,7 +213,7 @@ class _Decoder:
         # With `continue` the text stays; where the length limit was reached there is no room to correct it.
         full = config.policy == "continue" and any(row.finish_reason == "length" for row in lane.rows)
         if config.policy == "stop" or exhausted or full:
-            yield from self.refuse(lane, p_unsafe, "guard")
+            yield from self.refuse(lane, "guard")
             return []
 
         lane.interventions += 1
@@ -235,8 +229,8 @@ class _Decoder:
                 lane = self.take_back(lane, entries=lane.entries - back_to, tokens=dropped)
                 _, lane.logits, _ = self.stepper.step(lane, token=False, reminder=True)
         for row in lane.rows:
-            row.finish_reason = None
-            yield Intervention(lane.answered + dropped, p_unsafe[row.index], config.policy, dropped, row.index)
+            row.finish_reason = row.end = None
+            yield Intervention(lane.answered + dropped, row.p_unsafe, config.policy, dropped, row.index)
             yield from row.transcript.drop(dropped)
         lane.mark_passed()
         return [lane]
@@ -257,22 +251,22 @@ class _Decoder:
         fresh.rows, fresh.whole, fresh.interventions = lane.rows, False, lane.interventions
         return fresh
 
-    def refuse(self, lane: Lane, p_unsafe: dict[int, float], reason: FinishReason) -> Events:
+    def refuse(self, lane: Lane, reason: FinishReason) -> Events:
         """End with the fixed refusal; what no check has passed is not shown, or withdrawn."""
         assert self.guard is not None
         config = self.guard.config
         for row in lane.rows:
             dropped = 0 if config.policy == "continue" and not config.holds_back else lane.since
-            yield Intervention(lane.answered, p_unsafe[row.index], "stop", dropped, row.index)
+            yield Intervention(lane.answered, row.p_unsafe, "stop", dropped, row.index)
             yield from row.transcript.drop(dropped)
             yield from row.transcript.say(config.refusal)
             yield Done(reason, row.index)
 
-    def close(self, lane: Lane, end: list[int] | None) -> Events:
+    def close(self, lane: Lane) -> Events:
         """Show what is left, its end-of-sequence token included, and finish."""
-        for i, row in enumerate(lane.rows):
-            if end is not None:
-                row.transcript.append(end[i])
+        for row in lane.rows:
+            if row.end is not None:
+                row.transcript.append(row.end)
             yield from row.transcript.release(last=True)
             assert row.finish_reason is not None
             yield Done(row.finish_reason, row.index)  # type: ignore[arg-type]

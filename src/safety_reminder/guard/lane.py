@@ -18,11 +18,14 @@ from safety_reminder.models import embedding_weight
 
 @dataclass
 class Row:
-    """One sequence of the batch: which it is, what it has said, and how much of that was shown."""
+    """One sequence of the batch: which it is, what it has said, what the last check found, and why it is ending
+    (with which end-of-sequence token, if with one)."""
 
     index: int
     transcript: Transcript
+    p_unsafe: float = 0.0
     finish_reason: str | None = None
+    end: int | None = None
 
 
 @dataclass

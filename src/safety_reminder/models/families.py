@@ -1,24 +1,20 @@
 """The model families whose guarded decoding is parity-tested here, by ``config.model_type``.
 
 Any other decoder-only model of transformers is driven by the same generic adapter; it only comes with a warning that
-nobody has tested it. To add a family: write a tiny builder in ``models/tiny.py`` and add one row here. If its chat
-template or its inputs need care, give the row an ``encode`` hook.
+nobody has tested it. To add a family: write a tiny builder in ``models/tiny.py`` and add one row here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
 class Family:
-    """``reads_images``: has a vision tower. ``encode``: changes the processor's output before it is used."""
+    """``reads_images``: has a vision tower."""
 
     title: str
     reads_images: bool = True
-    encode: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 FAMILIES: dict[str, Family] = {

@@ -89,9 +89,6 @@ class VLM:
             inputs = self.processor.apply_chat_template(
                 conversations, processor_kwargs={"padding": True, "return_tensors": "pt"}, **options
             )
-        inputs = dict(inputs)
-        if self.family.encode is not None:
-            inputs = self.family.encode(inputs)
         dtype, device = self.model.dtype, self.model.device
         return {
             key: value.to(device, dtype) if torch.is_floating_point(value) else value.to(device)

@@ -28,6 +28,7 @@ def draw_cut(
     example: TrainingExample,
     answer: Sequence[int],
     refusal: Sequence[int],
+    correction: Sequence[int],
     rng: random.Random,
     *,
     empty_prob: float,
@@ -37,7 +38,7 @@ def draw_cut(
 
     Args:
         answer: the answer's tokens, with its end-of-sequence token where it ends.
-        refusal: likewise of the refusal.
+        refusal: likewise of the refusal, as the whole answer. correction: of the refusal behind other text.
         target_tokens: of a safe answer, predict at most this many.
     """
     declines = example.safe and example.harmful_prompt
@@ -48,7 +49,7 @@ def draw_cut(
         tokens = rng.randrange(first, len(answer)) if len(answer) > first else max(0, len(answer) - 1)
     if example.safe:
         return Cut(tokens, tuple(answer[tokens : tokens + target_tokens]), unsafe=False)
-    return Cut(tokens, tuple(refusal), unsafe=True)
+    return Cut(tokens, tuple(correction if tokens else refusal), unsafe=True)
 
 
 def checkpoints(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[Cut]:

@@ -86,6 +86,7 @@ class _Sample:
     example: TrainingExample
     answer: list[int]
     refusal: list[int]
+    correction: list[int]
 
 
 class _Prefixes:
@@ -203,7 +204,12 @@ class _State:
 def _tokenise(vlm: VLM, example: TrainingExample, config: TrainingConfig) -> _Sample:
     ids = lambda text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
     end = min(vlm.eos_ids)
-    return _Sample(example, [*ids(example.answer), end][: config.answer_tokens], [*ids(example.refusal), end])
+    return _Sample(
+        example,
+        [*ids(example.answer), end][: config.answer_tokens],
+        refusal=[*ids(example.refusal), end],
+        correction=[*ids(" " + example.refusal.lstrip()), end],
+    )
 
 
 def _split(samples: list[_Sample], config: TrainingConfig) -> tuple[list[_Sample], list[_Sample]]:
@@ -226,6 +232,7 @@ def _cuts(sample: _Sample, rng: random.Random, config: TrainingConfig, count: in
             sample.example,
             sample.answer,
             sample.refusal,
+            sample.correction,
             rng,
             empty_prob=config.empty_prob,
             target_tokens=config.target_tokens,
