@@ -69,38 +69,25 @@ def main() -> None:
             text, declined = answer.text, verdict.where == "start"
             if row["harmful"] and verdict.where == "late":
                 text = text[: verdict.position].rstrip()  # what it said before its own second thoughts
-            rows.append(
-                {
-                    "image": row["image"],
-                    "prompt": row["prompt"],
-                    "answer": text,
-                    "safe": declined or not row["harmful"],
-                    "harmful_prompt": declined and row["harmful"],
-                    "refusal": rng.choice(REFUSALS[:2]),
-                    "source": "image",
-                }
-            )
+            safe = declined or not row["harmful"]
+            made = {"image": row["image"], "prompt": row["prompt"], "safe": safe, "source": "image"}
+            made |= {"chosen": text} if safe else {"chosen": rng.choice(REFUSALS[:2]), "rejected": text}
+            rows.append(made | ({"harmful_prompt": True} if safe and row["harmful"] else {}))
     for row in scripted:
         text = engaged(rng, row["page"], backs_off=False)
-        rows.append(
-            {
-                "image": row["image"],
-                "prompt": row["prompt"],
-                "answer": text,
-                "safe": not row["harmful"],
-                "refusal": rng.choice(REFUSALS[:2]),
-                "source": "scripted",
-            }
-        )
+        made = {"image": row["image"], "prompt": row["prompt"], "safe": not row["harmful"], "source": "scripted"}
+        made |= {"chosen": rng.choice(REFUSALS[:2]), "rejected": text} if row["harmful"] else {"chosen": text}
+        rows.append(made)
     for _ in range(args.text_harmful):
         request = as_text(rng, harmful=True)
         answer = engaged(rng, request, backs_off=False)
-        rows.append({"prompt": request, "answer": answer, "safe": False, "source": "text"})
+        refusal = rng.choice(REFUSALS[:2])
+        rows.append({"prompt": request, "chosen": refusal, "rejected": answer, "safe": False, "source": "text"})
     for row in rng.sample(read_jsonl(args.helpful), args.text):
-        rows.append({"prompt": row["prompt"], "answer": row["answer"], "safe": True, "source": "text"})
+        rows.append({"prompt": row["prompt"], "chosen": row["answer"], "safe": True, "source": "text"})
     for number in range(args.refused):
         # Once it has refused, the text is safe again: the probe must let the refusal pass.
-        row = {"answer": rng.choice(REFUSALS), "safe": True, "harmful_prompt": True, "source": "refused"}
+        row = {"chosen": rng.choice(REFUSALS), "safe": True, "harmful_prompt": True, "source": "refused"}
         if number % 2:
             row |= {"image": rng.choice(asked[::2])["image"], "prompt": FIGSTEP_PROMPT}
         else:

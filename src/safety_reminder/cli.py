@@ -80,6 +80,8 @@ def _with_hydra(name: str, task: Callable[[dict[str, Any], Path], None]) -> Call
 
     def command(arguments: list[str]) -> None:
         _register_resolvers()
+        # `data` is a group of options; its plain value names the sets.
+        arguments = [re.sub(r"^data=", "data.sets=", argument) for argument in arguments]
         overrides = [argument for argument in arguments if not argument.startswith("-")]
         sweeping = any(a in ("-m", "--multirun") for a in arguments)
         if not sweeping and len(overrides) == len(arguments):
@@ -144,13 +146,15 @@ def _demo(values: dict[str, Any], output: Path) -> None:
 
 
 def _train(values: dict[str, Any], output: Path) -> None:
+    from safety_reminder.data.training import load_training
     from safety_reminder.models import load_vlm
-    from safety_reminder.training import TrainingConfig, read_examples, train
+    from safety_reminder.training import TrainingConfig, train
 
-    examples = read_examples(values["data"])
+    data = dict(values["data"])
+    examples = load_training(data.pop("sets"), data.pop("root"), **data)
     config = TrainingConfig.from_mapping(values["training"])
     vlm = load_vlm(values["model"], device=values["device"], dtype=values["dtype"])
-    reminder = train(vlm, examples, config, output, Path(values["data"]))
+    reminder = train(vlm, examples, config, output, values["data"]["sets"])
     print(
         f"wrote {output / 'pack'}: threshold {reminder.threshold:.3f}, "
         f"validation AUC {reminder.training['validation_auc']:.3f}"

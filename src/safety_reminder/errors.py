@@ -37,6 +37,13 @@ class GuardFailure(SafetyReminderError):
     """The guard could not give a verdict (NaN, wrong shape). Decoding treats it as unsafe."""
 
 
+class MissingExtraError(SafetyReminderError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'safety-reminder[{extra}]'")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """``unknown attack 'gcq'; did you mean 'gcg'? known: bap, gcg, pgd``. A long list is left out."""
     known = sorted(known)

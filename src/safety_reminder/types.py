@@ -107,6 +107,43 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingExample:
+    """A conversation that waits for an answer, and what that answer may be.
+
+    ``safe`` rows teach to go on: a beginning of ``chosen`` must be followed by its rest. The others teach to turn back:
+    a beginning of ``rejected`` must be followed by ``chosen``, as a rule a refusal. Where ``rejected`` is empty, only
+    the bare prompt is learned from. ``harmful_prompt`` on a safe row: the answer is a refusal, and the bare prompt is
+    not safe. ``messages`` are text; ``image`` (a path or PIL image) comes before that of the first user message.
+    """
+
+    messages: tuple[dict[str, Any], ...]
+    safe: bool
+    chosen: str
+    rejected: str = ""
+    image: Any | None = None
+    harmful_prompt: bool = False
+    source: str = ""
+
+    @property
+    def answer(self) -> str:
+        """What is cut at a random token."""
+        return self.chosen if self.safe else self.rejected
+
+    @property
+    def prompt(self) -> str:
+        """The text of the whole conversation, to name and to compare it."""
+        return "\n".join(str(message["content"]) for message in self.messages)
+
+    def conversation(self) -> list[dict[str, Any]]:
+        """``messages`` with the image in its place."""
+        messages = [dict(message) for message in self.messages]
+        if self.image is not None:
+            first = next(m for m in messages if m["role"] == "user")
+            first["content"] = [{"type": "image", "image": self.image}, {"type": "text", "text": first["content"]}]
+        return messages
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What is kept of one sample in ``records.jsonl``."""
 

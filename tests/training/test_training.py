@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from checkpoints import tiny_vlm
-from safety_reminder.errors import ConfigError, DataError, SafetyReminderError
+from safety_reminder.data.training import read_training_file, user
+from safety_reminder.errors import ConfigError, SafetyReminderError
 from safety_reminder.guard import GuardedVLM, SafetyReminder
 from safety_reminder.guard.context import Prefix
 from safety_reminder.models import fingerprint_mismatch
-from safety_reminder.training import TrainingConfig, TrainingExample, read_examples, train, trainer
+from safety_reminder.training import TrainingConfig, train, trainer
 from safety_reminder.training import probe as probe_module
 from safety_reminder.training.objective import checkpoints, draw_cut
 from safety_reminder.training.probe import auc, choose_threshold, fit_probe, highest_by_group, logistic_regression
+from safety_reminder.types import TrainingExample
 
 REFUSAL, CORRECTION = (91, 92, 1), (90, 91, 92, 1)
 
@@ -37,7 +39,7 @@ REFUSAL, CORRECTION = (91, 92, 1), (90, 91, 92, 1)
     target_tokens=st.integers(1, 12),
 )
 def test_a_cut_leaves_something_to_predict(length, safe, harmful_prompt, seed, empty_prob, target_tokens):
-    example = TrainingExample("p", "a", safe=safe, harmful_prompt=harmful_prompt)
+    example = TrainingExample(user("p"), safe, "a", "a", harmful_prompt=harmful_prompt)
     answer = tuple(range(length))
     cut = draw_cut(
         example, answer, REFUSAL, CORRECTION, random.Random(seed), empty_prob=empty_prob, target_tokens=target_tokens
@@ -62,20 +64,20 @@ def cuts(example: TrainingExample, length: int = 10, *, empty_prob: float = 1 / 
 
 @pytest.mark.parametrize("safe", [True, False])
 def test_an_answer_is_cut_to_nothing_as_often_as_asked_and_elsewhere_evenly(safe):
-    drawn = cuts(TrainingExample("p", "a", safe=safe))
+    drawn = cuts(TrainingExample(user("p"), safe, "a", "a"))
     assert drawn.count(0) / len(drawn) == pytest.approx(1 / 3, abs=0.04)
     for tokens in range(1, 10):
         assert drawn.count(tokens) / len(drawn) == pytest.approx(2 / 27, abs=0.025)
 
 
 def test_the_extremes_of_empty_prob_are_always_and_never():
-    example = TrainingExample("p", "a", safe=False)
+    example = TrainingExample(user("p"), False, "a", "a")
     assert set(cuts(example, empty_prob=1.0)) == {0}
     assert 0 not in cuts(example, empty_prob=0.0)
 
 
 def test_a_refusal_of_a_harmful_prompt_is_never_cut_to_its_unsafe_beginning():
-    example = TrainingExample("p", "I am sorry", safe=True, harmful_prompt=True)
+    example = TrainingExample(user("p"), True, "I am sorry", harmful_prompt=True)
     assert min(cuts(example)) == 4
     assert set(cuts(example, 3)) == {2}
 
@@ -198,7 +200,7 @@ def test_of_the_checks_of_one_response_the_highest_counts():
     ],
 )
 def test_the_probe_is_read_where_decoding_checks(length, ends, declines, places):
-    example = TrainingExample("p", "a", safe=True, harmful_prompt=declines)
+    example = TrainingExample(user("p"), True, "a", harmful_prompt=declines)
     answer = [7] * (length - ends) + [1] * ends
     assert [cut.tokens for cut in checkpoints(example, answer, 16, {1})] == places
 
@@ -215,62 +217,12 @@ def write_examples(folder: Path, rows: list[dict] | None = None) -> Path:
     if rows is None:
         rows = []
         for number in range(6):
-            rows.append({"prompt": f"Red {number}?", "answer": "kkkkkk", "safe": False, "image": "red.png"})
-            rows.append({"prompt": f"Blue {number}?", "answer": "kkkkkk", "safe": True, "image": "blue.png"})
-            rows[-2]["refusal"] = "NNNN"
+            rows.append({"prompt": f"Red {number}?", "rejected": "kkkkkk", "safe": False, "image": "red.png"})
+            rows.append({"prompt": f"Blue {number}?", "chosen": "kkkkkk", "safe": True, "image": "blue.png"})
+            rows[-2]["chosen"] = "NNNN"
     path = folder / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-def test_examples_are_read_with_their_images(tmp_path):
-    examples = read_examples(write_examples(tmp_path))
-    assert len(examples) == 12
-    assert examples[0] == TrainingExample("Red 0?", "kkkkkk", False, tmp_path / "red.png", "NNNN")
-    assert [part["type"] for part in examples[0].messages()[0]["content"]] == ["image", "text"]
-    assert examples[1].refusal.startswith("I'm sorry")
-
-
-GOOD = '{"prompt": "p", "answer": "a", "safe": true}\n{"prompt": "p", "answer": "b\u2028c", "safe": false}\n'
-
-
-def test_lines_end_where_json_lines_end(tmp_path):
-    (tmp_path / "data.jsonl").write_text("\ufeff" + GOOD + "\n", encoding="utf-8")
-    assert [e.answer for e in read_examples(tmp_path / "data.jsonl")] == ["a", "b\u2028c"]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "line 3: not valid JSON"),
-        ("[1]", "line 3: needs prompt, answer, safe and may have"),
-        ('{"prompt": "p", "answer": "a"}', "line 3: needs prompt, answer, safe"),
-        ('{"prompt": "p", "answer": "a", "safe": true, "lable": 1}', "line 3: needs prompt, answer, safe"),
-        ('{"prompt": "p", "answer": "a", "safe": "yes"}', "line 3: safe must be true or false, got 'yes'"),
-        ('{"prompt": "p", "answer": null, "safe": true}', "line 3: answer must be text, got None"),
-        ('{"prompt": "p", "answer": "a", "safe": true, "image": "gone.png"}', "line 3: no image at"),
-    ],
-)
-def test_lines_that_do_not_fit_are_named(tmp_path, line, message):
-    (tmp_path / "data.jsonl").write_text(GOOD + line + "\n", encoding="utf-8")
-    with pytest.raises(DataError) as caught:
-        read_examples(tmp_path / "data.jsonl")
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["", GOOD.split("\n")[0], GOOD.split("\n")[1]])
-def test_examples_of_one_kind_are_refused(tmp_path, text):
-    (tmp_path / "data.jsonl").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match="needs safe and unsafe examples"):
-        read_examples(tmp_path / "data.jsonl")
-
-
-def test_a_training_file_that_is_missing_or_not_text_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"no training file at .*gone\.jsonl"):
-        read_examples(tmp_path / "gone.jsonl")
-    (tmp_path / "data.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="not UTF-8"):
-        read_examples(tmp_path / "data.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -301,7 +253,7 @@ CONFIG = TrainingConfig(
 
 def fit(folder: Path, config: TrainingConfig = CONFIG) -> SafetyReminder:
     data = write_examples(folder)
-    return train(tiny_vlm(), read_examples(data), config, folder / "run", data)
+    return train(tiny_vlm(), read_training_file(data), config, folder / "run", data.name)
 
 
 @dataclass(frozen=True)
@@ -395,7 +347,7 @@ def test_a_checkpoint_of_other_options_or_data_is_refused(trained, tmp_path):
     changed = write_examples(tmp_path)
     changed.write_text(changed.read_text().replace("kkkkkk", "kkkkk"))
     with pytest.raises(ConfigError, match="other options, data or model"):
-        train(tiny_vlm(), read_examples(changed), CONFIG, trained.folder / "run", changed)
+        train(tiny_vlm(), read_training_file(changed), CONFIG, trained.folder / "run", changed.name)
 
 
 def test_the_base_model_and_torchs_generator_are_left_alone(tmp_path):
@@ -410,11 +362,11 @@ def test_the_base_model_and_torchs_generator_are_left_alone(tmp_path):
 
 def test_no_prompt_is_both_trained_on_and_validated_with(tmp_path):
     rows = [
-        {"prompt": f"p{i // 4}", "answer": f"a{i}", "safe": i % 2 == 0, "image": ("red.png", "blue.png")[i % 4 // 2]}
+        {"prompt": f"p{i // 4}", "safe": i % 2 == 0, "chosen": f"a{i}", "image": ("red.png", "blue.png")[i % 4 // 2]}
         for i in range(24)
     ]
     samples = [
-        trainer._tokenise(tiny_vlm(), example, CONFIG) for example in read_examples(write_examples(tmp_path, rows))
+        trainer._tokenise(tiny_vlm(), example, CONFIG) for example in read_training_file(write_examples(tmp_path, rows))
     ]
     parts = trainer._split(samples, CONFIG)
     learning, held_back = ({(s.example.prompt, s.example.image) for s in part} for part in parts)
@@ -423,10 +375,10 @@ def test_no_prompt_is_both_trained_on_and_validated_with(tmp_path):
 
 
 def test_a_split_with_one_kind_of_answer_is_refused(tmp_path):
-    rows = [{"prompt": f"p{i}", "answer": "a", "safe": i > 0} for i in range(6)]
+    rows = [{"prompt": f"p{i}", "chosen": "a", "safe": i > 0} for i in range(6)]
     data = write_examples(tmp_path, rows)
     with pytest.raises(ConfigError, match="split has only one kind of answer; give more examples"):
-        train(tiny_vlm(), read_examples(data), CONFIG, tmp_path / "run", data)
+        train(tiny_vlm(), read_training_file(data), CONFIG, tmp_path / "run", data.name)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_row(tmp_path, monkeypatch):

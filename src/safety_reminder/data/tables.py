@@ -1,25 +1,29 @@
-"""Reading the rows of a ``.csv``, ``.json`` or ``.jsonl`` file, and telling true from false in them."""
+"""Reading the rows of a ``.csv``, ``.json``, ``.jsonl`` or ``.parquet`` file, and telling true from false in them."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.errors import DataError
+from safety_reminder.errors import DataError, MissingExtraError
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file, as mappings.
+def read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
+    """The rows of a file, as mappings. Those of a ``.parquet`` file stay on disk until they are looked at.
 
     Raises:
         DataError: it is not UTF-8, or not what its suffix says.
+        MissingExtraError: ``.parquet`` without the package that reads it.
     """
-    readers = {".csv": _csv, ".json": json.loads, ".jsonl": _json_lines}
+    if path.suffix == ".parquet":
+        return read_parquet([path])
+    readers = {".csv": _csv, ".json": _json, ".jsonl": _json_lines}
     if path.suffix not in readers:
-        raise DataError(f"{path}: expected {', '.join(readers)}")
+        raise DataError(f"{path}: expected {', '.join(readers)} or .parquet")
     try:
         rows = readers[path.suffix](path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -31,19 +35,40 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def truth(value: Any, where: str, *, default: bool) -> bool:
+def read_parquet(paths: Sequence[Path]) -> Any:
+    """The rows of parquet files, one after the other, as a ``datasets.Dataset``: a row is read when it is indexed."""
+    try:
+        import datasets
+        from datasets.exceptions import DatasetGenerationError
+    except ImportError as error:
+        raise MissingExtraError("datasets", "train") from error
+    try:
+        return datasets.Dataset.from_parquet([str(path) for path in paths])
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        raise DataError(f"{paths[0]} is not a valid parquet file: {error.__cause__ or error}") from error
+
+
+def truth(value: Any, where: str, *, default: bool, name: str = "harmful") -> bool:
     """``true``/``false`` or ``1``/``0``, in text or JSON; ``default`` where the cell is empty."""
     if value is None or value == "":
         return default
     known = {"true": True, "1": True, "false": False, "0": False}
     word = str(value).strip().lower()
     if word not in known:
-        raise DataError(f"{where}: harmful must be true or false, got {value!r}")
+        raise DataError(f"{where}: {name} must be true or false, got {value!r}")
     return known[word]
 
 
 def _csv(text: str) -> list[dict[str, Any]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def _json(text: str) -> Any:
+    """One document, or (as some tools name them) JSON lines."""
+    lines = text.strip().split("\n")
+    if len(lines) > 1 and all(line.startswith("{") and line.rstrip().endswith("}") for line in lines if line.strip()):
+        return _json_lines(text)
+    return json.loads(text)
 
 
 def _json_lines(text: str) -> list[Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel
 
 from safety_reminder.guard.context import Prefix, follow
 from safety_reminder.guard.placement import checkable
-from safety_reminder.training.examples import TrainingExample
+from safety_reminder.types import TrainingExample
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def draw_cut(
     """A random cut: with ``empty_prob`` nothing is kept, else any number of tokens that leaves one to predict.
 
     Args:
-        answer: the answer's tokens, with its end-of-sequence token where it ends.
+        answer: the tokens of ``example.answer``, with its end-of-sequence token where it ends; none, if the row has no
+            unsafe answer.
         refusal: likewise of the refusal, as the whole answer. correction: of the refusal behind other text.
         target_tokens: of a safe answer, predict at most this many.
     """
@@ -53,18 +54,19 @@ def draw_cut(
 
 
 def checkpoints(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[Cut]:
-    """The cuts at which decoding would check this answer: after 0, ``interval``, ... tokens, and once it has ended."""
+    """The cuts at which decoding would check this answer: after 0, ``interval``, ... tokens, and at its end."""
     declines = example.safe and example.harmful_prompt
     end = len(checkable(answer, eos_ids))
     # A refusal is shorter than an interval; it is looked at where it has become one, and at its end.
-    places = {min(8, end)} if declines else set(range(0, len(answer), interval))
+    places = {min(8, end)} if declines else {0, *range(0, len(answer), interval)}
     if end < len(answer):
         places.add(end)
-    return [Cut(tokens, tuple(answer[tokens : tokens + 1]), unsafe=not example.safe) for tokens in sorted(places)]
+    # Nothing is predicted from them: any one token will do as the target.
+    return [Cut(tokens, (0,), unsafe=not example.safe) for tokens in sorted(places)]
 
 
 def losses(
-    model: PreTrainedModel,
+    model: Any,
     places: Sequence[tuple[Prefix, Cut]],
     vectors: torch.Tensor,
     weight: torch.Tensor,

@@ -19,10 +19,10 @@ from safety_reminder.errors import ConfigError, SafetyReminderError, unknown_nam
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.guard.context import Prefix, follow
 from safety_reminder.models import VLM, fingerprint
-from safety_reminder.training.examples import TrainingExample, manifest
+from safety_reminder.training.examples import key, manifest
 from safety_reminder.training.objective import Cut, checkpoints, draw_cut, losses
 from safety_reminder.training.probe import auc, choose_threshold, fit_probe, highest_by_group
-from safety_reminder.types import Policy
+from safety_reminder.types import Policy, TrainingExample
 
 log = logging.getLogger(__name__)
 INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
@@ -99,7 +99,7 @@ class _Prefixes:
     def of(self, sample: _Sample) -> Prefix:
         prefix = self.kept.get(id(sample))
         if prefix is None:
-            inputs = self.vlm.encode([sample.example.messages()])
+            inputs = self.vlm.encode([sample.example.conversation()])
             prefix = Prefix.read(self.vlm.model, inputs, sample.answer[:-1])
             if prefix.nbytes <= self.room:
                 self.room -= prefix.nbytes
@@ -108,18 +108,21 @@ class _Prefixes:
 
 
 def train(
-    vlm: VLM, examples: list[TrainingExample], config: TrainingConfig, output: Path, data: Path
+    vlm: VLM, examples: list[TrainingExample], config: TrainingConfig, output: Path, source: str = "given"
 ) -> SafetyReminder:
     """Train a reminder and its probe for ``vlm`` and write the pack to ``output/pack``.
+
+    ``source`` names where the examples come from, for the pack's manifest.
 
     A checkpoint is written every 10 batches; a run that was interrupted goes on from it.
     """
     output.mkdir(parents=True, exist_ok=True)
     vlm.model.requires_grad_(False)
+    described = manifest(source, examples)
     learning, held_back = _split([_tokenise(vlm, e, config) for e in examples], config)
     # What only matters after the last batch may change between the runs into one folder.
     identity = {k: v for k, v in asdict(config).items() if k not in ("budget", "policy", "interval", "cache_gb")}
-    state = _State(vlm, config, output, {**identity, "model": vlm.name, "data": manifest(data, examples)})
+    state = _State(vlm, config, output, {**identity, "model": vlm.name, "data": described})
     prefixes = _Prefixes(vlm, config.cache_gb)
     steps = config.epochs * math.ceil(len(learning) / config.batch)
     progress = tqdm(total=steps, initial=state.step, desc="training", unit="batch", dynamic_ncols=True)
@@ -153,7 +156,7 @@ def train(
         calibration=calibration,
         training={
             "config": asdict(config),
-            "data": manifest(data, examples),
+            "data": described,
             "probe_l2": l2,
             "validation_auc": auc(scores, check.unsafe),
             "validation_auc_by_tokens": _by_tokens(scores, check),
@@ -206,20 +209,21 @@ def _tokenise(vlm: VLM, example: TrainingExample, config: TrainingConfig) -> _Sa
     end = min(vlm.eos_ids)
     return _Sample(
         example,
-        [*ids(example.answer), end][: config.answer_tokens],
-        refusal=[*ids(example.refusal), end],
-        correction=[*ids(" " + example.refusal.lstrip()), end],
+        [*ids(example.answer), end][: config.answer_tokens] if example.answer else [],
+        refusal=[*ids(example.chosen), end][: config.target_tokens],
+        correction=[*ids(" " + example.chosen.lstrip()), end][: config.target_tokens],
     )
 
 
 def _split(samples: list[_Sample], config: TrainingConfig) -> tuple[list[_Sample], list[_Sample]]:
     """By prompt and image, so that no prompt is on both sides."""
-    keys = sorted({(s.example.prompt, str(s.example.image)) for s in samples})
-    random.Random(config.seed).shuffle(keys)
-    held_back = set(keys[: max(1, round(config.validation * len(keys)))])
+    keys = [key(s.example) for s in samples]
+    order = sorted(set(keys))
+    random.Random(config.seed).shuffle(order)
+    held_back = set(order[: max(1, round(config.validation * len(order)))])
     parts: tuple[list[_Sample], list[_Sample]] = ([], [])
-    for sample in samples:
-        parts[(sample.example.prompt, str(sample.example.image)) in held_back].append(sample)
+    for sample, its in zip(samples, keys, strict=True):
+        parts[its in held_back].append(sample)
     for name, part in zip(("training", "validation"), parts, strict=True):
         if len({s.example.safe for s in part}) < 2:
             raise ConfigError(f"the {name} split has only one kind of answer; give more examples")

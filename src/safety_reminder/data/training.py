@@ -1,0 +1,168 @@
+"""Training sets → :class:`~safety_reminder.types.TrainingExample`: the project's own schema, and a table of loaders.
+
+The schema is one row a conversation, in ``.jsonl``, ``.json``, ``.csv`` or ``.parquet``: ``messages`` (or ``prompt``
+for a single user message), ``safe``, ``chosen``, and perhaps ``rejected``, ``image``, ``harmful_prompt``, ``source``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from safety_reminder.config.guard import DEFAULT_REFUSAL
+from safety_reminder.data.tables import read_rows, truth
+from safety_reminder.errors import ConfigError, DataError, unknown_name
+from safety_reminder.types import TrainingExample
+
+TRAINING_SETS = {
+    "spa_vl": "safety_reminder.data.spa_vl:load",
+    "vlsafe": "safety_reminder.data.vlsafe:load",
+    "vlguard": "safety_reminder.data.vlguard:load",
+    "pairs": "safety_reminder.data.pairs:load",
+}
+FIELDS = ("messages", "prompt", "safe", "chosen", "rejected", "image", "harmful_prompt", "source")
+
+
+def load_training(
+    sets: str,
+    root: str | Path | None = None,
+    *,
+    harmful: int | None = None,
+    benign: int | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> list[TrainingExample]:
+    """The rows of one or more training sets, mixed.
+
+    Args:
+        sets: names joined by ``+``, of :data:`TRAINING_SETS` or files in the project's schema.
+        root: of the named sets: the folder itself, or one with a folder for each of them.
+        harmful, benign: take this many rows of each kind, at random by ``seed``; None: all there are.
+        options: passed on to the loaders that know them.
+
+    Raises:
+        ConfigError: unknown name or option. DataError: a file that is missing or does not fit; or too few rows.
+    """
+    examples: list[TrainingExample] = []
+    options = dict(options or {})
+    known_options: set[str] = set()
+    for name in (part.strip() for part in str(sets).split("+")):
+        if name in TRAINING_SETS:
+            module, _, function = TRAINING_SETS[name].partition(":")
+            loader: Callable[..., list[TrainingExample]] = getattr(importlib.import_module(module), function)
+            known = set(inspect.signature(loader).parameters) - {"root", "limit", "seed"}
+            known_options |= known
+            fitting = {key: value for key, value in options.items() if key in known}
+            limit = None if harmful is None or benign is None else harmful + benign
+            examples += loader(_root_of(name, root), limit=limit, seed=seed, **fitting)
+        elif "." in name or "/" in name:
+            examples += read_training_file(name)
+        else:
+            raise ConfigError(unknown_name("training set", name, TRAINING_SETS) + "; or give a FILE.jsonl")
+    for option in options:
+        if option not in known_options:
+            raise ConfigError(unknown_name(f"option of data={sets}", option, known_options))
+    unsafe = _take([e for e in examples if not e.safe], harmful, "harmful", sets, seed)
+    safe = _take([e for e in examples if e.safe], benign, "benign", sets, seed)
+    if not unsafe or not safe:
+        kind = "unsafe" if safe else "safe"
+        raise DataError(f"{sets} has {len(unsafe) + len(safe)} rows, none of them {kind}; training needs both kinds")
+    return unsafe + safe
+
+
+def _take(examples: list[TrainingExample], count: int | None, kind: str, sets: str, seed: int) -> list[TrainingExample]:
+    if count is None:
+        return examples
+    if count > len(examples):
+        raise DataError(f"{sets} has {len(examples)} {kind} rows; data.{kind}={count} asks for more")
+    return [examples[i] for i in sorted(random.Random(f"{seed}/{kind}").sample(range(len(examples)), count))]
+
+
+def _root_of(name: str, root: str | Path | None) -> Path:
+    if root is None or not str(root):
+        raise DataError(f"data={name} needs data.root=DIR, the folder of {name}")
+    path = Path(root).expanduser()
+    path = path / name if (path / name).exists() else path
+    if not path.exists():
+        raise DataError(f"no file or folder {path}; give data.root=DIR, the folder of {name}")
+    return path
+
+
+def read_training_file(path: str | Path) -> list[TrainingExample]:
+    """Rows in the project's own schema. Image paths are relative to the file.
+
+    Raises:
+        DataError: no file, or a row that does not fit; says which.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"no training file at {path}; give data=FILE (.jsonl, .json, .csv or .parquet)")
+    return [_example(row, path, number) for number, row in enumerate(read_rows(path), 1)]
+
+
+def _example(row: Mapping[str, Any], path: Path, number: int) -> TrainingExample:
+    where = f"{path}, row {number}"
+    row = {key: value for key, value in row.items() if value not in (None, "")}
+    for name in row:
+        if name not in FIELDS:
+            raise DataError(f"{where}: {unknown_name('field', name, FIELDS)}")
+    if "safe" not in row or ("messages" in row) == ("prompt" in row):
+        raise DataError(f"{where}: needs safe, and either messages or prompt")
+    safe = truth(row["safe"], where, default=True, name="safe")
+    for name in ("prompt", "chosen", "rejected", "source"):
+        if not isinstance(row.get(name, ""), str):
+            raise DataError(f"{where}: {name} must be text, got {row[name]!r}")
+    if safe and "chosen" not in row:
+        raise DataError(f"{where}: a safe row needs chosen, the answer that is to be left as it is")
+    return TrainingExample(
+        messages=_messages(row["messages"], where) if "messages" in row else user(row["prompt"]),
+        safe=safe,
+        chosen=row.get("chosen", DEFAULT_REFUSAL),
+        rejected=row.get("rejected", ""),
+        image=image_of(row["image"], path.parent, where) if "image" in row else None,
+        harmful_prompt=truth(row.get("harmful_prompt"), where, default=False, name="harmful_prompt"),
+        source=row.get("source", path.stem),
+    )
+
+
+def user(text: str) -> tuple[dict[str, Any], ...]:
+    """A conversation of one user message."""
+    return ({"role": "user", "content": text},)
+
+
+def _messages(value: Any, where: str) -> tuple[dict[str, Any], ...]:
+    if isinstance(value, str):  # of a CSV cell
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise DataError(f"{where}: messages is not valid JSON: {error}") from error
+    fits = isinstance(value, list) and all(
+        isinstance(m, Mapping)
+        and m.get("role") in ("system", "user", "assistant")
+        and isinstance(m.get("content"), str)
+        for m in value
+    )
+    if not fits or not value or value[-1]["role"] != "user":
+        raise DataError(
+            f"{where}: messages must be a list of {{role, content}} with text content, the last by the user"
+        )
+    return tuple({"role": m["role"], "content": m["content"]} for m in value)
+
+
+def image_of(value: Any, folder: Path, where: str) -> Any:
+    """A path (relative to ``folder``), or the PIL image of an image column."""
+    if isinstance(value, Image.Image):
+        return value
+    if isinstance(value, str):
+        path = folder / value
+        if not path.is_file():
+            raise DataError(f"{where}: no image at {path}")
+        return path
+    raise DataError(f"{where}: image must be a path or an image column, got {type(value).__name__}")

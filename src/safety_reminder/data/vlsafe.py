@@ -1,0 +1,63 @@
+"""VLSafe (Chen et al., DRESS, arXiv:2311.10081): harmful queries, and in another file helpful talks, on COCO images."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from safety_reminder.config.guard import DEFAULT_REFUSAL
+from safety_reminder.data.tables import read_rows
+from safety_reminder.data.training import user
+from safety_reminder.errors import DataError
+from safety_reminder.types import TrainingExample
+
+
+def load(
+    root: str | Path, *, limit: int | None = None, seed: int = 0, images: str | Path | None = None
+) -> list[TrainingExample]:
+    """Rows of all JSON-lines files in a folder, or of one.
+
+    A harmful row has ``query`` (and ``reference``, which nothing here reads: it is no answer of the model that is
+    trained). It has no unsafe answer, so only the bare prompt is learned from. A benign row has ``interaction``: a
+    user's text and the model's answer.
+
+    Args:
+        images: COCO's image folder; by default ``images`` beside the file.
+
+    Raises:
+        DataError: no such file, a row of neither form, an image that is not there.
+    """
+    root = Path(root)
+    files = sorted(root.glob("*.jsonl")) if root.is_dir() else [root]
+    if not files:
+        raise DataError(f"{root} has no .jsonl file; VLSafe has harmlessness_alignment.jsonl and others")
+    rows = [(row, f"{path}, row {n}", path.parent) for path in files for n, row in enumerate(read_rows(path), 1)]
+    if limit is not None:
+        kinds = [[entry for entry in rows if ("interaction" in entry[0]) == talk] for talk in (True, False)]
+        rows = [entry for kind in kinds for entry in _some(kind, limit, seed)]
+    return [_example(dict(row), where, Path(images) if images else folder / "images") for row, where, folder in rows]
+
+
+def _some(rows: list[Any], limit: int, seed: int) -> list[Any]:
+    if limit >= len(rows):
+        return rows
+    return [rows[i] for i in sorted(random.Random(f"{seed}/vlsafe").sample(range(len(rows)), limit))]
+
+
+def _example(row: dict[str, Any], where: str, folder: Path) -> TrainingExample:
+    name = row.get("image_id") or row.get("image")
+    if not name:
+        raise DataError(f"{where}: has no image_id")
+    image = folder / str(name)
+    if not image.is_file():
+        raise DataError(f"{where}: no image at {image}; give data.options.images=DIR, COCO's image folder")
+    if "interaction" in row:
+        try:
+            question, answer = row["interaction"][0]["user"], row["interaction"][1]["model"]
+        except (IndexError, KeyError, TypeError) as error:
+            raise DataError(f"{where}: interaction must begin with a user's text and the model's") from error
+        return TrainingExample(user(question), safe=True, chosen=answer, image=image, source="vlsafe")
+    if not isinstance(row.get("query"), str):
+        raise DataError(f"{where}: has neither query nor interaction")
+    return TrainingExample(user(row["query"]), safe=False, chosen=DEFAULT_REFUSAL, image=image, source="vlsafe")
