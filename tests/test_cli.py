@@ -183,7 +183,8 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
         (["demo", "reminder=none"], "reminder=none leaves nothing to compare"),
         (["train"], "data is not given; add data=..."),
         (["train", "data=gone.jsonl"], "no training file at gone.jsonl"),
-        (["train", "data=prompts.csv"], "prompts.csv, line 1: not valid JSON"),
+        (["train", "data=prompts.csv"], "prompts.csv, row 1: unknown field 'id'"),
+        (["train", "data=spa_vl"], "data=spa_vl needs data.root=DIR"),
         (["pocket", "now"], "safety-reminder pocket takes no options"),
     ],
 )

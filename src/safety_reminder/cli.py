@@ -129,6 +129,7 @@ def _first_line(error: Exception) -> str:
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     key = getattr(error, "full_key", None)
     if "Missing mandatory value" in text and key:
+        key = key.removesuffix(".sets")  # the plain value of its group
         return f"{key} is not given; add {key}=..."
     return text
 
