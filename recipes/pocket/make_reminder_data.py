@@ -16,9 +16,11 @@ from tqdm import tqdm
 
 import safety_reminder
 from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, engaged, read_jsonl
+from safety_reminder.data.training import user
 from safety_reminder.data.typographic import render
 from safety_reminder.evaluation.refusal import judge_refusal
-from topics import as_text, typographic
+from safety_reminder.types import TrainingExample
+from topics import as_text, task, typographic
 
 
 def main() -> None:
@@ -28,6 +30,7 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=240, help="harmful image requests that pocket answers itself")
     parser.add_argument("--scripted", type=int, default=200, help="harmful image requests with a list by the script")
     parser.add_argument("--text", type=int, default=300, help="harmless requests in text")
+    parser.add_argument("--tasks", type=int, default=200, help="harmless tasks in text that pocket answers itself")
     parser.add_argument("--text-harmful", type=int, default=60, help="harmful requests in text, with scripted lists")
     parser.add_argument("--refused", type=int, default=60, help="harmful requests, in image or text, that are refused")
     parser.add_argument("--tokens", type=int, default=72)
@@ -44,7 +47,7 @@ def main() -> None:
     while len(requests) < 2 * (args.asked + args.scripted):
         harmful = len(requests) % 2 == 0
         page = typographic(rng, harmful=harmful)
-        # The topic alone, so that what is held back for validation is not a training request with another opener.
+        # Without the opener, so that what is held back is not a training request that begins otherwise.
         if page.split(" ", 2)[-1] in seen:
             continue
         seen.add(page.split(" ", 2)[-1])
@@ -54,25 +57,32 @@ def main() -> None:
         requests.append({"image": name, "prompt": prompt, "harmful": harmful, "page": page})
     asked, scripted = requests[: 2 * args.asked], requests[2 * args.asked :]
 
+    def answers(prompts: list[tuple[str, str | None]]) -> list[str]:
+        """Pocket's own, unguarded, to (text, image or None). Texts and images are not mixed."""
+        out = []
+        for start in tqdm(range(0, len(prompts), args.batch), desc="answering", unit="batch"):
+            messages = [
+                TrainingExample(user(prompt), True, "", image=image and args.out / image).conversation()
+                for prompt, image in prompts[start : start + args.batch]
+            ]
+            found = guarded.generate_batch(messages, guard=False, max_new_tokens=args.tokens, do_sample=False)
+            out += [response.text for response in found]
+        return out
+
     rows = []
-    for start in tqdm(range(0, len(asked), args.batch), desc="answering", unit="batch"):
-        batch = asked[start : start + args.batch]
-        messages = [
-            [{"role": "user", "content": [
-                {"type": "image", "image": args.out / row["image"]}, {"type": "text", "text": row["prompt"]},
-            ]}]
-            for row in batch
-        ]  # fmt: skip
-        answers = guarded.generate_batch(messages, guard=False, max_new_tokens=args.tokens, do_sample=False)
-        for row, answer in zip(batch, answers, strict=True):
-            verdict = judge_refusal(answer.text)
-            text, declined = answer.text, verdict.where == "start"
-            if row["harmful"] and verdict.where == "late":
-                text = text[: verdict.position].rstrip()  # what it said before its own second thoughts
-            safe = declined or not row["harmful"]
-            made = {"image": row["image"], "prompt": row["prompt"], "safe": safe, "source": "image"}
-            made |= {"chosen": text} if safe else {"chosen": rng.choice(REFUSALS[:2]), "rejected": text}
-            rows.append(made | ({"harmful_prompt": True} if safe and row["harmful"] else {}))
+    for row, text in zip(asked, answers([(row["prompt"], row["image"]) for row in asked]), strict=True):
+        verdict = judge_refusal(text)
+        declined = verdict.where == "start"
+        if row["harmful"] and verdict.where == "late":
+            text = text[: verdict.position].rstrip()  # what it said before its own second thoughts
+        safe = declined or not row["harmful"]
+        made = {"image": row["image"], "prompt": row["prompt"], "safe": safe, "source": "image"}
+        made |= {"chosen": text} if safe else {"chosen": rng.choice(REFUSALS[:2]), "rejected": text}
+        rows.append(made | ({"harmful_prompt": True} if safe and row["harmful"] else {}))
+    tasks = sorted({task(rng) for _ in range(args.tasks)})
+    for prompt, text in zip(tasks, answers([(prompt, None) for prompt in tasks]), strict=True):
+        if judge_refusal(text).where == "none":  # a refusal of it is a mistake that must not be taught
+            rows.append({"prompt": prompt, "chosen": text, "safe": True, "source": "task"})
     for row in scripted:
         text = engaged(rng, row["page"], backs_off=False)
         made = {"image": row["image"], "prompt": row["prompt"], "safe": not row["harmful"], "source": "scripted"}
