@@ -1,7 +1,9 @@
 """Step 1 of the pocket recipe: teach a vision tower to spell rendered text in the language model's own tokens.
 
 Every patch that holds the centre of a rendered BPE token must come out of the projector as that token's row of the
-(frozen) embedding table, every other patch as zeros. The language model itself is not run, so a step is cheap.
+(frozen) embedding table, every other patch as the row of the image placeholder. That row stands for "nothing here";
+zeros would not do, since the language model's first norm makes what is left of noise as loud as a word. The language
+model itself is not run, so a step is cheap.
 
     python recipes/pocket/train_tower.py --base FOLDER --shared FOLDER --out FOLDER
 """
@@ -26,6 +28,7 @@ from safety_reminder.models.pocket.assemble import IMAGE_SIZE, PATCH_SIZE, pocke
 from text import TextSource, shared_phrases
 
 PATCHES = IMAGE_SIZE // PATCH_SIZE
+BLANK = 15  # <jupyter_script>, which becomes <image>
 
 
 def build(hidden_size: int = 576) -> LlavaForConditionalGeneration:
@@ -91,15 +94,19 @@ def features(model: LlavaForConditionalGeneration, grey: torch.Tensor) -> tuple[
     return states, model.model.multi_modal_projector(states)
 
 
+def wanted_rows(tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Token ids (..., -1 where blank) → rows of the table, the image placeholder's where blank."""
+    return rows[torch.where(tokens >= 0, tokens, BLANK)]
+
+
 def losses(model, head, scale, grey, tokens, spelling, rows: torch.Tensor, centre: torch.Tensor, negatives: int):
     states, out = features(model, grey)
     out = out.float()
     shown = tokens >= 0
     wanted = tokens[shown]
-    target = torch.zeros_like(out)
-    target[shown] = rows[wanted]
     power = rows.pow(2).sum(1).mean()
-    distance = (out - target).pow(2).sum(-1) / power
+    # Distance, not its square: where it is not sure whose patch this is, the best guess is one of them, not their mean.
+    distance = ((out - wanted_rows(tokens, rows)).pow(2).sum(-1) / power + 1e-4).sqrt()
     regression = distance[shown].mean() + distance[~shown].mean()
     present = wanted.unique()
     pool = torch.randint(0, rows.shape[0], (negatives,))
@@ -116,7 +123,7 @@ def losses(model, head, scale, grey, tokens, spelling, rows: torch.Tensor, centr
 
 @torch.no_grad()
 def evaluate(model, batches, rows, centre) -> dict[str, float]:
-    """Share of token patches whose nearest row (of all rows) is right, and of blanks kept small."""
+    """Share of token patches whose nearest row (of all rows) is right, and of blanks that come out as blank."""
     right = count = quiet = blanks = 0
     vectors = F.normalize(rows - centre, dim=1)
     for grey, tokens, _ in batches:
@@ -127,7 +134,7 @@ def evaluate(model, batches, rows, centre) -> dict[str, float]:
         nearest = (F.normalize(out[shown] - centre, dim=1) @ vectors.T).argmax(1)
         right += (nearest == tokens[shown]).sum().item()
         count += int(shown.sum())
-        quiet += (out[~shown].norm(dim=1) < 0.5 * rows.norm(dim=1).mean()).sum().item()
+        quiet += ((out[~shown] - rows[BLANK]).norm(dim=1) < 0.5 * rows.norm(dim=1).mean()).sum().item()
         blanks += int((~shown).sum())
     return {"token_accuracy": right / count, "blank_accuracy": quiet / blanks}
 
