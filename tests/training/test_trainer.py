@@ -96,7 +96,7 @@ def test_the_pack_is_complete_and_guards(trained):
     assert loaded.training["data"]["safe"] == loaded.training["data"]["unsafe"] == 12
     assert len(loaded.training["data"]["sha256"]) == 64
     assert loaded.training["config"]["lr"] == 0.2
-    assert loaded.training["test"]["auc"]["tokens"].keys() <= {"0", "5"}
+    assert loaded.training["test"]["auc"]["tokens"].keys() == {"0", "5"}
     assert loaded.calibration["rows"] == "calibration"
     assert fingerprint_mismatch(loaded.fingerprint, tiny_vlm().model) is None
     response = GuardedVLM(tiny_vlm(), loaded).generate([{"role": "user", "content": "Red?"}], max_new_tokens=6)

@@ -69,7 +69,8 @@ def _fold(pipeline: Any) -> Probe:
         weight = weight @ pca.components_
     weight = weight / scale.scale_
     bias -= float(weight @ scale.mean_)
-    return Probe(torch.from_numpy(np.ascontiguousarray(weight)).float(), bias)
+    # Rounded as a pack keeps it, so that a probe reads the same before and after it is saved.
+    return Probe(torch.from_numpy(np.ascontiguousarray(weight)).float(), float(np.float32(bias)))
 
 
 def auc(scores: torch.Tensor, unsafe: torch.Tensor) -> float:

@@ -73,20 +73,23 @@ def make_samples(vlm: VLM, examples: Sequence[TrainingExample], config: Training
 
 def split(samples: Sequence[Sample], config: TrainingConfig) -> dict[str, list[Sample]]:
     """By what is asked, so that no prompt with its image is in two parts: training; validation, for early stopping;
-    calibration, for the threshold; and test, for the report.
+    calibration, for the threshold; and test, for the report. Harmful and harmless prompts are shared out alike.
 
     Raises:
         ConfigError: training or validation would have one kind of row only, or calibration no safe one.
     """
-    keys = sorted({sample.key for sample in samples})
-    random.Random(config.seed).shuffle(keys)
+    unsafe = {sample.key for sample in samples if not sample.example.safe}
+    rng = random.Random(config.seed)
     shares = {"validation": config.validation, "calibration": config.calibration, "test": config.test}
     part_of: dict[str, str] = {}
-    start = 0
-    for part, share in shares.items():
-        count = max(1, round(share * len(keys))) if share else 0
-        part_of |= dict.fromkeys(keys[start : start + count], part)
-        start += count
+    for kind in (unsafe, {sample.key for sample in samples} - unsafe):
+        keys = sorted(kind)
+        rng.shuffle(keys)
+        start = 0
+        for part, share in shares.items():
+            count = max(1, round(share * len(keys))) if share else 0
+            part_of |= dict.fromkeys(keys[start : start + count], part)
+            start += count
     parts: dict[str, list[Sample]] = {part: [] for part in PARTS}
     for sample in samples:
         parts[part_of.get(sample.key, "training")].append(sample)
