@@ -42,7 +42,8 @@ def vlm():
 @pytest.fixture(scope="module")
 def refitted(vlm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
-    return (*refit.refit_probe(vlm, random_reminder(), rows(), CONFIG, folder, "mine"), folder)
+    reminder = replace(random_reminder(), interval=4)
+    return (*refit.refit_probe(vlm, reminder, rows(), CONFIG, folder, "mine"), folder)
 
 
 def test_three_probes_are_judged_side_by_side_on_rows_they_were_not_fitted_to(refitted):
@@ -108,7 +109,7 @@ def test_the_header_opens_the_assistant_s_turn(vlm, monkeypatch):
     whole = vlm.encode([[{"role": "user", "content": "Another?"}]])["input_ids"][0].tolist()
     assert whole[-len(header) :] == header
     assert header
-    monkeypatch.setattr(vlm.tokenizer, "chat_template", "{{ messages[0]['content'] }}")
+    monkeypatch.setattr(vlm.processor, "chat_template", "{{ messages[0]['content'][0]['text'] }}")
     with pytest.raises(ModelError, match="does not open the assistant's turn"):
         vlm.assistant_header()
 
