@@ -2,7 +2,7 @@
 
     python benchmarks/reminder.py --data FILE --run FOLDER [--pack FOLDER] --json FILE
 
-``--run`` is a training run's folder: only the rows of its test part (``splits.json``) are looked at. Behind every cut (0,
+``--run`` is a training run's folder: only rows of its test part (``splits.json``) are looked at. Behind every cut (0,
 16, 32, ... tokens) the reminder is put in, whatever the probe says, and the model goes on for 12 tokens.
 """
 
