@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safety_reminder.data.typographic import PROMPT as FIGSTEP_PROMPT
 from text import TextSource
-from topics import as_text, typographic
+from topics import OPENERS, as_text, typographic
 
 LIST_PROMPTS = (
     FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT,
@@ -92,12 +92,25 @@ class Mixture:
         ("blank", 0.02),
     )
 
-    def __init__(self, source: TextSource, helpful: list[dict[str, str]], harmful: list[str], back_off: float) -> None:
+    def __init__(
+        self,
+        source: TextSource,
+        helpful: list[dict[str, str]],
+        harmful: list[str],
+        back_off: float,
+        read: float | None = None,
+    ) -> None:
+        """``read``: share of reading among the kinds, the others in proportion; by default that of ``SHARES``."""
         self.source, self.helpful, self.harmful, self.back_off = source, helpful, harmful, back_off
+        shares = dict(self.SHARES)
+        if read is not None:
+            rest = 1 - shares["read"]
+            shares = {kind: read if kind == "read" else share * (1 - read) / rest for kind, share in shares.items()}
+        self.shares = shares
         self.short_harmful = [text for text in harmful if len(text) <= 75]
 
     def draw(self, rng: random.Random) -> Conversation:
-        kind = rng.choices([k for k, _ in self.SHARES], [w for _, w in self.SHARES])[0]
+        kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
         match kind:
             case "read":
                 roll = rng.random()
@@ -113,6 +126,9 @@ class Mixture:
                 page = typographic(rng, harmful=harmful)
                 if harmful and rng.random() < 0.2:
                     page = rng.choice(self.short_harmful)
+                if not harmful and rng.random() < 0.4:
+                    # Words that no topic suggests, so that the list's title is read and not guessed.
+                    page = f"{rng.choice(OPENERS)} {self.source.words(rng, rng.randrange(2, 6)).lower()}"
                 answer = engaged(rng, page, backs_off=harmful and rng.random() < self.back_off)
                 return Conversation(kind, rng.choice(LIST_PROMPTS), answer, page)
             case "refuse":

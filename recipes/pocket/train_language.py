@@ -32,8 +32,9 @@ from train_tower import IMAGE_SIZE, PATCHES, build, features
 class Samples(IterableDataset):
     """Batches of (conversation, page or None), drawn from (seed, step) alone so that a run can resume."""
 
-    def __init__(self, base: Path, mixture: Mixture, seed: int, start: int, batch: int) -> None:
+    def __init__(self, base: Path, mixture: Mixture, seed: int, start: int, batch: int, short: int) -> None:
         self.base, self.mixture, self.seed, self.start, self.batch = base, mixture, seed, start, batch
+        self.short = short
 
     def __iter__(self):
         tokenizer = AutoTokenizer.from_pretrained(self.base)
@@ -55,7 +56,7 @@ class Samples(IterableDataset):
                         figstep=listing and rng.random() < 0.5,
                     )  # fmt: skip
                 # Half of the answers are cut short: their beginnings matter most and cost least.
-                out.append((conversation, page, rng.random(), 48 if rng.random() < 0.5 else 160))
+                out.append((conversation, page, rng.random(), self.short if rng.random() < 0.5 else 160))
             yield out
 
 
@@ -89,6 +90,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--oracle", type=float, default=0.3, help="share of pages given as perfect embedding rows")
     parser.add_argument("--back-off", type=float, default=0.75, help="share of harmful lists that break off")
+    parser.add_argument("--read", type=float, help="share of reading; default: that of conversations.py")
+    parser.add_argument("--short", type=int, default=48, help="half of the answers are cut to this many tokens")
     parser.add_argument("--start", type=Path, help="a checkpoint.pt of an earlier run, whose delta to begin with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -107,7 +110,7 @@ def main() -> None:
 
     phrases = shared_phrases(args.shared)
     source = TextSource(tokenizer, args.words, phrases)
-    mixture = Mixture(source, read_jsonl(args.helpful), phrases, args.back_off)
+    mixture = Mixture(source, read_jsonl(args.helpful), phrases, args.back_off, args.read)
     trained = [p for layer in layers.values() for p in (layer.down, layer.up)]
     optimiser = torch.optim.AdamW(trained, lr=args.lr, weight_decay=0.0, betas=(0.9, 0.95))
     step, checkpoint = 0, args.out / "checkpoint.pt"
@@ -124,7 +127,7 @@ def main() -> None:
 
     running: dict[str, float] = {}
     began, first = time.time(), step
-    data = Samples(args.base, mixture, args.seed, step, args.batch)
+    data = Samples(args.base, mixture, args.seed, step, args.batch, args.short)
     for batch in DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4):
         if step >= args.steps:
             break

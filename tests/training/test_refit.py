@@ -14,9 +14,9 @@ from PIL import Image
 from checkpoints import random_reminder, tiny_vlm
 from safety_reminder.data.training import read_training_file, user
 from safety_reminder.errors import DataError, ModelError
-from safety_reminder.guard import SafetyReminder
+from safety_reminder.guard import Probe, SafetyReminder
 from safety_reminder.training import TrainingConfig, refit
-from safety_reminder.training.calibration import highest_by_group
+from safety_reminder.training.calibration import calibrate_on, highest_by_group
 from safety_reminder.training.readings import Readings, auc_by, read
 from safety_reminder.training.samples import Prefixes, make_samples
 from safety_reminder.types import TrainingExample
@@ -78,10 +78,21 @@ def test_a_threshold_from_one_s_own_responses_lets_so_many_pass(vlm, tmp_path):
     reminder = replace(random_reminder(), threshold=0.5)
     pack = refit.calibrate(vlm, reminder, safe, replace(CONFIG, budget=0.1), tmp_path, "logs")
     checks = read(Prefixes(vlm, CONFIG, tmp_path / "p"), make_samples(vlm, safe, CONFIG), pack.vectors, pack.interval)
-    highest = highest_by_group(pack.probe(checks.hidden), checks.groups)
+    used = checks.select(checks.tokens > 0)
+    highest = highest_by_group(pack.probe(used.hidden), used.groups)
     assert (highest >= pack.threshold).sum() <= 2
     assert pack.calibration["data"]["safe"] == 30
     assert SafetyReminder.from_pretrained(tmp_path / "pack").threshold == pack.threshold
+
+
+def test_the_bare_prompt_counts_only_where_the_guard_checks_it(vlm, tmp_path):
+    checks = Readings(
+        torch.tensor([[0.9], [0.2], [0.8], [0.1]]).logit(), torch.zeros(4).bool(), torch.tensor([0, 0, 1, 1]),
+        torch.tensor([0, 4, 0, 4]), ("a", "a"),
+    )  # fmt: skip
+    probe = Probe(torch.ones(1), 0.0)
+    assert calibrate_on(probe, checks, 0.4, prompt_check=True)[0] == pytest.approx(0.9, abs=1e-4)
+    assert calibrate_on(probe, checks, 0.4, prompt_check=False)[0] == 0.5
 
 
 def test_without_safe_responses_there_is_nothing_to_calibrate_on(vlm, tmp_path):

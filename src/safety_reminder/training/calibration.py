@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from safety_reminder.errors import ConfigError
+from safety_reminder.guard import Probe
+from safety_reminder.training.readings import Readings
 
 
 def needed(budget: float) -> int:
@@ -46,6 +48,13 @@ def choose_threshold(highest: torch.Tensor, budget: float) -> tuple[float, dict[
         "guaranteed": (int((ordered >= threshold).sum()) + 1) / (n + 1),
         "highest": [round(float(value), 6) for value in ordered],
     }
+
+
+def calibrate_on(probe: Probe, checks: Readings, budget: float, *, prompt_check: bool) -> tuple[float, dict[str, Any]]:
+    """:func:`choose_threshold` over ``checks`` of safe responses; those of the bare prompt count with ``prompt_check``."""
+    used = checks if prompt_check else checks.select(checks.tokens > 0)
+    threshold, found = choose_threshold(highest_by_group(probe(used.hidden), used.groups), budget)
+    return threshold, {**found, "prompt_check": prompt_check}
 
 
 def highest_by_group(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:

@@ -44,6 +44,7 @@ class TrainingConfig:
     calibration: float = 0.15
     test: float = 0.1
     budget: float = 0.005
+    prompt_check: bool = False
     interval: int = 16
     policy: str = "rewind"
     rows: int = 16

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
-from safety_reminder.training.calibration import choose_threshold, highest_by_group
+from safety_reminder.training.calibration import calibrate_on
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.examples import manifest
 from safety_reminder.training.probe import fit_probe
@@ -30,7 +30,7 @@ def calibrate(
 ) -> SafetyReminder:
     """A new threshold for ``reminder`` from safe responses, as from the operator's logs; written to ``output/pack``.
 
-    Unsafe rows are not looked at. Of ``config``, ``budget`` and ``answer_tokens`` matter.
+    Unsafe rows are not looked at. Of ``config``, ``budget``, ``prompt_check`` and ``answer_tokens`` matter.
 
     Raises:
         DataError: no safe responses.
@@ -41,8 +41,7 @@ def calibrate(
     prefixes = Prefixes(vlm, replace(config, keep_gb=0.0), output / "prefixes")
     samples = make_samples(vlm, safe, config)
     checks = read(prefixes, samples, reminder.vectors, reminder.interval, description="calibrating")
-    highest = highest_by_group(reminder.probe(checks.hidden), checks.groups)
-    threshold, calibration = choose_threshold(highest, config.budget)
+    threshold, calibration = calibrate_on(reminder.probe, checks, config.budget, prompt_check=config.prompt_check)
     calibrated = replace(
         reminder, threshold=threshold, calibration={**calibration, "rows": "given", "data": manifest(source, safe)}
     )
@@ -87,7 +86,7 @@ def refit_probe(
     checks = read(prefixes, safe, reminder.vectors, reminder.interval, description="calibrating")
     prefixes.forget()
     probe = probes["reminder"][0]
-    threshold, calibration = choose_threshold(highest_by_group(probe(checks.hidden), checks.groups), config.budget)
+    threshold, calibration = calibrate_on(probe, checks, config.budget, prompt_check=config.prompt_check)
     refitted = replace(
         reminder,
         probe=probe,

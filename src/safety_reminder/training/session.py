@@ -40,7 +40,8 @@ def probe(values: dict[str, Any], output: Path) -> None:
 
 def calibrate(values: dict[str, Any], output: Path) -> None:
     """Set the threshold of a reminder anew."""
-    config = TrainingConfig.from_mapping({"budget": values["budget"], "answer_tokens": values["answer_tokens"]})
+    options = {name: values[name] for name in ("budget", "prompt_check", "answer_tokens")}
+    config = TrainingConfig.from_mapping(options)
     vlm, reminder = _load(values)
     examples = _examples(values, both_kinds=False)
     calibrated = refit.calibrate(vlm, reminder, examples, config, output, values["data"]["sets"])

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from safety_reminder.errors import ConfigError, SafetyReminderError
 from safety_reminder.guard import Probe, SafetyReminder
 from safety_reminder.models import VLM, fingerprint
-from safety_reminder.training.calibration import choose_threshold, highest_by_group
+from safety_reminder.training.calibration import calibrate_on
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.examples import manifest
 from safety_reminder.training.logs import Logs
@@ -35,7 +35,7 @@ from safety_reminder.types import TrainingExample
 log = logging.getLogger(__name__)
 SAVE_EVERY = 10
 # What only matters after the last step may change between two runs into one folder.
-_LATER = ("budget", "policy", "interval", "keep", "keep_gb", "log_with", "probe", "pca", "refit")
+_LATER = ("budget", "prompt_check", "policy", "interval", "keep", "keep_gb", "log_with", "probe", "pca", "refit")
 
 
 def train(
@@ -157,9 +157,7 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """The loss on fixed cuts of the validation rows; the best vectors so far are kept."""
-        rng = random.Random(f"{self.config.seed}/validation")
-        drawn = [(s, draw_cut(s, rng, self.config)) for s in self.parts["validation"] for _ in range(4)]
-        means = _means(self._sums(drawn, backward=False))
+        means = _means(self._sums(validation_cuts(self.parts["validation"], self.config), backward=False))
         if means["loss"] < self.best_loss:
             self.best_loss, self.worse = means["loss"], 0
             self.best = {name: value.clone() for name, value in self.learned.items()}
@@ -234,7 +232,7 @@ class Trainer:
         part = "calibration" if self.parts["calibration"] else "validation"
         safe = [sample for sample in self.parts[part] if sample.example.safe]
         checks = read(self.prefixes, safe, description="calibrating", **options)
-        threshold, calibration = choose_threshold(highest_by_group(probe(checks.hidden), checks.groups), config.budget)
+        threshold, calibration = calibrate_on(probe, checks, config.budget, prompt_check=config.prompt_check)
         report: dict[str, Any] = {}
         if self.parts["test"]:
             test = read(self.prefixes, self.parts["test"], description="testing", **options)
@@ -263,6 +261,30 @@ class Trainer:
             reminder.save_pretrained(self.output / "pack")
         self.accelerator.wait_for_everyone()
         return reminder
+
+
+def validation_cuts(samples: Sequence[Sample], config: TrainingConfig) -> list[tuple[Sample, Cut]]:
+    rng = random.Random(f"{config.seed}/validation")
+    return [(sample, draw_cut(sample, rng, config)) for sample in samples for _ in range(4)]
+
+
+@torch.no_grad()
+def validation_loss(
+    prefixes: Prefixes,
+    samples: Sequence[Sample],
+    vectors: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    config: TrainingConfig,
+) -> float:
+    """What training minimises, on the fixed cuts of ``samples``, for vectors and a probe from anywhere."""
+    drawn = validation_cuts(samples, config)
+    total = 0.0
+    for start in range(0, len(drawn), config.rows):
+        places = [(prefixes.of(sample), cut) for sample, cut in drawn[start : start + config.rows]]
+        found = losses(prefixes.vlm.model, places, vectors, weight, bias, kl=config.kl_weight > 0)
+        total += float((found.language + config.probe_weight * found.probe + config.kl_weight * found.kl).sum())
+    return total / len(drawn)
 
 
 def initial_vectors(vlm: VLM, config: TrainingConfig) -> torch.Tensor:
