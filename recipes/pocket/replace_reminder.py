@@ -2,7 +2,7 @@
 
     python recipes/pocket/replace_reminder.py --data FILE --run FOLDER
 
-"At least as good" is the loss that training minimises, on the validation part of ``--run``, with each pack's own vectors
+"At least as good" is the loss that training minimises, on the validation part of ``--run``, with each pack's vectors
 and probe. A shipped pack of another checkpoint is replaced without comparison: it fits nothing any more.
 """
 

@@ -51,7 +51,7 @@ def choose_threshold(highest: torch.Tensor, budget: float) -> tuple[float, dict[
 
 
 def calibrate_on(probe: Probe, checks: Readings, budget: float, *, prompt_check: bool) -> tuple[float, dict[str, Any]]:
-    """:func:`choose_threshold` over ``checks`` of safe responses; those of the bare prompt count with ``prompt_check``."""
+    """:func:`choose_threshold` over ``checks`` of safe responses; the bare prompt's count with ``prompt_check``."""
     used = checks if prompt_check else checks.select(checks.tokens > 0)
     threshold, found = choose_threshold(highest_by_group(probe(used.hidden), used.groups), budget)
     return threshold, {**found, "prompt_check": prompt_check}
