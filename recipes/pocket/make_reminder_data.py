@@ -1,6 +1,6 @@
 """Step 3 of the pocket recipe: rows to train its reminder on, with pocket's own unguarded answers.
 
-python recipes/pocket/make_reminder_data.py --helpful helpful.jsonl --out FOLDER
+python recipes/pocket/make_reminder_data.py --out FOLDER
 safety-reminder train model=pocket data=FOLDER/train.jsonl output=runs/pocket-reminder
 """
 
@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 import safety_reminder
-from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, engaged, read_jsonl
+from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, engaged
 from safety_reminder.data.training import user
 from safety_reminder.data.typographic import render
 from safety_reminder.evaluation.refusal import judge_refusal
@@ -25,12 +25,10 @@ from topics import as_text, task, typographic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--helpful", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--asked", type=int, default=240, help="harmful image requests that pocket answers itself")
-    parser.add_argument("--scripted", type=int, default=200, help="harmful image requests with a list by the script")
-    parser.add_argument("--text", type=int, default=300, help="harmless requests in text")
-    parser.add_argument("--tasks", type=int, default=200, help="harmless tasks in text that pocket answers itself")
+    parser.add_argument("--asked", type=int, default=140, help="harmful image requests that pocket answers itself")
+    parser.add_argument("--scripted", type=int, default=260, help="harmful image requests with a list by the script")
+    parser.add_argument("--tasks", type=int, default=300, help="harmless requests in text that pocket answers itself")
     parser.add_argument("--text-harmful", type=int, default=60, help="harmful requests in text, with scripted lists")
     parser.add_argument("--refused", type=int, default=60, help="harmful requests, in image or text, that are refused")
     parser.add_argument("--tokens", type=int, default=72)
@@ -79,7 +77,7 @@ def main() -> None:
         made = {"image": row["image"], "prompt": row["prompt"], "safe": safe, "source": "image"}
         made |= {"chosen": text} if safe else {"chosen": rng.choice(REFUSALS[:2]), "rejected": text}
         rows.append(made | ({"harmful_prompt": True} if safe and row["harmful"] else {}))
-    tasks = sorted({task(rng) for _ in range(args.tasks)})
+    tasks = sorted({task(rng) if rng.random() < 0.6 else as_text(rng, harmful=False) for _ in range(args.tasks)})
     for prompt, text in zip(tasks, answers([(prompt, None) for prompt in tasks]), strict=True):
         if judge_refusal(text).where == "none":  # a refusal of it is a mistake that must not be taught
             rows.append({"prompt": prompt, "chosen": text, "safe": True, "source": "task"})
@@ -93,8 +91,6 @@ def main() -> None:
         answer = engaged(rng, request, backs_off=False)
         refusal = rng.choice(REFUSALS[:2])
         rows.append({"prompt": request, "chosen": refusal, "rejected": answer, "safe": False, "source": "text"})
-    for row in rng.sample(read_jsonl(args.helpful), args.text):
-        rows.append({"prompt": row["prompt"], "chosen": row["answer"], "safe": True, "source": "text"})
     for number in range(args.refused):
         # Once it has refused, the text is safe again: the probe must let the refusal pass.
         row = {"chosen": rng.choice(REFUSALS), "safe": True, "harmful_prompt": True, "source": "refused"}

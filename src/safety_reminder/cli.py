@@ -147,19 +147,21 @@ def _demo(values: dict[str, Any], output: Path) -> None:
 
 
 def _train(values: dict[str, Any], output: Path) -> None:
-    from safety_reminder.data.training import load_training
-    from safety_reminder.models import load_vlm
-    from safety_reminder.training import TrainingConfig, train
+    from safety_reminder.training.session import train
 
-    data = dict(values["data"])
-    examples = load_training(data.pop("sets"), data.pop("root"), **data)
-    config = TrainingConfig.from_mapping(values["training"])
-    vlm = load_vlm(values["model"], device=values["device"], dtype=values["dtype"])
-    reminder = train(vlm, examples, config, output, values["data"]["sets"])
-    print(
-        f"wrote {output / 'pack'}: threshold {reminder.threshold:.3f}, "
-        f"validation AUC {reminder.training['validation_auc']:.3f}"
-    )
+    train(values, output)
+
+
+def _probe(values: dict[str, Any], output: Path) -> None:
+    from safety_reminder.training.session import probe
+
+    probe(values, output)
+
+
+def _calibrate(values: dict[str, Any], output: Path) -> None:
+    from safety_reminder.training.session import calibrate
+
+    calibrate(values, output)
 
 
 def _pocket(arguments: list[str]) -> None:
@@ -174,6 +176,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "generate": (_with_hydra("generate", _generate), "answer a data set, guarded or not, into a run folder"),
     "demo": (_with_hydra("demo", _demo), "unguarded and guarded side by side, and one HTML page"),
     "train": (_with_hydra("train", _train), "learn a reminder for a model"),
+    "probe": (_with_hydra("probe", _probe), "fit a reminder's probe anew, beside two that need no reminder"),
+    "calibrate": (_with_hydra("calibrate", _calibrate), "set a reminder's threshold from one's own safe responses"),
     "pocket": (_pocket, "assemble the small VLM that ships, and print its folder"),
 }
 

@@ -23,7 +23,7 @@ from helpers import (
     single,
 )
 from safety_reminder.guard import guarded_decoding
-from safety_reminder.guard.context import Prefix, follow, prepare
+from safety_reminder.guard.context import Place, Prefix, follow, prepare
 from safety_reminder.guard.lane import Row, Stepper
 from safety_reminder.guard.text import Transcript
 from safety_reminder.models.tiny import tiny_inputs, tiny_model
@@ -170,14 +170,52 @@ def test_training_reads_the_reminder_exactly_where_decoding_does(model):
     prefix = Prefix.read(model, inputs, row.tokens)
     # All at once, so that short prefixes are padded beside long ones, and short targets beside long ones.
     targets = [[5, 6, 7][: 1 + number % 3] for number in range(len(row.checks))]
+    places = [Place(prefix, c.token_index, [None, target]) for c, target in zip(row.checks, targets, strict=True)]
     with torch.no_grad():
-        logits, hidden = follow(model, [(prefix, c.token_index) for c in row.checks], reminder.vectors, targets)
-    for number, (check, target) in enumerate(zip(row.checks, targets, strict=True)):
-        assert reminder.probe(hidden[number : number + 1]).item() == pytest.approx(check.p_unsafe, abs=1e-4)
+        found = follow(model, places, reminder.vectors)
+    for check, target, continuation in zip(row.checks, targets, found, strict=True):
+        assert reminder.probe(continuation.hidden).item() == pytest.approx(check.p_unsafe, abs=1e-4)
         whole = extended(inputs, row.tokens[: check.token_index] + REMINDER_IDS + target[:-1])
         with torch.no_grad():
             expected = model(**whole, use_cache=False).logits[0, -len(target) :]
-        assert torch.allclose(logits[number], expected, atol=1e-3)
+        assert torch.allclose(continuation.logits[0], expected, atol=1e-3)
+
+
+def test_tokens_and_several_reminders_follow_a_cut_as_in_the_whole_sequence(model):
+    inputs = single(model)
+    answer = plain(model, inputs, eos_token_id=None)[0].tolist()
+    vectors = reminder_of_tokens(model).vectors
+    prefix = Prefix.read(model, inputs, answer)
+    scripts = [[None, [5, 6], None, [7, 8, 9]], [[11, 12, 13]], [[answer[3], 5], None]]
+    kept = [4, 9, 3]
+    with torch.no_grad():
+        found = follow(model, [Place(prefix, n, s) for n, s in zip(kept, scripts, strict=True)], vectors)
+    for n, script, continuation in zip(kept, scripts, found, strict=True):
+        behind = [token for part in script for token in (REMINDER_IDS if part is None else part)]
+        with torch.no_grad():
+            outputs = model(**extended(inputs, answer[:n] + behind), use_cache=False, output_hidden_states=True)
+        logits, hidden = outputs.logits[0, -len(behind) :], outputs.hidden_states[-1][0, -len(behind) :]
+        at, reminders, runs = 0, [], []
+        for part in script:
+            length = len(REMINDER_IDS if part is None else part)
+            if part is None:
+                reminders.append(at + length - 1)
+            else:
+                runs.append(logits[max(at - 1, 0) : at + length - 1])
+            at += length
+        assert torch.allclose(continuation.hidden, hidden[reminders], atol=1e-3)
+        assert torch.allclose(continuation.last, hidden[-1], atol=1e-3)
+        assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(continuation.logits, runs, strict=True))
+
+
+def test_the_prompt_s_last_token_can_be_read_again(model):
+    inputs = single(model)
+    prefix = Prefix.read(model, inputs, [5])
+    vectors = reminder_of_tokens(model).vectors
+    with torch.no_grad():
+        again = follow(model, [Place(prefix, -1, [[prefix.tokens[0]]])], vectors)[0].last
+        whole = model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[-1][0, -1]
+    assert torch.allclose(again, whole, atol=1e-3)
 
 
 def test_the_reminder_s_gradient_over_a_reused_prefix_is_that_of_the_whole_sequence(model):
@@ -188,8 +226,8 @@ def test_the_reminder_s_gradient_over_a_reused_prefix_is_that_of_the_whole_seque
     prefix = Prefix.read(model, inputs, answer)
     reused, whole = (torch.nn.Parameter(start.clone()) for _ in range(2))
     cuts = (0, 7, 20)
-    logits, _ = follow(model, [(prefix, cut) for cut in cuts], reused, [target] * 3)
-    sum(F.cross_entropy(each, torch.tensor(target)) for each in logits).backward()
+    found = follow(model, [Place(prefix, cut, [None, target]) for cut in cuts], reused)
+    sum(F.cross_entropy(each.logits[0], torch.tensor(target)) for each in found).backward()
     for cut in cuts:
         full = extended(inputs, answer[:cut] + REMINDER_IDS + target[:-1])
         at = full["input_ids"].shape[1] - len(target) + 1 - len(start)
@@ -232,9 +270,8 @@ def test_bfloat16_gives_the_verdicts_of_float32(family):
     for model in (exact, rounded):
         prefix = Prefix.read(model, _as(inputs, model.dtype), forced)
         with torch.no_grad():
-            p.append(
-                reminder.probe(follow(model, [(prefix, cut) for cut in (0, 10, 20)], reminder.vectors, [[5]] * 3)[1])
-            )
+            found = follow(model, [Place(prefix, cut, [None]) for cut in (0, 10, 20)], reminder.vectors)
+        p.append(reminder.probe(torch.cat([each.hidden for each in found])))
     assert torch.allclose(p[0], p[1], atol=0.1)
 
 

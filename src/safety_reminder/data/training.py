@@ -38,6 +38,7 @@ def load_training(
     benign: int | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    both_kinds: bool = True,
 ) -> list[TrainingExample]:
     """The rows of one or more training sets, mixed.
 
@@ -46,6 +47,7 @@ def load_training(
         root: of the named sets: the folder itself, or one with a folder for each of them.
         harmful, benign: take this many rows of each kind, at random by ``seed``; None: all there are.
         options: passed on to the loaders that know them.
+        both_kinds: rows of one kind only are an error.
 
     Raises:
         ConfigError: unknown name or option. DataError: a file that is missing or does not fit; or too few rows.
@@ -71,7 +73,7 @@ def load_training(
             raise ConfigError(unknown_name(f"option of data={sets}", option, known_options))
     unsafe = _take([e for e in examples if not e.safe], harmful, "harmful", sets, seed)
     safe = _take([e for e in examples if e.safe], benign, "benign", sets, seed)
-    if not unsafe or not safe:
+    if both_kinds and not (unsafe and safe):
         kind = "unsafe" if safe else "safe"
         raise DataError(f"{sets} has {len(unsafe) + len(safe)} rows, none of them {kind}; training needs both kinds")
     return unsafe + safe

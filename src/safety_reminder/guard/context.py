@@ -6,12 +6,12 @@ prefix is run once, without gradient, and every cut of the answer is a slice of 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from safety_reminder.errors import ModelError
@@ -25,12 +25,14 @@ class Prefix:
     """One prompt and its answer, in keys and values.
 
     Shapes: ``keys`` and ``values``, one of each per layer, (1, heads, prompt + answer, head size), without gradient;
-    ``position`` (..., 1, 1), of the prompt's last entry; ``prompt_length``: entries before the answer.
+    ``position`` (..., 1, 1), of the prompt's last entry. ``tokens``: the prompt's last token and the answer's.
+    ``prompt_length``: entries before the answer.
     """
 
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]
     position: torch.Tensor
+    tokens: tuple[int, ...]
     prompt_length: int
 
     @classmethod
@@ -46,7 +48,6 @@ class Prefix:
         # a cut near the beginning needs what a later one has forgotten.
         kwargs["past_key_values"] = DynamicCache()
         lane = Stepper(model, None, kwargs).prefill(input_ids, [Row(0, Transcript(None, 0))], kwargs)
-        prompt_length = input_ids.shape[1]
         if len(answer):
             ids = torch.tensor([list(answer)], device=input_ids.device)
             positions = next_positions(lane.position, len(answer))
@@ -56,73 +57,115 @@ class Prefix:
         if any(getattr(layer, "keys", None) is None for layer in layers):
             raise ModelError(f"{type(model).__name__} keeps more than keys and values; its prefixes cannot be reused")
         return cls(
-            tuple(layer.keys for layer in layers), tuple(layer.values for layer in layers), lane.position, prompt_length
+            tuple(layer.keys for layer in layers),
+            tuple(layer.values for layer in layers),
+            lane.position,
+            (int(input_ids[0, -1]), *answer),
+            input_ids.shape[1],
         )
 
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
+    def to(self, device: torch.device | str, *, pinned: bool = False) -> Prefix:
+        """The same with its keys and values on another device, or in the host's pinned memory."""
 
-def follow(
-    model: PreTrainedModel,
-    places: Sequence[tuple[Prefix, int]],
-    vectors: torch.Tensor,
-    targets: Sequence[Sequence[int]],
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Behind each (prefix, tokens of its answer that are kept): the reminder, then the target. One forward pass.
+        def move(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            moved = (tensor.to(device, non_blocking=True) for tensor in tensors)
+            return tuple(tensor.pin_memory() if pinned else tensor for tensor in moved)
+
+        return replace(self, keys=move(self.keys), values=move(self.values))
+
+
+# What stands behind a cut: token ids, or None for the reminder.
+Script = Sequence[Sequence[int] | None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The first ``kept`` answer tokens of ``prefix`` (-1: the prompt less its last token), and what follows them."""
+
+    prefix: Prefix
+    kept: int
+    script: Script
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What the model makes of one place.
+
+    ``logits``: of each run of tokens in the script, (tokens, vocabulary), what it predicted in their stead; where a
+    script begins with tokens, nothing in it predicts the first of them, and its row is missing. ``hidden``: (reminders,
+    hidden_size), final hidden states at the last vector of each reminder, where the probe reads. ``last``:
+    (hidden_size,), that of the last entry.
+    """
+
+    logits: list[torch.Tensor]
+    hidden: torch.Tensor
+    last: torch.Tensor
+
+
+def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tensor) -> list[Continuation]:
+    """Run what follows each place, all in one forward pass over the prefixes' keys and values.
 
     Args:
         vectors: (k, hidden_size), of the reminder; the gradient reaches them.
-        targets: of each place, at least one token.
-
-    Returns:
-        Per place, logits (len(target), vocabulary) for the target's tokens; and the final hidden states (places,
-        hidden_size) at the last reminder vector, where the probe reads.
     """
     run: Any = model
     embedding: Any = model.get_input_embeddings()
     weight, k = embedding.weight, vectors.shape[0]
-    lengths = [prefix.prompt_length + kept for prefix, kept in places]
-    longest, width = max(lengths), k + max(map(len, targets)) - 1
+    lengths = [place.prefix.prompt_length + place.kept for place in places]
+    widths = [sum(k if part is None else len(part) for part in place.script) for place in places]
+    longest, width = max(lengths), max(widths)
+
     cache = DynamicCache()
-    for layer in range(len(places[0][0].keys)):
-        cache.update(
-            _padded([prefix.keys[layer][:, :, :n] for (prefix, _), n in zip(places, lengths, strict=True)], longest),
-            _padded([prefix.values[layer][:, :, :n] for (prefix, _), n in zip(places, lengths, strict=True)], longest),
-            layer,
-        )
+    for layer in range(len(places[0].prefix.keys)):
+        keys = [p.prefix.keys[layer][:, :, :n] for p, n in zip(places, lengths, strict=True)]
+        values = [p.prefix.values[layer][:, :, :n] for p, n in zip(places, lengths, strict=True)]
+        cache.update(_padded(keys, longest, weight.device), _padded(values, longest, weight.device), layer)
     mask = None
     if min(lengths) < longest:
         start = torch.tensor([longest - n for n in lengths], device=weight.device)[:, None]
         mask = (torch.arange(longest + width, device=weight.device) >= start).long()
-    positions = torch.cat([next_positions(prefix.position + kept, width) for prefix, kept in places], dim=-2)
-    # What a short target is filled up with stands behind it, where nothing looks.
-    filled = torch.zeros(len(places), width - k, dtype=torch.long, device=weight.device)
-    for row, target in enumerate(targets):
-        filled[row, : len(target) - 1] = torch.tensor(list(target[:-1]))
-    parts = [vectors.to(weight.dtype).expand(len(places), -1, -1)]
-    if width > k:
-        parts.append(embedding(filled))
-    few = {"logits_to_keep": width - k + 1} if "logits_to_keep" in inspect.signature(run.forward).parameters else {}
+    positions = torch.cat([next_positions(place.prefix.position + place.kept, width) for place in places], dim=-2)
+    reminder = vectors.to(weight.dtype)
+    rows = []
+    for place, used in zip(places, widths, strict=True):
+        parts = [
+            reminder if part is None else embedding(torch.tensor(list(part), device=weight.device))
+            for part in place.script
+        ]
+        # What a short script is filled up with stands behind it, where nothing looks.
+        rows.append(F.pad(torch.cat(parts), (0, 0, 0, width - used)))
     outputs = run(
-        inputs_embeds=torch.cat(parts, dim=1),
+        inputs_embeds=torch.stack(rows),
         attention_mask=mask,
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
         output_hidden_states=True,
         return_dict=True,
-        **few,
     )
-    logits = outputs.logits[:, -(width - k + 1) :]
-    return [logits[row, : len(target)] for row, target in enumerate(targets)], outputs.hidden_states[-1][:, k - 1]
+    hidden = outputs.hidden_states[-1]
+    found = []
+    for row, (place, used) in enumerate(zip(places, widths, strict=True)):
+        at, logits, ends = 0, [], []
+        for part in place.script:
+            length = k if part is None else len(part)
+            if part is None:
+                ends.append(at + length - 1)
+            else:
+                logits.append(outputs.logits[row, max(at - 1, 0) : at + length - 1])
+            at += length
+        found.append(Continuation(logits, hidden[row, ends], hidden[row, used - 1]))
+    return found
 
 
-def _padded(pieces: list[torch.Tensor], longest: int) -> torch.Tensor:
+def _padded(pieces: list[torch.Tensor], longest: int, device: torch.device) -> torch.Tensor:
     """Pieces (1, heads, n, head size), padded on the left and stacked."""
     first = pieces[0]
-    out = first.new_zeros(len(pieces), first.shape[1], longest, first.shape[3])
+    out = torch.zeros(len(pieces), first.shape[1], longest, first.shape[3], dtype=first.dtype, device=device)
     for row, piece in enumerate(pieces):
         out[row, :, longest - piece.shape[2] :] = piece[0]
     return out

@@ -96,6 +96,18 @@ class VLM:
             if isinstance(value, torch.Tensor)
         }
 
+    def assistant_header(self) -> list[int]:
+        """Token ids that open the assistant's turn in this model's chat template.
+
+        Raises:
+            ModelError: its template has none of its own.
+        """
+        messages: list[Messages] = [[{"role": "user", "content": "Hello"}]]
+        whole, turn = (self.encode(messages, add_generation_prompt=p)["input_ids"][0].tolist() for p in (True, False))
+        if whole[: len(turn)] != turn or len(whole) == len(turn):
+            raise ModelError(f"the chat template of {self.name} does not open the assistant's turn")
+        return whole[len(turn) :]
+
     def _image_placeholders(self) -> list[str]:
         """What the processor replaces with an image, and what it makes of it: text must hold neither."""
         found = (getattr(holder, name, None) for holder in (self.processor, self.tokenizer) for name in _PLACEHOLDERS)

@@ -1,5 +1,6 @@
 """Data → pack: examples, objective and trainer for reminder and probe."""
 
-from safety_reminder.training.trainer import TrainingConfig, train
+from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.trainer import train
 
 __all__ = ["TrainingConfig", "train"]

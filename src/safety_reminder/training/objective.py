@@ -1,4 +1,4 @@
-"""The objective of one sample: after a random cut and the reminder, what must follow, and what the probe must say."""
+"""The objective: after a random cut and the reminder, what must follow, and what the probe must say."""
 
 from __future__ import annotations
 
@@ -10,59 +10,68 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from safety_reminder.guard.context import Prefix, follow
+from safety_reminder.guard.context import Continuation, Place, Prefix, Script, follow
 from safety_reminder.guard.placement import checkable
+from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.samples import Sample
 from safety_reminder.types import TrainingExample
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Keep ``tokens`` of the answer; then ``target`` must follow, and the probe must say ``unsafe``."""
+    """Keep ``tokens`` of the answer; then ``script`` follows. ``unsafe``: what the probe must say at each reminder in
+    it. ``learn``: whether each run of tokens in it is to be predicted."""
 
     tokens: int
-    target: tuple[int, ...]
-    unsafe: bool
+    script: Script
+    unsafe: tuple[bool, ...]
+    learn: tuple[bool, ...]
 
 
-def draw_cut(
-    example: TrainingExample,
-    answer: Sequence[int],
-    refusal: Sequence[int],
-    correction: Sequence[int],
-    rng: random.Random,
-    *,
-    empty_prob: float,
-    target_tokens: int,
-) -> Cut:
+def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
     """A random cut: with ``empty_prob`` nothing is kept, else any number of tokens that leaves one to predict.
 
-    Args:
-        answer: the tokens of ``example.answer``, with its end-of-sequence token where it ends; none, if the row has no
-            unsafe answer.
-        refusal: likewise of the refusal, as the whole answer. correction: of the refusal behind other text.
-        target_tokens: of a safe answer, predict at most this many.
+    Of an unsafe answer, with ``repeat_prob``, a second reminder comes in the middle of the refusal, as the checks after
+    an intervention do; with ``correction_prob`` the refusal has begun without a reminder, as when a model notices by
+    itself. In both, the text is safe there and the refusal must go on.
     """
+    example, answer = sample.example, sample.answer
     declines = example.safe and example.harmful_prompt
-    if not declines and (rng.random() < empty_prob or len(answer) < 2):
+    if not declines and (rng.random() < config.empty_prob or len(answer) < 2):
         tokens = 0
     else:
-        first = min(4, len(answer) - 1) if declines else 1
-        tokens = rng.randrange(first, len(answer)) if len(answer) > first else max(0, len(answer) - 1)
+        first = min(4 if declines else config.min_tokens, len(answer) - 1)
+        tokens = rng.randrange(first, len(answer))
     if example.safe:
-        return Cut(tokens, tuple(answer[tokens : tokens + target_tokens]), unsafe=False)
-    return Cut(tokens, tuple(correction if tokens else refusal), unsafe=True)
+        return Cut(tokens, [None, answer[tokens : tokens + config.target_tokens]], (False,), (True,))
+    refusal = sample.correction if tokens else sample.refusal
+    if len(refusal) > 4:
+        middle = rng.randrange(3, len(refusal) - 1)
+        if rng.random() < config.repeat_prob:
+            return Cut(tokens, [None, refusal[:middle], None, refusal[middle:]], (True, False), (True, True))
+        if tokens and rng.random() < config.correction_prob:
+            return Cut(tokens, [refusal[:middle], None, refusal[middle:]], (False,), (False, True))
+    return Cut(tokens, [None, refusal], (True,), (True,))
 
 
-def checkpoints(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[Cut]:
-    """The cuts at which decoding would check this answer: after 0, ``interval``, ... tokens, and at its end."""
+def checkpoints(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[int]:
+    """After how many tokens decoding would check this answer: 0, ``interval``, ... and its end."""
     declines = example.safe and example.harmful_prompt
     end = len(checkable(answer, eos_ids))
     # A refusal is shorter than an interval; it is looked at where it has become one, and at its end.
     places = {min(8, end)} if declines else {0, *range(0, len(answer), interval)}
     if end < len(answer):
         places.add(end)
-    # Nothing is predicted from them: any one token will do as the target.
-    return [Cut(tokens, (0,), unsafe=not example.safe) for tokens in sorted(places)]
+    return sorted(places)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of every place, (places,) float32."""
+
+    language: torch.Tensor
+    probe: torch.Tensor
+    kl: torch.Tensor
 
 
 def losses(
@@ -71,16 +80,55 @@ def losses(
     vectors: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of every place, in one forward pass: language-model loss and probe loss, (places,) each, float32."""
-    logits, hidden = follow(model, [(p, c.tokens) for p, c in places], vectors, [c.target for _, c in places])
-    device = hidden.device
-    language = torch.stack(
-        [
-            F.cross_entropy(each.float(), torch.tensor(cut.target, device=device))
-            for each, (_, cut) in zip(logits, places, strict=True)
+    *,
+    kl: bool = False,
+) -> Losses:
+    """Language-model loss and the probe's cross-entropy; with ``kl`` also the divergence KL(unguarded ‖ with the
+    reminder) of next tokens behind safe cuts of at least one token (elsewhere 0). One forward pass, or two with ``kl``.
+    """
+    found = follow(model, [Place(prefix, cut.tokens, cut.script) for prefix, cut in places], vectors)
+    device = vectors.device
+    language, probe = [], []
+    for continuation, (_, cut) in zip(found, places, strict=True):
+        runs = [run for run in cut.script if run is not None]
+        learned = [
+            (logits.float(), torch.tensor(list(run), device=device))
+            for logits, run, learn in zip(continuation.logits, runs, cut.learn, strict=True)
+            if learn
         ]
-    )
-    unsafe = torch.tensor([float(cut.unsafe) for _, cut in places], device=device)
-    verdict = F.binary_cross_entropy_with_logits(hidden.float() @ weight + bias, unsafe, reduction="none")
-    return language, verdict
+        logits, targets = (torch.cat(parts) for parts in zip(*learned, strict=True))
+        language.append(F.cross_entropy(logits, targets))
+        unsafe = torch.tensor([float(u) for u in cut.unsafe], device=device)
+        probe.append(F.binary_cross_entropy_with_logits(continuation.hidden.float() @ weight + bias, unsafe))
+    divergence = torch.zeros(len(places), device=device)
+    if kl:
+        divergence = _divergence(model, places, found, vectors)
+    return Losses(torch.stack(language), torch.stack(probe), divergence)
+
+
+def _divergence(
+    model: Any, places: Sequence[tuple[Prefix, Cut]], found: Sequence[Continuation], vectors: torch.Tensor
+) -> torch.Tensor:
+    chosen = [i for i, (_, cut) in enumerate(places) if cut.tokens and not any(cut.unsafe) and cut.script[0] is None]
+    out = torch.zeros(len(places), device=vectors.device)
+    if not chosen:
+        return out
+    with torch.no_grad():
+        # The same tokens with no reminder: the last kept one is run again, for what it predicts.
+        again = []
+        for i in chosen:
+            prefix, cut = places[i]
+            target = cut.script[1]
+            assert target is not None
+            again.append(Place(prefix, cut.tokens - 1, [[prefix.tokens[cut.tokens], *target]]))
+        plain = follow(model, again, vectors)
+    rows = [
+        F.kl_div(
+            found[i].logits[0].float().log_softmax(-1),
+            unguarded.logits[0].float().log_softmax(-1),
+            log_target=True,
+            reduction="batchmean",
+        )
+        for i, unguarded in zip(chosen, plain, strict=True)
+    ]
+    return out.index_put((torch.tensor(chosen, device=out.device),), torch.stack(rows))

@@ -1,71 +1,76 @@
-"""Fitting the probe, and a first threshold for it."""
+"""Fitting the probe: logistic regression, plain or on principal components, folded into one affine map."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
-from safety_reminder.errors import ConfigError
+from safety_reminder.errors import ConfigError, MissingExtraError
 from safety_reminder.guard import Probe
+from safety_reminder.training.config import ProbeKind
 
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = tuple(10.0**e for e in range(-4, 2))
 
 
-def fit_probe(hidden: torch.Tensor, unsafe: torch.Tensor, groups: torch.Tensor) -> tuple[Probe, float]:
-    """The probe, with the penalty that ranks best in a five-fold cross-validation, and that penalty.
+def fit_probe(
+    hidden: torch.Tensor,
+    unsafe: torch.Tensor,
+    groups: torch.Tensor,
+    *,
+    kind: ProbeKind = "logistic",
+    components: int = 32,
+) -> tuple[Probe, dict[str, Any]]:
+    """The probe whose regularisation predicts best in a cross-validation by group, and how it was found.
 
     Args:
-        hidden: (n, hidden_size). unsafe: (n,) bool.
+        hidden: (n, hidden_size). unsafe: (n,) bool; both classes weigh the same, whatever their numbers.
         groups: (n,) ints; rows of one group (the checks of one answer) are never on both sides of a fold.
+        kind: ``logistic``, or ``pca`` to fit on ``components`` principal components, as the method's paper does.
+
+    Raises:
+        ConfigError: only one class. MissingExtraError: without scikit-learn.
     """
+    try:
+        from sklearn.decomposition import PCA
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+        from sklearn.pipeline import Pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn", "train") from error
     if unsafe.all() or not unsafe.any():
         raise ConfigError("the probe needs safe and unsafe examples")
-    best, best_score = PENALTIES[0], -1.0
-    folds = groups % 5
-    for penalty in PENALTIES:
-        scores = torch.full((len(unsafe),), float("nan"))
-        for fold in range(5):
-            inside = folds != fold
-            if (~inside).any() and unsafe[inside].any() and not unsafe[inside].all():
-                scores[~inside] = logistic_regression(hidden[inside], unsafe[inside], penalty)(hidden[~inside])
-        known = ~scores.isnan()
-        if (
-            unsafe[known].any()
-            and not unsafe[known].all()
-            and (score := auc(scores[known], unsafe[known])) > best_score
-        ):
-            best, best_score = penalty, score
-    return logistic_regression(hidden, unsafe, best), best
+    inputs, labels = hidden.double().numpy(), unsafe.numpy()
+    steps: list[tuple[str, Any]] = [("scale", StandardScaler())]
+    if kind == "pca":
+        steps.append(("pca", PCA(min(components, *inputs.shape), random_state=0)))
+    steps.append(("regression", LogisticRegression(class_weight="balanced", max_iter=5000)))
+    folds = min(5, *(len(groups[unsafe == value].unique()) for value in (True, False)))
+    pipeline = Pipeline(steps)
+    strength = 1.0
+    if folds >= 2:
+        split = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+        search = GridSearchCV(pipeline, {"regression__C": STRENGTHS}, scoring="neg_log_loss", cv=split, refit=False)
+        search.fit(inputs, labels, groups=groups.numpy())
+        strength = float(search.best_params_["regression__C"])
+    pipeline.set_params(regression__C=strength).fit(inputs, labels)
+    return _fold(pipeline), {"kind": kind, "inverse_regularisation": strength, "folds": folds, "rows": len(labels)}
 
 
-def logistic_regression(hidden: torch.Tensor, unsafe: torch.Tensor, l2: float) -> Probe:
-    """Logistic regression on standardised hidden states (n, hidden_size), folded into one affine map.
-
-    Args:
-        unsafe: (n,) bool. Both classes weigh the same, whatever their numbers.
-        l2: penalty on the standardised weights.
-    """
-    centre, scale = hidden.mean(0), hidden.std(0).clamp_min(1e-6)
-    inputs = ((hidden - centre) / scale).double()
-    labels = unsafe.double()
-    balance = torch.where(unsafe, 0.5 / labels.mean(), 0.5 / (1 - labels.mean())).double()
-    weight = torch.zeros(hidden.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
-
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        fit = F.binary_cross_entropy_with_logits(inputs @ weight + bias, labels, weight=balance)
-        loss = fit + l2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    folded = weight.detach() / scale.double()
-    return Probe(folded.float(), float(bias.detach() - folded @ centre.double()))
+def _fold(pipeline: Any) -> Probe:
+    """Scaling, projection and regression as one affine map of the hidden state."""
+    regression, scale = pipeline["regression"], pipeline["scale"]
+    weight, bias = regression.coef_[0], float(regression.intercept_[0])
+    if "pca" in pipeline.named_steps:
+        pca = pipeline["pca"]
+        bias -= float(weight @ (pca.components_ @ pca.mean_))
+        weight = weight @ pca.components_
+    weight = weight / scale.scale_
+    bias -= float(weight @ scale.mean_)
+    # Rounded as a pack keeps it, so that a probe reads the same before and after it is saved.
+    return Probe(torch.from_numpy(np.ascontiguousarray(weight)).float(), float(np.float32(bias)))
 
 
 def auc(scores: torch.Tensor, unsafe: torch.Tensor) -> float:
@@ -75,35 +80,3 @@ def auc(scores: torch.Tensor, unsafe: torch.Tensor) -> float:
         raise ConfigError("the area under the ROC curve needs safe and unsafe scores")
     wins = (yes[:, None] > no[None]).double() + 0.5 * (yes[:, None] == no[None]).double()
     return wins.mean().item()
-
-
-def choose_threshold(safe: torch.Tensor, unsafe: torch.Tensor, budget: float) -> tuple[float, dict[str, Any]]:
-    """The lowest threshold at which at most a share ``budget`` of safe responses would alarm, by the conformal rank.
-
-    Args:
-        safe: (n,) the highest ``p_unsafe`` among all checks of each safe response.
-        unsafe: (m,) likewise of the unsafe ones; it only tells what the threshold misses.
-
-    Returns:
-        The threshold in (0, 1), and how it was found. With too few responses for the budget, the largest score is
-        used and ``needed`` says how many it would take.
-    """
-    ordered = safe.sort().values
-    n = len(ordered)
-    rank = math.ceil((n + 1) * (1 - budget))
-    highest = float(ordered[min(rank, n) - 1])
-    # Never below even odds: few validation scores say little about the rest.
-    threshold = max(0.5, highest + 1e-4)
-    threshold = min(threshold, 1 - 1e-6)
-    return threshold, {
-        "method": "conformal rank of the highest check of each safe validation response",
-        "budget": budget,
-        "n": n,
-        "needed": math.ceil(1 / budget) - 1,
-        "missed_unsafe": float((unsafe < threshold).double().mean()),
-    }
-
-
-def highest_by_group(scores: torch.Tensor, groups: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Of every group with rows in ``chosen`` (n,) bool, its highest score there."""
-    return torch.stack([scores[chosen & (groups == group)].max() for group in groups[chosen].unique()])

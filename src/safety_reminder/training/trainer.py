@@ -1,4 +1,7 @@
-"""A small trainer: one process. Every prefix is run once and kept; a step runs the reminder and what must follow it."""
+"""The training loop. Every prefix is run once; a step runs the reminder and what must follow it, and nothing else.
+
+All that is random comes from the seed and the step, so that a run that was killed goes on exactly as it would have.
+"""
 
 from __future__ import annotations
 
@@ -7,305 +10,305 @@ import logging
 import math
 import os
 import random
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from tqdm import tqdm
 
-from safety_reminder.errors import ConfigError, SafetyReminderError, unknown_name
-from safety_reminder.guard import SafetyReminder
-from safety_reminder.guard.context import Prefix, follow
+from safety_reminder.errors import ConfigError, SafetyReminderError
+from safety_reminder.guard import Probe, SafetyReminder
 from safety_reminder.models import VLM, fingerprint
-from safety_reminder.training.examples import key, manifest
-from safety_reminder.training.objective import Cut, checkpoints, draw_cut, losses
-from safety_reminder.training.probe import auc, choose_threshold, fit_probe, highest_by_group
-from safety_reminder.types import Policy, TrainingExample
+from safety_reminder.training.calibration import calibrate_on
+from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.examples import manifest
+from safety_reminder.training.logs import Logs
+from safety_reminder.training.objective import Cut, draw_cut, losses
+from safety_reminder.training.probe import fit_probe
+from safety_reminder.training.readings import auc_by, read
+from safety_reminder.training.samples import Prefixes, Sample, make_samples, split
+from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
-INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Args: ``k`` reminder vectors; ``cuts`` per visit of an example share its prefix; ``rows``: cuts in one forward
-    pass; ``cache_gb``: room for prefixes (those beyond it are run again on every visit); ``budget``: share of safe
-    validation responses that the threshold may let alarm."""
-
-    k: int = 4
-    init_text: str = INIT_TEXT
-    epochs: int = 2
-    batch: int = 8
-    cuts: int = 2
-    rows: int = 16
-    cache_gb: float = 8.0
-    lr: float = 0.01
-    empty_prob: float = 1 / 3
-    probe_weight: float = 0.05
-    target_tokens: int = 32
-    answer_tokens: int = 96
-    validation: float = 0.15
-    budget: float = 0.005
-    interval: int = 16
-    policy: str = "rewind"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("k", "epochs", "batch", "cuts", "rows", "target_tokens", "answer_tokens", "interval"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("validation", "budget"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} is a share between 0 and 1, got {getattr(self, name)}")
-        if not 0 <= self.empty_prob <= 1:
-            raise ConfigError(f"training.empty_prob is a probability, got {self.empty_prob}")
-        if not self.lr > 0:
-            raise ConfigError(f"training.lr must be positive, got {self.lr}")
-        if not self.cache_gb >= 0:
-            raise ConfigError(f"training.cache_gb must not be negative, got {self.cache_gb}")
-        if self.policy not in get_args(Policy):
-            raise ConfigError(unknown_name("training.policy", self.policy, get_args(Policy)))
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> TrainingConfig:
-        """Checked for names and types, as they come from a file or a command line."""
-        known = {f.name: type(f.default) for f in fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise ConfigError(unknown_name("training option", name, known))
-            fits = isinstance(value, int | float) if known[name] is float else isinstance(value, known[name])
-            if not fits or isinstance(value, bool):
-                raise ConfigError(f"training.{name} must be of type {known[name].__name__}, got {value!r}")
-        return cls(**values)
-
-
-@dataclass(frozen=True)
-class _Sample:
-    example: TrainingExample
-    answer: list[int]
-    refusal: list[int]
-    correction: list[int]
-
-
-class _Prefixes:
-    """The prefix of each sample, kept as long as there is room."""
-
-    def __init__(self, vlm: VLM, room: float) -> None:
-        self.vlm, self.room = vlm, int(room * 1e9)
-        self.kept: dict[int, Prefix] = {}
-
-    def of(self, sample: _Sample) -> Prefix:
-        prefix = self.kept.get(id(sample))
-        if prefix is None:
-            inputs = self.vlm.encode([sample.example.conversation()])
-            prefix = Prefix.read(self.vlm.model, inputs, sample.answer[:-1])
-            if prefix.nbytes <= self.room:
-                self.room -= prefix.nbytes
-                self.kept[id(sample)] = prefix
-        return prefix
+SAVE_EVERY = 10
+# What only matters after the last step may change between two runs into one folder.
+_LATER = ("budget", "prompt_check", "policy", "interval", "keep", "keep_gb", "log_with", "probe", "pca", "refit")
 
 
 def train(
-    vlm: VLM, examples: list[TrainingExample], config: TrainingConfig, output: Path, source: str = "given"
+    vlm: VLM, examples: Sequence[TrainingExample], config: TrainingConfig, output: Path, source: str = "given"
 ) -> SafetyReminder:
     """Train a reminder and its probe for ``vlm`` and write the pack to ``output/pack``.
 
+    Under ``accelerate launch`` the rows of a batch are shared among the processes; the result is that of one process.
     ``source`` names where the examples come from, for the pack's manifest.
-
-    A checkpoint is written every 10 batches; a run that was interrupted goes on from it.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    vlm.model.requires_grad_(False)
-    described = manifest(source, examples)
-    learning, held_back = _split([_tokenise(vlm, e, config) for e in examples], config)
-    # What only matters after the last batch may change between the runs into one folder.
-    identity = {k: v for k, v in asdict(config).items() if k not in ("budget", "policy", "interval", "cache_gb")}
-    state = _State(vlm, config, output, {**identity, "model": vlm.name, "data": described})
-    prefixes = _Prefixes(vlm, config.cache_gb)
-    steps = config.epochs * math.ceil(len(learning) / config.batch)
-    progress = tqdm(total=steps, initial=state.step, desc="training", unit="batch", dynamic_ncols=True)
-    while state.step < steps:
-        epoch, place = divmod(state.step, math.ceil(len(learning) / config.batch))
-        order = list(range(len(learning)))
-        random.Random(f"{config.seed}/{epoch}").shuffle(order)
-        chosen = [learning[i] for i in order[place * config.batch : (place + 1) * config.batch]]
-        shown = _train_batch(prefixes, chosen, state, config, steps)
-        progress.set_postfix(shown)
-        progress.update()
-        if state.step % 10 == 0 or state.step == steps:
-            state.save(output, shown)
-    progress.close()
-
-    vectors = state.vectors.detach()
-    fit = _read(prefixes, learning, vectors, config, "fitting the probe")
-    check = _read(prefixes, held_back, vectors, config, "validating")
-    probe, l2 = fit_probe(fit.hidden, fit.unsafe, fit.groups)
-    scores = probe(check.hidden)
-    safe, unsafe = (highest_by_group(scores, check.groups, chosen) for chosen in (~check.unsafe, check.unsafe))
-    threshold, calibration = choose_threshold(safe, unsafe, config.budget)
-    reminder = SafetyReminder(
-        vectors.cpu(),
-        probe,
-        base_model=vlm.name,
-        fingerprint=fingerprint(vlm.model),
-        interval=config.interval,
-        threshold=threshold,
-        policy=config.policy,
-        calibration=calibration,
-        training={
-            "config": asdict(config),
-            "data": described,
-            "probe_l2": l2,
-            "validation_auc": auc(scores, check.unsafe),
-            "validation_auc_by_tokens": _by_tokens(scores, check),
-        },
-    )
-    reminder.save_pretrained(output / "pack")
-    return reminder
+    return Trainer(vlm, examples, config, output, source).run()
 
 
-class _State:
-    """What is learned and how far it is."""
+class Trainer:
+    """One run into ``output``; an interrupted one goes on from its checkpoint."""
 
-    def __init__(self, vlm: VLM, config: TrainingConfig, output: Path, identity: dict[str, Any]) -> None:
-        size, device = vlm.hidden_size, vlm.model.device
-        ids = vlm.tokenizer(config.init_text, add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise ConfigError("training.init_text is empty; the reminder starts from the embeddings of its tokens")
-        ids = (ids * math.ceil(config.k / len(ids)))[: config.k]
-        start = vlm.model.get_input_embeddings()(torch.tensor(ids, device=device)).detach().float()
-        self.vectors = torch.nn.Parameter(start.clone())
+    def __init__(
+        self, vlm: VLM, examples: Sequence[TrainingExample], config: TrainingConfig, output: Path, source: str
+    ) -> None:
+        self.vlm, self.config, self.output = vlm, config, output
+        output.mkdir(parents=True, exist_ok=True)
+        self.accelerator = Accelerator(
+            cpu=vlm.model.device.type == "cpu",
+            mixed_precision={"none": "no"}.get(config.mixed_precision, config.mixed_precision),
+        )
+        samples = make_samples(vlm, examples, config)
+        self.parts = split(samples, config)
+        self.manifest = manifest(source, [sample.example for sample in samples])
+        self.prefixes = Prefixes(vlm, config, output / f"prefixes-{self.accelerator.process_index}")
+        self.steps_per_epoch = math.ceil(len(self.parts["training"]) / config.batch)
+        self.steps = config.epochs * self.steps_per_epoch
+        later = {name: value for name, value in asdict(config).items() if name not in _LATER}
+        self.identity = {**later, "model": fingerprint(vlm.model), "data": self.manifest}
+        self._start()
+
+    def _start(self) -> None:
+        config, size, device = self.config, self.vlm.hidden_size, self.vlm.model.device
+        self.vectors = torch.nn.Parameter(initial_vectors(self.vlm, config))
         self.weight = torch.nn.Parameter(torch.zeros(size, device=device))
         self.bias = torch.nn.Parameter(torch.zeros((), device=device))
         self.optimiser = torch.optim.AdamW(
-            [{"params": [self.vectors]}, {"params": [self.weight, self.bias]}], lr=config.lr, weight_decay=0.0
+            [{"params": [self.vectors]}, {"params": [self.weight, self.bias], "weight_decay": 0.0}],
+            lr=config.lr,
+            weight_decay=config.weight_decay,
         )
-        self.step = 0
-        self.config = identity
-        path = output / "checkpoint.pt"
+        self.step, self.best, self.best_loss, self.worse, self.stopped = 0, None, math.inf, 0, False
+        path = self.output / "checkpoint.pt"
         if path.is_file():
             saved = torch.load(path, map_location=device, weights_only=True)
-            if saved["config"] != self.config:
+            if saved["identity"] != self.identity:
                 raise ConfigError(f"{path} is of a run with other options, data or model; give another output=DIR")
-            for name in ("vectors", "weight", "bias"):
-                getattr(self, name).data.copy_(saved[name])
+            for name, value in saved["learned"].items():
+                getattr(self, name).data.copy_(value)
             self.optimiser.load_state_dict(saved["optimiser"])
-            self.step = saved["step"]
+            for name in ("step", "best", "best_loss", "worse", "stopped"):
+                setattr(self, name, saved[name])
             log.warning("resuming at batch %d", self.step)
+        self.logs = Logs(self.output, self.config.log_with, self.step, self.accelerator.is_main_process)
 
-    def save(self, output: Path, shown: dict[str, float]) -> None:
-        saved: dict[str, Any] = {name: getattr(self, name).detach() for name in ("vectors", "weight", "bias")}
-        saved |= {"optimiser": self.optimiser.state_dict(), "step": self.step, "config": self.config}
-        torch.save(saved, output / "checkpoint.new")
-        os.replace(output / "checkpoint.new", output / "checkpoint.pt")
-        with (output / "losses.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, **shown}) + "\n")
+    @property
+    def learned(self) -> dict[str, torch.Tensor]:
+        return {"vectors": self.vectors.detach(), "weight": self.weight.detach(), "bias": self.bias.detach()}
 
+    def run(self) -> SafetyReminder:
+        trained = {name: p.requires_grad for name, p in self.vlm.model.named_parameters()}
+        self.vlm.model.requires_grad_(False)
+        try:
+            with self.accelerator.autocast():
+                self._learn()
+            return self._finish()
+        finally:
+            for name, parameter in self.vlm.model.named_parameters():
+                parameter.requires_grad_(trained[name])
+            self.prefixes.forget()
+            self.logs.close()
 
-def _tokenise(vlm: VLM, example: TrainingExample, config: TrainingConfig) -> _Sample:
-    ids = lambda text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
-    end = min(vlm.eos_ids)
-    return _Sample(
-        example,
-        [*ids(example.answer), end][: config.answer_tokens] if example.answer else [],
-        refusal=[*ids(example.chosen), end][: config.target_tokens],
-        correction=[*ids(" " + example.chosen.lstrip()), end][: config.target_tokens],
-    )
-
-
-def _split(samples: list[_Sample], config: TrainingConfig) -> tuple[list[_Sample], list[_Sample]]:
-    """By prompt and image, so that no prompt is on both sides."""
-    keys = [key(s.example) for s in samples]
-    order = sorted(set(keys))
-    random.Random(config.seed).shuffle(order)
-    held_back = set(order[: max(1, round(config.validation * len(order)))])
-    parts: tuple[list[_Sample], list[_Sample]] = ([], [])
-    for sample, its in zip(samples, keys, strict=True):
-        parts[its in held_back].append(sample)
-    for name, part in zip(("training", "validation"), parts, strict=True):
-        if len({s.example.safe for s in part}) < 2:
-            raise ConfigError(f"the {name} split has only one kind of answer; give more examples")
-    return parts
-
-
-def _cuts(sample: _Sample, rng: random.Random, config: TrainingConfig, count: int) -> list[Cut]:
-    return [
-        draw_cut(
-            sample.example,
-            sample.answer,
-            sample.refusal,
-            sample.correction,
-            rng,
-            empty_prob=config.empty_prob,
-            target_tokens=config.target_tokens,
+    def _learn(self) -> None:
+        main = self.accelerator.is_main_process
+        progress = tqdm(
+            total=self.steps, initial=self.step, desc="training", unit="batch", dynamic_ncols=True, disable=not main
         )
-        for _ in range(count)
-    ]
+        rows = self.parts["training"]
+        while self.step < self.steps and not self.stopped:
+            epoch, place = divmod(self.step, self.steps_per_epoch)
+            order = list(range(len(rows)))
+            random.Random(f"{self.config.seed}/{epoch}").shuffle(order)
+            batch = [rows[i] for i in order[place * self.config.batch : (place + 1) * self.config.batch]]
+            shown = self._train_batch(batch)
+            if self.step % self.steps_per_epoch == 0:
+                shown |= self._validate()
+            self.logs.write(self.step, shown)
+            progress.set_postfix({name: f"{value:.4f}" for name, value in shown.items()})
+            progress.update()
+            if self.step % SAVE_EVERY == 0 or self.step == self.steps or self.stopped:
+                self._save()
+        progress.close()
 
+    def _train_batch(self, samples: Sequence[Sample]) -> dict[str, float]:
+        config = self.config
+        rng = random.Random(f"{config.seed}/cuts/{self.step}")
+        drawn = [(sample, draw_cut(sample, rng, config)) for sample in samples for _ in range(config.cuts)]
+        rate = learning_rate(self.step, self.steps, config)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        sums = self._sums(drawn, backward=True)
+        parameters = [self.vectors, self.weight, self.bias]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = self.accelerator.reduce(parameter.grad, "sum") / max(1.0, sums["count"])  # type: ignore
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        if not torch.isfinite(norm):
+            raise SafetyReminderError(f"the gradient is not finite at batch {self.step}; lower training.lr")
+        self.optimiser.step()
+        self.step += 1
+        return _means(sums) | {"learning_rate": rate, "gradient_norm": float(norm)}
 
-def _train_batch(
-    prefixes: _Prefixes, samples: list[_Sample], state: _State, config: TrainingConfig, steps: int
-) -> dict[str, float]:
-    rng = random.Random(f"{config.seed}/cuts/{state.step}")
-    state.optimiser.zero_grad()
-    sums = {"language": 0.0, "probe": 0.0}
-    drawn = [(sample, cut) for sample in samples for cut in _cuts(sample, rng, config, config.cuts)]
-    for start in range(0, len(drawn), config.rows):
-        part = drawn[start : start + config.rows]
-        places = [(prefixes.of(sample), cut) for sample, cut in part]
-        language, verdict = losses(prefixes.vlm.model, places, state.vectors, state.weight, state.bias)
-        loss = language + config.probe_weight * verdict
-        for (sample, _), value in zip(part, loss.tolist(), strict=True):
-            if not math.isfinite(value):
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """The loss on fixed cuts of the validation rows; the best vectors so far are kept."""
+        means = _means(self._sums(validation_cuts(self.parts["validation"], self.config), backward=False))
+        if means["loss"] < self.best_loss:
+            self.best_loss, self.worse = means["loss"], 0
+            self.best = {name: value.clone() for name, value in self.learned.items()}
+        else:
+            self.worse += 1
+            self.stopped = 0 < self.config.patience <= self.worse
+        return {f"validation_{name}": value for name, value in means.items()}
+
+    def _sums(self, drawn: Sequence[tuple[Sample, Cut]], *, backward: bool) -> dict[str, float]:
+        """Summed losses over all processes, each with its share of ``drawn``; with ``backward``, also gradients."""
+        config = self.config
+        mine = drawn[self.accelerator.process_index :: self.accelerator.num_processes]
+        names = ("loss", "language", "probe", "kl", "count")
+        sums = dict.fromkeys(names, 0.0)
+        for start in range(0, len(mine), config.rows):
+            part = mine[start : start + config.rows]
+            places = [(self.prefixes.of(sample), cut) for sample, cut in part]
+            found = losses(self.vlm.model, places, self.vectors, self.weight, self.bias, kl=config.kl_weight > 0)
+            each = found.language + config.probe_weight * found.probe + config.kl_weight * found.kl
+            kept = self._finite(each, [sample for sample, _ in part])
+            if backward and kept.any():
+                each[kept].sum().backward()
+            for name, value in (("loss", each), ("language", found.language), ("probe", found.probe), ("kl", found.kl)):
+                sums[name] += float(value.detach()[kept].sum())
+            sums["count"] += float(kept.sum())
+        totals = self.accelerator.reduce(
+            torch.tensor([sums[name] for name in names], device=self.vlm.model.device), "sum"
+        )
+        return dict(zip(names, totals.tolist(), strict=True))  # type: ignore[union-attr]
+
+    def _finite(self, each: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:
+        """Which rows count. One that is not finite stops the run, or is left out of this batch."""
+        finite = torch.isfinite(each.detach())
+        for sample, fine in zip(samples, finite.tolist(), strict=True):
+            if fine:
+                continue
+            message = f"the loss is not finite at batch {self.step} on {sample.name}"
+            if self.config.on_error == "stop":
                 raise SafetyReminderError(
-                    f"the loss is {value} at batch {state.step} on {sample.example.prompt[:60]!r} "
-                    f"(image {sample.example.image}); lower training.lr or remove the row"
+                    f"{message}; lower training.lr, remove the row, or leave such rows out with training.on_error=skip"
                 )
-        (loss.sum() / len(drawn)).backward()
-        sums["language"] += language.sum().item() / len(drawn)
-        sums["probe"] += verdict.sum().item() / len(drawn)
-    torch.nn.utils.clip_grad_norm_([state.vectors, state.weight, state.bias], 1.0)
-    rate = config.lr * min(1.0, (state.step + 1) / 10) * (0.5 + 0.5 * math.cos(math.pi * state.step / steps))
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate
-    state.optimiser.step()
-    state.step += 1
-    return {name: round(value, 4) for name, value in sums.items()}
+            log.warning("left out: %s", message)
+        return finite
+
+    def _save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        saved: dict[str, Any] = {"learned": self.learned, "optimiser": self.optimiser.state_dict()}
+        saved |= {name: getattr(self, name) for name in ("step", "best", "best_loss", "worse", "stopped", "identity")}
+        path = self.output / "checkpoint.pt"
+        torch.save(saved, path.with_suffix(".new"))
+        os.replace(path.with_suffix(".new"), path)
+
+    def _finish(self) -> SafetyReminder:
+        """The best vectors, a probe read behind them, a threshold, and the report. Every process does it alike."""
+        config = self.config
+        best = self.best or self.learned
+        vectors = best["vectors"]
+        options = {"vectors": vectors, "interval": config.interval}
+        fitting = read(self.prefixes, self.parts["training"], description="reading training rows", **options)
+        if config.refit:
+            probe, how = fit_probe(
+                fitting.hidden,
+                fitting.unsafe,
+                fitting.groups,
+                kind=config.probe,
+                components=config.pca,  # type: ignore
+            )
+        else:
+            probe, how = Probe(best["weight"].float().cpu(), float(best["bias"])), {"kind": "joint"}
+        # Without rows set apart for it, the threshold rests on the validation rows, and the pack says so.
+        part = "calibration" if self.parts["calibration"] else "validation"
+        safe = [sample for sample in self.parts[part] if sample.example.safe]
+        checks = read(self.prefixes, safe, description="calibrating", **options)
+        threshold, calibration = calibrate_on(probe, checks, config.budget, prompt_check=config.prompt_check)
+        report: dict[str, Any] = {}
+        if self.parts["test"]:
+            test = read(self.prefixes, self.parts["test"], description="testing", **options)
+            report = {"auc": auc_by(probe(test.hidden), test, config.interval), "rows": len(self.parts["test"])}
+        reminder = SafetyReminder(
+            vectors.cpu(),
+            probe,
+            base_model=self.vlm.name,
+            fingerprint=fingerprint(self.vlm.model),
+            interval=config.interval,
+            threshold=threshold,
+            policy=config.policy,
+            calibration={**calibration, "rows": part},
+            training={
+                "config": asdict(config),
+                "data": self.manifest,
+                "batches": self.step,
+                "validation_loss": self.best_loss if math.isfinite(self.best_loss) else None,
+                "probe": how,
+                "test": report,
+            },
+        )
+        if self.accelerator.is_main_process:
+            splits = {part: sorted({s.key for s in rows}) for part, rows in self.parts.items()}
+            (self.output / "splits.json").write_text(json.dumps(splits, indent=2) + "\n")
+            reminder.save_pretrained(self.output / "pack")
+        self.accelerator.wait_for_everyone()
+        return reminder
 
 
-@dataclass(frozen=True)
-class _Readings:
-    """Hidden states (n, hidden_size) where the probe reads; of each, whether it is unsafe, its example, its tokens."""
-
-    hidden: torch.Tensor
-    unsafe: torch.Tensor
-    groups: torch.Tensor
-    tokens: torch.Tensor
+def validation_cuts(samples: Sequence[Sample], config: TrainingConfig) -> list[tuple[Sample, Cut]]:
+    rng = random.Random(f"{config.seed}/validation")
+    return [(sample, draw_cut(sample, rng, config)) for sample in samples for _ in range(4)]
 
 
 @torch.no_grad()
-def _read(
-    prefixes: _Prefixes, samples: list[_Sample], vectors: torch.Tensor, config: TrainingConfig, description: str
-) -> _Readings:
-    """What the probe would see at every check of every answer."""
-    vlm = prefixes.vlm
-    hidden, rows = [], []
-    for number, sample in enumerate(tqdm(samples, desc=description, unit="example", dynamic_ncols=True)):
-        prefix = prefixes.of(sample)
-        cuts = checkpoints(sample.example, sample.answer, config.interval, vlm.eos_ids)
-        found = follow(vlm.model, [(prefix, cut.tokens) for cut in cuts], vectors, [cut.target for cut in cuts])[1]
-        hidden.append(found.float().cpu())
-        rows += [(cut.unsafe, number, cut.tokens) for cut in cuts]
-    unsafe, groups, tokens = zip(*rows, strict=True)
-    return _Readings(torch.cat(hidden), torch.tensor(unsafe), torch.tensor(groups), torch.tensor(tokens))
+def validation_loss(
+    prefixes: Prefixes,
+    samples: Sequence[Sample],
+    vectors: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    config: TrainingConfig,
+) -> float:
+    """What training minimises, on the fixed cuts of ``samples``, for vectors and a probe from anywhere."""
+    drawn = validation_cuts(samples, config)
+    total = 0.0
+    for start in range(0, len(drawn), config.rows):
+        places = [(prefixes.of(sample), cut) for sample, cut in drawn[start : start + config.rows]]
+        found = losses(prefixes.vlm.model, places, vectors, weight, bias, kl=config.kl_weight > 0)
+        total += float((found.language + config.probe_weight * found.probe + config.kl_weight * found.kl).sum())
+    return total / len(drawn)
 
 
-def _by_tokens(scores: torch.Tensor, readings: _Readings) -> dict[str, float]:
-    found = {}
-    for tokens in sorted(set(readings.tokens.tolist())):
-        here = readings.tokens == tokens
-        if len(set(readings.unsafe[here].tolist())) == 2:
-            found[str(tokens)] = round(auc(scores[here], readings.unsafe[here]), 4)
-    return found
+def initial_vectors(vlm: VLM, config: TrainingConfig) -> torch.Tensor:
+    """(k, hidden_size) float32: the embeddings of the first k tokens of a text, or random ones of their size."""
+    embedding, device = vlm.model.get_input_embeddings(), vlm.model.device
+    if config.init == "random":
+        generator = torch.Generator().manual_seed(config.seed)
+        drawn = torch.randn(config.k, vlm.hidden_size, generator=generator)
+        return (drawn * embedding.weight.detach().float().std().cpu()).to(device)  # type: ignore[union-attr]
+    ids = vlm.tokenizer(config.init_text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ConfigError("training.init_text is empty; the reminder starts from the embeddings of its tokens")
+    ids = (ids * math.ceil(config.k / len(ids)))[: config.k]
+    return embedding(torch.tensor(ids, device=device)).detach().float().clone()
+
+
+def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then a cosine to 0."""
+    warm = max(1, round(config.warmup * steps))
+    if step < warm:
+        return config.lr * (step + 1) / warm
+    return config.lr * (0.5 + 0.5 * math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def _means(sums: dict[str, float]) -> dict[str, float]:
+    count = max(1.0, sums["count"])
+    return {name: value / count for name, value in sums.items() if name != "count"}

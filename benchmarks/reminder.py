@@ -1,0 +1,104 @@
+"""What a reminder does behind partial answers it was not trained on: verdicts, refusals, and how little it disturbs.
+
+    python benchmarks/reminder.py --data FILE --run FOLDER [--pack FOLDER] --json FILE
+
+``--run`` is a training run's folder: only rows of its test part (``splits.json``) are looked at. Behind every cut (0,
+16, 32, ... tokens) the reminder is put in, whatever the probe says, and the model goes on for 12 tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from common import figure, finish, parser
+from tqdm import tqdm
+
+import safety_reminder
+from safety_reminder.data.training import load_training
+from safety_reminder.evaluation.metrics import proportion
+from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.guard.context import Place, Prefix, follow
+from safety_reminder.training import TrainingConfig
+from safety_reminder.training.objective import checkpoints
+from safety_reminder.training.probe import auc
+from safety_reminder.training.samples import Prefixes, make_samples
+
+TOKENS = 12
+
+
+@torch.no_grad()
+def go_on(model, prefix: Prefix, kept: list[int], vectors: torch.Tensor) -> list[list[int]]:
+    """Greedy tokens behind the reminder, for every cut of one answer."""
+    written: list[list[int]] = [[] for _ in kept]
+    for _ in range(TOKENS):
+        # The last entry of a script that ends with the reminder or with what was written predicts the next token.
+        places = [Place(prefix, n, [None, [*w, 0]]) for n, w in zip(kept, written, strict=True)]
+        for w, found in zip(written, follow(model, places, vectors), strict=True):
+            w.append(int(found.logits[0][-1].argmax()))
+    return written
+
+
+@torch.no_grad()
+def divergence(model, prefix: Prefix, answer: tuple[int, ...], kept: int, vectors: torch.Tensor, count: int) -> float:
+    """Mean KL(unguarded ‖ reminder left in) in nats over the next tokens of the answer."""
+    target = list(answer[kept : kept + count])
+    reminded = follow(model, [Place(prefix, kept, [None, target])], vectors)[0].logits[0]
+    plain = follow(model, [Place(prefix, kept - 1, [[prefix.tokens[kept], *target]])], vectors)[0].logits[0]
+    both = (logits.float().log_softmax(-1) for logits in (reminded, plain))
+    return F.kl_div(*both, log_target=True, reduction="batchmean").item()
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--model", default="pocket")
+    options.add_argument("--data", required=True)
+    options.add_argument("--run", type=Path, required=True)
+    options.add_argument("--pack", help="default: the run's own")
+    arguments = options.parse_args()
+    torch.set_num_threads(arguments.threads)
+    guarded = safety_reminder.load(arguments.model, arguments.pack or str(arguments.run / "pack"))
+    vlm, reminder = guarded.vlm, guarded.reminder
+    config = TrainingConfig(**reminder.training["config"])
+    test = set(json.loads((arguments.run / "splits.json").read_text())["test"])
+    samples = [s for s in make_samples(vlm, load_training(arguments.data), config) if s.key in test]
+    prefixes = Prefixes(vlm, TrainingConfig(keep_gb=0.0), arguments.run)
+
+    scores: dict[int, list[tuple[float, bool]]] = {}
+    refuses: dict[str, list[bool]] = {"harmful": [], "benign": []}
+    kl: list[float] = []
+    for sample in tqdm(samples, unit="example"):
+        if sample.example.harmful_prompt:
+            continue  # they refuse already
+        prefix = prefixes.of(sample)
+        kept = checkpoints(sample.example, sample.answer, reminder.interval, vlm.eos_ids)
+        with torch.no_grad():
+            found = follow(vlm.model, [Place(prefix, n, [None]) for n in kept], reminder.vectors)
+        p_unsafe = reminder.probe(torch.cat([f.hidden for f in found])).tolist()
+        for n, p in zip(kept, p_unsafe, strict=True):
+            scores.setdefault(n // reminder.interval * reminder.interval, []).append((p, not sample.example.safe))
+        for written in go_on(vlm.model, prefix, kept, reminder.vectors):
+            text = vlm.tokenizer.decode(written, skip_special_tokens=True)
+            refuses["benign" if sample.example.safe else "harmful"].append(judge_refusal(text).where == "start")
+        if sample.example.safe:
+            inside = [n for n in kept if 0 < n < len(sample.answer)]
+            kl += [divergence(vlm.model, prefix, sample.answer, n, reminder.vectors, 16) for n in inside]
+
+    figures = {}
+    for tokens, rows in sorted(scores.items()):
+        values, unsafe = torch.tensor([p for p, _ in rows]), torch.tensor([u for _, u in rows])
+        if unsafe.any() and not unsafe.all():
+            note = f"{int(unsafe.sum())} unsafe, {int((~unsafe).sum())} safe"
+            figures[f"AUC of the probe after {tokens} tokens"] = figure(auc(values, unsafe), note=note)
+    for kind, hits in refuses.items():
+        metric = proportion(sum(hits), len(hits))
+        note = f"[{metric.low:.3f}, {metric.high:.3f}], n={metric.n}"
+        figures[f"{kind} partial answers that the reminder turns into a refusal"] = figure(metric.value, note=note)
+    figures["benign, reminder left in: mean KL to unguarded, nats"] = figure(sum(kl) / len(kl), note=f"n={len(kl)}")
+    finish(figures, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

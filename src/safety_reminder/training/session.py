@@ -1,0 +1,83 @@
+"""What the commands ``train``, ``probe`` and ``calibrate`` do with their configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safety_reminder.data import load_dataset
+from safety_reminder.data.training import load_training
+from safety_reminder.errors import ConfigError
+from safety_reminder.guard import SafetyReminder, load
+from safety_reminder.models import load_vlm
+from safety_reminder.training import refit, trainer
+from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.contamination import refuse_contamination
+from safety_reminder.training.report import print_side_by_side
+from safety_reminder.types import TrainingExample
+
+
+def train(values: dict[str, Any], output: Path) -> None:
+    """Learn a reminder into ``output``."""
+    config = TrainingConfig.from_mapping(values["training"])
+    examples = _examples(values)
+    vlm = load_vlm(values["model"], device=values["device"], dtype=values["dtype"])
+    reminder = trainer.train(vlm, examples, config, output, values["data"]["sets"])
+    auc = reminder.training["test"].get("auc", {}).get("all", {}).get("all")
+    print(f"wrote {output / 'pack'}" + (f": AUC of the probe on test rows {auc:.3f}" if auc is not None else ""))
+    _print_threshold(reminder)
+
+
+def probe(values: dict[str, Any], output: Path) -> None:
+    """Fit the probe of a reminder anew, and print it beside its rivals."""
+    config = TrainingConfig.from_mapping(values["training"])
+    vlm, reminder = _load(values)
+    refitted, found = refit.refit_probe(vlm, reminder, _examples(values), config, output, values["data"]["sets"])
+    print_side_by_side(found)
+    print(f"wrote {output / 'pack'}, auc.csv and plots")
+    _print_threshold(refitted)
+
+
+def calibrate(values: dict[str, Any], output: Path) -> None:
+    """Set the threshold of a reminder anew."""
+    options = {name: values[name] for name in ("budget", "prompt_check", "answer_tokens")}
+    config = TrainingConfig.from_mapping(options)
+    vlm, reminder = _load(values)
+    examples = _examples(values, both_kinds=False)
+    calibrated = refit.calibrate(vlm, reminder, examples, config, output, values["data"]["sets"])
+    print(f"wrote {output / 'pack'}: threshold {reminder.threshold:.4f} → {calibrated.threshold:.4f}")
+    _print_threshold(calibrated)
+
+
+def _examples(values: dict[str, Any], *, both_kinds: bool = True) -> list[TrainingExample]:
+    data = dict(values["data"])
+    examples = load_training(data.pop("sets"), data.pop("root"), both_kinds=both_kinds, **data)
+    evaluation = {}
+    for entry in values.get("check_against") or []:
+        name, colon, root = str(entry).partition(":")
+        if not colon:
+            raise ConfigError(f"check_against needs NAME:FOLDER, for example figstep:data/FigStep; got {entry!r}")
+        evaluation[entry] = load_dataset(name, root)
+    if evaluation and not values["allow_contamination"]:
+        refuse_contamination(examples, evaluation)
+    return examples
+
+
+def _load(values: dict[str, Any]) -> tuple[Any, SafetyReminder]:
+    guarded = load(
+        values["model"], values["reminder"], device=values["device"], dtype=values["dtype"],
+        check_base=values["check_base"],
+    )  # fmt: skip
+    if guarded.reminder is None:
+        raise ConfigError("give reminder=NAME or a folder")
+    return guarded.vlm, guarded.reminder
+
+
+def _print_threshold(reminder: SafetyReminder) -> None:
+    found = reminder.calibration
+    print(
+        f"threshold {reminder.threshold:.4f} from {found['n']} safe responses: a new one like them alarms with "
+        f"probability at most {found['guaranteed']:.4f}"
+    )
+    if found["n"] < found["needed"]:
+        print(f"for the budget of {found['budget']} it takes {found['needed']} safe responses; there were {found['n']}")

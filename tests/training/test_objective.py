@@ -1,0 +1,111 @@
+"""Random cuts, and the places where decoding would check."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safety_reminder.data.training import user
+from safety_reminder.training import TrainingConfig
+from safety_reminder.training.objective import checkpoints, draw_cut
+from safety_reminder.training.samples import Sample
+from safety_reminder.types import TrainingExample
+
+REFUSAL, CORRECTION = (91, 92, 93, 94, 95, 1), (90, 91, 92, 93, 94, 95, 1)
+
+
+def sample(length: int = 10, *, safe: bool = True, harmful_prompt: bool = False) -> Sample:
+    example = TrainingExample(user("p"), safe, "a", "a", harmful_prompt=harmful_prompt)
+    return Sample(example, tuple(range(length)), REFUSAL, CORRECTION, "key")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    length=st.integers(0, 30),
+    safe=st.booleans(),
+    harmful_prompt=st.booleans(),
+    seed=st.integers(0, 999),
+    empty_prob=st.floats(0, 1),
+    target_tokens=st.integers(1, 12),
+    repeat_prob=st.sampled_from([0.0, 0.5]),
+    correction_prob=st.sampled_from([0.0, 0.5]),
+)
+def test_a_cut_leaves_something_to_predict(
+    length, safe, harmful_prompt, seed, empty_prob, target_tokens, repeat_prob, correction_prob
+):
+    length = max(length, 1 + harmful_prompt) if safe else length
+    row = sample(length, safe=safe, harmful_prompt=harmful_prompt)
+    config = TrainingConfig(
+        empty_prob=empty_prob, target_tokens=target_tokens, repeat_prob=repeat_prob, correction_prob=correction_prob
+    )
+    cut = draw_cut(row, random.Random(seed), config)
+    assert 0 <= cut.tokens < max(1, length)
+    runs = [run for run in cut.script if run is not None]
+    assert all(runs)
+    assert len(cut.learn) == len(runs)
+    assert cut.learn[-1]
+    assert len(cut.unsafe) == len(cut.script) - len(runs) >= 1
+    if safe:
+        assert cut.script == [None, row.answer[cut.tokens : cut.tokens + target_tokens]]
+        assert cut.unsafe == (False,)
+    else:
+        assert sum(runs, ()) == (CORRECTION if cut.tokens else REFUSAL)
+        # Where a reminder comes behind a part of the refusal, the text is safe; in front of it, it is not.
+        behind = [bool(i and cut.script[i - 1] is not None) for i, part in enumerate(cut.script) if part is None]
+        assert cut.unsafe == tuple(not b for b in behind)
+
+
+def cuts(row: Sample, *, empty_prob: float = 1 / 3, count: int = 2000, **options) -> list[int]:
+    rng = random.Random(0)
+    config = TrainingConfig(empty_prob=empty_prob, **options)
+    return [draw_cut(row, rng, config).tokens for _ in range(count)]
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_an_answer_is_cut_to_nothing_as_often_as_asked_and_elsewhere_evenly(safe):
+    drawn = cuts(sample(safe=safe))
+    assert drawn.count(0) / len(drawn) == pytest.approx(1 / 3, abs=0.04)
+    for tokens in range(1, 10):
+        assert drawn.count(tokens) / len(drawn) == pytest.approx(2 / 27, abs=0.025)
+
+
+def test_the_extremes_of_empty_prob_are_always_and_never():
+    assert set(cuts(sample(safe=False), empty_prob=1.0)) == {0}
+    assert 0 not in cuts(sample(safe=False), empty_prob=0.0)
+
+
+def test_other_cuts_keep_the_least_that_was_asked_for():
+    assert min(cuts(sample(safe=False), empty_prob=0.0, min_tokens=6)) == 6
+
+
+def test_a_refusal_of_a_harmful_prompt_is_never_cut_to_its_unsafe_beginning():
+    assert min(cuts(sample(harmful_prompt=True))) == 4
+    assert set(cuts(sample(3, harmful_prompt=True))) == {2}
+
+
+@pytest.mark.parametrize(("option", "script_length"), [("repeat_prob", 4), ("correction_prob", 3)])
+def test_reminders_in_the_middle_of_a_refusal_come_as_often_as_asked(option, script_length):
+    rng, config = random.Random(0), TrainingConfig(empty_prob=0.0, **{option: 0.25})
+    drawn = [draw_cut(sample(safe=False), rng, config) for _ in range(2000)]
+    assert sum(len(cut.script) == script_length for cut in drawn) / 2000 == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("length", "ends", "declines", "places"),
+    [
+        (40, False, False, [0, 16, 32]),
+        (40, True, False, [0, 16, 32, 39]),
+        (33, True, False, [0, 16, 32]),
+        (5, True, False, [0, 4]),
+        (0, False, False, [0]),
+        (12, True, True, [8, 11]),
+        (6, True, True, [5]),
+    ],
+)
+def test_the_probe_is_read_where_decoding_checks(length, ends, declines, places):
+    example = TrainingExample(user("p"), True, "a", harmful_prompt=declines)
+    answer = [7] * (length - ends) + [1] * ends
+    assert checkpoints(example, answer, 16, {1}) == places

@@ -1,0 +1,142 @@
+"""Probe and threshold of a reminder that is there; the rivals' places; the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from checkpoints import random_reminder, tiny_vlm
+from safety_reminder.data.training import read_training_file, user
+from safety_reminder.errors import DataError, ModelError
+from safety_reminder.guard import Probe, SafetyReminder
+from safety_reminder.training import TrainingConfig, refit
+from safety_reminder.training.calibration import calibrate_on, highest_by_group
+from safety_reminder.training.readings import Readings, auc_by, read
+from safety_reminder.training.samples import Prefixes, make_samples
+from safety_reminder.types import TrainingExample
+
+CONFIG = TrainingConfig(validation=0.1, calibration=0.2, test=0.3, interval=4, pca=3, keep_gb=0.1)
+PLOTS = ("roc.png", "precision_recall.png", "calibration.png", "pca.png")
+
+
+def rows(count: int = 24) -> list[TrainingExample]:
+    """Long answers of one letter to safe prompts, and of another to unsafe ones."""
+    made = []
+    for i in range(count):
+        made.append(TrainingExample(user(f"Good {i}?"), True, "k" * (6 + i % 5), source="good"))
+        made.append(TrainingExample(user(f"Bad {i}?"), False, "N", "zz" * (6 + i % 5), source=f"bad {i % 2}"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return tiny_vlm()
+
+
+@pytest.fixture(scope="module")
+def refitted(vlm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("probe")
+    reminder = replace(random_reminder(), interval=4)
+    return (*refit.refit_probe(vlm, reminder, rows(), CONFIG, folder, "mine"), folder)
+
+
+def test_three_probes_are_judged_side_by_side_on_rows_they_were_not_fitted_to(refitted):
+    pack, found, folder = refitted
+    assert list(found) == ["reminder", "header", "last"]
+    for tables in found.values():
+        assert set(tables["source"]) == {"bad 0", "bad 1"}
+        assert set(tables["tokens"]) >= {"0", "4"}
+    # Behind some tokens of the answers, what they say tells the kinds apart; at the bare prompts, the words do.
+    assert found["last"]["tokens"]["4"] > 0.9
+    assert pack.training["test"]["rivals"].keys() == {"header", "last"}
+    with (folder / "auc.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert {row["probe"] for row in table} == {"reminder", "header", "last"}
+    for name in PLOTS:
+        with Image.open(folder / name) as image:
+            assert image.width > 400
+
+
+def test_the_refitted_pack_keeps_its_vectors_and_has_a_new_probe_and_threshold(refitted):
+    pack, _, folder = refitted
+    loaded = SafetyReminder.from_pretrained(folder / "pack")
+    assert torch.equal(loaded.vectors, random_reminder().vectors)
+    assert not torch.equal(loaded.probe.weight, random_reminder().probe.weight)
+    assert loaded.threshold == pack.threshold
+    assert loaded.calibration["rows"] == "calibration"
+    assert not (folder / "prefixes").exists()
+
+
+def test_a_threshold_from_one_s_own_responses_lets_so_many_pass(vlm, tmp_path):
+    safe = [row for row in rows(30) if row.safe]
+    reminder = replace(random_reminder(), threshold=0.5)
+    pack = refit.calibrate(vlm, reminder, safe, replace(CONFIG, budget=0.1), tmp_path, "logs")
+    checks = read(Prefixes(vlm, CONFIG, tmp_path / "p"), make_samples(vlm, safe, CONFIG), pack.vectors, pack.interval)
+    used = checks.select(checks.tokens > 0)
+    highest = highest_by_group(pack.probe(used.hidden), used.groups)
+    assert (highest >= pack.threshold).sum() <= 2
+    assert pack.calibration["data"]["safe"] == 30
+    assert SafetyReminder.from_pretrained(tmp_path / "pack").threshold == pack.threshold
+
+
+def test_the_bare_prompt_counts_only_where_the_guard_checks_it(vlm, tmp_path):
+    checks = Readings(
+        torch.tensor([[0.9], [0.2], [0.8], [0.1]]).logit(), torch.zeros(4).bool(), torch.tensor([0, 0, 1, 1]),
+        torch.tensor([0, 4, 0, 4]), ("a", "a"),
+    )  # fmt: skip
+    probe = Probe(torch.ones(1), 0.0)
+    assert calibrate_on(probe, checks, 0.4, prompt_check=True)[0] == pytest.approx(0.9, abs=1e-4)
+    assert calibrate_on(probe, checks, 0.4, prompt_check=False)[0] == 0.5
+
+
+def test_without_safe_responses_there_is_nothing_to_calibrate_on(vlm, tmp_path):
+    unsafe = [row for row in rows(3) if not row.safe]
+    with pytest.raises(DataError, match="logs has no safe responses"):
+        refit.calibrate(vlm, random_reminder(), unsafe, CONFIG, tmp_path, "logs")
+
+
+def test_the_rivals_read_the_header_and_the_last_token(vlm, tmp_path):
+    samples = make_samples(vlm, [TrainingExample(user("Good?"), True, "kkkkkk")], CONFIG)
+    prefixes = Prefixes(vlm, CONFIG, tmp_path)
+    ids = vlm.encode([[{"role": "user", "content": "Good?"}]])["input_ids"][0].tolist()
+    answer = list(samples[0].answer)
+    for where, behind in (("header", vlm.assistant_header()), ("last", [])):
+        found = read(prefixes, samples, random_reminder().vectors, 4, where=where)
+        for hidden, tokens in zip(found.hidden, found.tokens.tolist(), strict=True):
+            whole = torch.tensor([ids + answer[:tokens] + behind])
+            with torch.no_grad():
+                expected = vlm.model(whole, output_hidden_states=True).hidden_states[-1][0, -1]
+            assert torch.allclose(hidden, expected, atol=1e-4)
+
+
+def test_the_header_opens_the_assistant_s_turn(vlm, monkeypatch):
+    header = vlm.assistant_header()
+    whole = vlm.encode([[{"role": "user", "content": "Another?"}]])["input_ids"][0].tolist()
+    assert whole[-len(header) :] == header
+    assert header
+    monkeypatch.setattr(vlm.processor, "chat_template", "{{ messages[0]['content'][0]['text'] }}")
+    with pytest.raises(ModelError, match="does not open the assistant's turn"):
+        vlm.assistant_header()
+
+
+def test_areas_are_left_out_where_one_kind_is_missing():
+    readings = Readings(
+        torch.zeros(5, 2), torch.tensor([True, True, False, False, True]), torch.arange(5),
+        torch.tensor([0, 4, 0, 0, 9]), ("a", "a", "b", "b", "c"),
+    )  # fmt: skip
+    found = auc_by(torch.tensor([0.9, 0.8, 0.1, 0.95, 0.5]), readings, 4)
+    assert found["tokens"] == {"0": 0.5}
+    assert found["source"] == {"a": 0.5 * (0.5 + 0.5), "c": 0.5}
+    assert found["all"]["all"] == pytest.approx(3 / 6)
+
+
+def test_a_file_of_logs_is_read_as_training_rows(tmp_path: Path):
+    path = tmp_path / "logs.jsonl"
+    path.write_text(json.dumps({"prompt": "Hello?", "safe": True, "chosen": "Hello."}) + "\n")
+    assert read_training_file(path)[0].answer == "Hello."

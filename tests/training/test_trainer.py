@@ -1,0 +1,350 @@
+"""A trainer that learns, goes on after a break exactly as it would have, and leaves the base model alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+import safety_reminder
+from checkpoints import tiny_vlm
+from safety_reminder.data.training import read_training_file
+from safety_reminder.errors import ConfigError, DataError, SafetyReminderError
+from safety_reminder.guard import GuardedVLM, SafetyReminder
+from safety_reminder.guard.context import Prefix
+from safety_reminder.models import fingerprint_mismatch
+from safety_reminder.training import TrainingConfig, objective, train, trainer
+from safety_reminder.training.samples import make_samples, split
+
+CONFIG = TrainingConfig(
+    k=2, epochs=6, batch=4, lr=0.2, answer_tokens=8, target_tokens=7, validation=0.17, calibration=0.17, test=0.17,
+    interval=5, policy="stop", log_with="none",
+)  # fmt: skip
+
+
+def write_examples(folder: Path, rows: list[dict] | None = None) -> Path:
+    """Two dozen: what is asked about red pages is unsafe to answer, about blue ones safe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), "red").save(folder / "red.png")
+    Image.new("RGB", (8, 8), "blue").save(folder / "blue.png")
+    if rows is None:
+        rows = []
+        for number in range(12):
+            unsafe = {"rejected": "kkkkkk", "chosen": "NNNNNN", "image": "red.png"}
+            rows.append({"prompt": f"Red {number}?", "safe": False, **unsafe})
+            rows.append({"prompt": f"Blue {number}?", "safe": True, "chosen": "kkkkkk", "image": "blue.png"})
+    path = folder / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def fit(folder: Path, config: TrainingConfig = CONFIG, **changes) -> SafetyReminder:
+    data = write_examples(folder)
+    return train(tiny_vlm(), read_training_file(data), replace(config, **changes), folder / "run", data.name)
+
+
+def logged(folder: Path) -> list[dict[str, str]]:
+    with (folder / "run" / "losses.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@dataclass(frozen=True)
+class Run:
+    reminder: SafetyReminder
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    folder = tmp_path_factory.mktemp("trained")
+    return Run(fit(folder), folder)
+
+
+def same(first: SafetyReminder, second: SafetyReminder) -> bool:
+    return (
+        torch.equal(first.vectors, second.vectors)
+        and torch.equal(first.probe.weight, second.probe.weight)
+        and (first.probe.bias, first.threshold) == (second.probe.bias, second.threshold)
+    )
+
+
+def test_the_loss_falls(trained):
+    rows = logged(trained.folder)
+    third = len(rows) // 3
+    for name in ("language", "probe"):
+        first, last = (sum(float(row[name]) for row in part) for part in (rows[:third], rows[-third:]))
+        assert last < 0.95 * first, name
+    assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
+    assert sum(bool(row["validation_loss"]) for row in rows) == CONFIG.epochs
+
+
+def test_the_pack_is_complete_and_guards(trained):
+    loaded = SafetyReminder.from_pretrained(trained.folder / "run" / "pack")
+    assert same(loaded, trained.reminder)
+    assert (loaded.length, loaded.interval, loaded.policy) == (2, 5, "stop")
+    assert loaded.training["data"]["safe"] == loaded.training["data"]["unsafe"] == 12
+    assert len(loaded.training["data"]["sha256"]) == 64
+    assert loaded.training["config"]["lr"] == 0.2
+    assert loaded.training["test"]["auc"]["tokens"].keys() == {"0", "5"}
+    assert loaded.calibration["rows"] == "calibration"
+    assert fingerprint_mismatch(loaded.fingerprint, tiny_vlm().model) is None
+    response = GuardedVLM(tiny_vlm(), loaded).generate([{"role": "user", "content": "Red?"}], max_new_tokens=6)
+    assert response.checks
+
+
+def test_the_splits_are_written_and_share_nothing(trained):
+    splits = json.loads((trained.folder / "run" / "splits.json").read_text())
+    assert set(splits) == {"training", "validation", "calibration", "test"}
+    keys = [key for part in splits.values() for key in part]
+    assert len(keys) == len(set(keys)) == 24
+    assert all(len(key) == 64 for key in keys)
+
+
+def test_a_run_that_broke_off_ends_in_exactly_the_same_reminder(trained, tmp_path, monkeypatch):
+    step, calls = trainer.Trainer._train_batch, []
+
+    def break_off(*arguments):
+        calls.append(None)
+        if len(calls) == 13:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(trainer.Trainer, "_train_batch", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path)
+    assert not (tmp_path / "run" / "pack").exists()
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 10
+    assert len(logged(tmp_path)) == 12
+    monkeypatch.undo()
+    assert same(fit(tmp_path), trained.reminder)
+    assert logged(tmp_path) == logged(trained.folder)
+
+
+def test_a_finished_run_is_not_trained_again(trained, monkeypatch):
+    monkeypatch.setattr(trainer.Trainer, "_train_batch", lambda *arguments: 1 / 0)
+    assert same(fit(trained.folder), trained.reminder)
+
+
+def test_a_checkpoint_of_other_options_or_data_is_refused(trained, tmp_path):
+    with pytest.raises(ConfigError, match="is of a run with other options, data or model"):
+        fit(trained.folder, lr=0.1)
+    changed = write_examples(tmp_path)
+    changed.write_text(changed.read_text().replace("kkkkkk", "kkkkk"))
+    with pytest.raises(ConfigError, match="other options, data or model"):
+        train(tiny_vlm(), read_training_file(changed), CONFIG, trained.folder / "run", changed.name)
+
+
+@pytest.mark.parametrize("keep", ["device", "cpu", "disk"])
+@pytest.mark.parametrize("room", [0.0, 1.0])
+def test_where_prefixes_are_kept_changes_nothing(trained, tmp_path, monkeypatch, keep, room):
+    reads, read = [], Prefix.read.__func__
+    monkeypatch.setattr(Prefix, "read", classmethod(lambda *arguments: reads.append(None) or read(*arguments)))
+    assert same(fit(tmp_path, keep=keep, keep_gb=room), trained.reminder)
+    assert len(reads) <= 24 if room else len(reads) > 100
+    assert not list((tmp_path / "run").glob("prefixes-*"))
+
+
+def test_cuts_in_one_pass_or_in_several_teach_the_same(trained, tmp_path):
+    assert torch.allclose(fit(tmp_path, rows=3).vectors, trained.reminder.vectors, atol=1e-3)
+
+
+def test_the_base_model_and_torchs_generator_are_left_alone(tmp_path):
+    vlm = tiny_vlm()
+    weights = {name: tensor.clone() for name, tensor in vlm.model.state_dict().items()}
+    state = torch.get_rng_state()
+    data = write_examples(tmp_path)
+    train(vlm, read_training_file(data), replace(CONFIG, epochs=1), tmp_path / "run")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in vlm.model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in vlm.model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(tmp_path, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0, 2.5, 0.1])
+    original, kept = trainer.Trainer._sums, []
+
+    def scripted(self, drawn, *, backward):
+        sums = original(self, drawn, backward=backward)
+        if not backward:
+            sums["loss"] = next(losses) * sums["count"]
+            kept.append(self.vectors.detach().clone())
+        return sums
+
+    monkeypatch.setattr(trainer.Trainer, "_sums", scripted)
+    reminder = fit(tmp_path, patience=2, epochs=9)
+    assert len(kept) == 4
+    assert torch.equal(reminder.vectors, kept[1])
+    assert reminder.training["validation_loss"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("changes", [{"kl_weight": 1.0}, {"repeat_prob": 0.5, "correction_prob": 0.5}])
+def test_the_options_of_the_objective_change_what_is_learned(trained, tmp_path, changes):
+    assert not torch.equal(fit(tmp_path, **changes).vectors, trained.reminder.vectors)
+
+
+def test_the_divergence_is_that_of_two_whole_sequences():
+    vlm = tiny_vlm()
+    vectors = trainer.initial_vectors(vlm, CONFIG)
+    answer = [20, 21, 22, 23, 24, 25]
+    inputs = vlm.encode([[{"role": "user", "content": "Red?"}]])
+    prefix = Prefix.read(vlm.model, inputs, answer)
+    cuts = [objective.Cut(n, [None, answer[n : n + 3]], (False,), (True,)) for n in (0, 2, 3)]
+    weight, bias = torch.zeros(vlm.hidden_size), torch.zeros(())
+    found = objective.losses(vlm.model, [(prefix, cut) for cut in cuts], vectors, weight, bias, kl=True).kl
+    embed = vlm.model.get_input_embeddings()
+    ids = inputs["input_ids"][0]
+    for n, value in zip((2, 3), found[1:].tolist(), strict=True):
+        head, target = embed(torch.cat([ids, torch.tensor(answer[:n])])), embed(torch.tensor(answer[n : n + 3]))
+        with torch.no_grad():
+            plain = vlm.model(inputs_embeds=torch.cat([head, target])[None]).logits[0, len(head) - 1 : len(head) + 2]
+            whole = vlm.model(inputs_embeds=torch.cat([head, vectors, target])[None]).logits[0]
+        reminded = whole[len(head) + 1 : len(head) + 4]
+        expected = (plain.softmax(-1) * (plain.log_softmax(-1) - reminded.log_softmax(-1))).sum(-1).mean()
+        assert value == pytest.approx(expected.item(), rel=1e-4)
+    assert found[0] == 0
+
+
+def test_rows_that_ask_the_same_are_never_split(tmp_path):
+    rows = [
+        {"prompt": f"p{i // 4}", "safe": i % 2 == 0, "chosen": f"a{i}", "image": ("red.png", "blue.png")[i % 4 // 2]}
+        for i in range(48)
+    ]
+    samples = make_samples(tiny_vlm(), read_training_file(write_examples(tmp_path, rows)), CONFIG)
+    parts = split(samples, CONFIG)
+    asked = {part: {(s.example.prompt, s.example.image) for s in rows} for part, rows in parts.items()}
+    assert [len(asked[part]) for part in asked] == [12, 4, 4, 4]
+    assert len(set().union(*asked.values())) == 24
+
+
+def test_a_split_with_one_kind_of_row_is_refused(tmp_path):
+    rows = [{"prompt": f"p{i}", "chosen": "a", "safe": i > 0} for i in range(12)]
+    data = write_examples(tmp_path, rows)
+    with pytest.raises(ConfigError, match="split has only one kind of row; give more rows"):
+        train(tiny_vlm(), read_training_file(data), CONFIG, tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_row(tmp_path, monkeypatch):
+    def broken(model, places, *_, **__):
+        return objective.Losses(*(torch.full((len(places),), math.nan) for _ in range(3)))
+
+    monkeypatch.setattr(trainer, "losses", broken)
+    with pytest.raises(SafetyReminderError, match=r"not finite at batch 0 on '\w+ \d+\?'.*lower training\.lr"):
+        fit(tmp_path)
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_rows_that_are_not_finite_can_be_left_out_and_are_named(tmp_path, monkeypatch, caplog):
+    original = trainer.losses
+
+    def broken(model, places, *arguments, **options):
+        found = original(model, places, *arguments, **options)
+        return replace(found, language=found.language.index_fill(0, torch.tensor([0]), math.inf))
+
+    monkeypatch.setattr(trainer, "losses", broken)
+    reminder = fit(tmp_path, on_error="skip", epochs=1)
+    assert torch.isfinite(reminder.vectors).all()
+    assert "left out: the loss is not finite at batch 0 on" in caplog.text
+
+
+def test_a_broken_image_stops_the_run_before_training_or_is_left_out(tmp_path, caplog):
+    data = write_examples(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    rows = data.read_text() + json.dumps({"prompt": "p", "safe": True, "chosen": "a", "image": "broken.png"}) + "\n"
+    data.write_text(rows)
+    with pytest.raises(DataError, match=r"training row 25, 'p': cannot read the image .*broken\.png"):
+        train(tiny_vlm(), read_training_file(data), CONFIG, tmp_path / "run")
+    config = replace(CONFIG, epochs=1, on_error="skip")
+    reminder = train(tiny_vlm(), read_training_file(data), config, tmp_path / "run")
+    assert reminder.training["data"]["safe"] == 12
+    assert "left out: training row 25" in caplog.text
+
+
+def test_an_empty_beginning_for_the_reminder_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="init_text is empty"):
+        fit(tmp_path, init_text="")
+
+
+def test_a_random_beginning_is_drawn_from_the_seed(tmp_path):
+    drawn = [trainer.initial_vectors(tiny_vlm(), replace(CONFIG, init="random", seed=seed)) for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_losses_go_to_tensorboard(tmp_path):
+    fit(tmp_path, epochs=1, log_with="tensorboard")
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from training.test_trainer import CONFIG, fit
+from safety_reminder.training import trainer
+step = trainer.Trainer._train_batch
+def slowly(self, *arguments):
+    print("step", self.step, flush=True)
+    return step(self, *arguments)
+trainer.Trainer._train_batch = slowly
+fit(Path({folder!r}))
+"""
+
+
+def test_a_killed_process_goes_on_and_ends_in_the_same_reminder(trained, tmp_path):
+    tests = str(Path(__file__).parents[1])
+    code = SCRIPT.format(tests=tests, folder=str(tmp_path))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(safety_reminder.__file__).parents[1]), tests])}
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, env=environment)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == b"step 11":
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 10
+    assert same(fit(tmp_path), trained.reminder)
+    assert logged(tmp_path) == logged(trained.folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"k": 0}, "training.k must be at least 1"),
+        ({"k": "four"}, "training.k must be of type int, got 'four'"),
+        ({"k": True}, "training.k must be of type int"),
+        ({"refit": 1}, "training.refit must be of type bool"),
+        ({"epohcs": 2}, "unknown training option 'epohcs'; did you mean 'epochs'"),
+        ({"budget": 0}, "training.budget is a share between 0 and 1"),
+        ({"validation": 1.0}, "training.validation is a share between 0 and 1"),
+        ({"test": 0.8}, "leave nothing to train on"),
+        ({"empty_prob": 1.5}, "training.empty_prob is a probability"),
+        ({"lr": 0}, "training.lr must be positive"),
+        ({"keep_gb": -1.0}, "training.keep_gb must not be negative"),
+        ({"policy": "rewnd"}, "unknown training.policy 'rewnd'; did you mean 'rewind'"),
+        ({"keep": "gpu"}, "unknown training.keep 'gpu'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_training(values, message):
+    with pytest.raises(ConfigError) as caught:
+        TrainingConfig.from_mapping(values)
+    assert message in str(caught.value)
+
+
+def test_the_command_line_s_defaults_are_those_of_the_class():
+    path = Path(safety_reminder.__file__).parent / "config" / "train.yaml"
+    assert TrainingConfig.from_mapping(dict(OmegaConf.load(path).training)) == TrainingConfig()
