@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.types import Policy
 
 INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
-Keep = Literal["device", "cpu", "disk"]
-ProbeKind = Literal["logistic", "pca"]
 
 
 @dataclass(frozen=True)
@@ -106,9 +104,9 @@ class TrainingConfig:
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "init": ("text", "random"),
-    "probe": get_args(ProbeKind),
+    "probe": ("logistic", "pca"),
     "policy": get_args(Policy),
-    "keep": get_args(Keep),
+    "keep": ("device", "cpu", "disk"),
     "mixed_precision": ("none", "bf16", "fp16"),
     "on_error": ("stop", "skip"),
 }

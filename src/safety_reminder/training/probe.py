@@ -9,7 +9,6 @@ import torch
 
 from safety_reminder.errors import ConfigError, MissingExtraError
 from safety_reminder.guard import Probe
-from safety_reminder.training.config import ProbeKind
 
 STRENGTHS = tuple(10.0**e for e in range(-4, 2))
 
@@ -19,7 +18,7 @@ def fit_probe(
     unsafe: torch.Tensor,
     groups: torch.Tensor,
     *,
-    kind: ProbeKind = "logistic",
+    kind: str = "logistic",
     components: int = 32,
 ) -> tuple[Probe, dict[str, Any]]:
     """The probe whose regularisation predicts best in a cross-validation by group, and how it was found.
@@ -27,7 +26,7 @@ def fit_probe(
     Args:
         hidden: (n, hidden_size). unsafe: (n,) bool; both classes weigh the same, whatever their numbers.
         groups: (n,) ints; rows of one group (the checks of one answer) are never on both sides of a fold.
-        kind: ``logistic``, or ``pca`` to fit on ``components`` principal components, as the method's paper does.
+        kind: ``logistic``, or ``pca``: fit on ``components`` principal components, as the method's paper does.
 
     Raises:
         ConfigError: only one class. MissingExtraError: without scikit-learn.

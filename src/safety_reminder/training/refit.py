@@ -77,7 +77,7 @@ def refit_probe(
             fitting.unsafe,
             fitting.groups,
             kind=config.probe,
-            components=config.pca,  # type: ignore
+            components=config.pca,
         )
         probes[where] = (probe, test)
     found = write_report(output, probes, reminder.interval)

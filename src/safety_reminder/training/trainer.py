@@ -171,7 +171,7 @@ class Trainer:
         config = self.config
         mine = drawn[self.accelerator.process_index :: self.accelerator.num_processes]
         names = ("loss", "language", "probe", "kl", "count")
-        sums = dict.fromkeys(names, 0.0)
+        sums: dict[str, float] = dict.fromkeys(names, 0.0)
         for start in range(0, len(mine), config.rows):
             part = mine[start : start + config.rows]
             places = [(self.prefixes.of(sample), cut) for sample, cut in part]
@@ -224,7 +224,7 @@ class Trainer:
                 fitting.unsafe,
                 fitting.groups,
                 kind=config.probe,
-                components=config.pca,  # type: ignore
+                components=config.pca,
             )
         else:
             probe, how = Probe(best["weight"].float().cpu(), float(best["bias"])), {"kind": "joint"}
