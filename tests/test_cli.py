@@ -134,6 +134,46 @@ def test_the_demo_on_figstep_brings_harmless_images_along(call, demo, place):
     assert (metrics["attack_success_rate"]["n"], metrics["false_alarm_rate"]["n"]) == (1, 7)
 
 
+@pytest.fixture
+def training(models, place) -> list[str]:
+    rows = [{"prompt": f"Good {i}?", "safe": True, "chosen": "kk" * (i % 3 + 1)} for i in range(16)]
+    rows += [{"prompt": f"Bad {i}?", "safe": False, "chosen": "N", "rejected": "zzz" * (i % 3 + 1)} for i in range(16)]
+    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [f"model={models}/llama", "data=rows.jsonl", "device=cpu"]
+
+
+SPLITS = ["training.validation=0.15", "training.calibration=0.2", "training.test=0.2"]
+
+
+def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call, training, place):
+    outcome = call("train", *training, *SPLITS, "training.epochs=1", "training.interval=2", "output=run")
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"wrote run/pack: AUC of the probe on test rows \d\.\d{3}", outcome.out)
+    assert "it takes 199 safe responses; there were 3" in outcome.out
+    assert {"checkpoint.pt", "losses.csv", "splits.json", "pack/config.json"} <= set(contents(place / "run"))
+
+    outcome = call("probe", *training, *SPLITS, "reminder=run/pack", "output=probe")
+    assert outcome.code == 0, outcome.err
+    header = next(line for line in outcome.out.splitlines() if line.startswith("AUC"))
+    assert header.split()[-3:] == ["reminder", "header", "last"]
+    assert {"auc.csv", "roc.png", "pca.png", "pack/config.json"} <= set(contents(place / "probe"))
+
+    outcome = call("calibrate", *training, "reminder=probe/pack", "budget=0.2", "output=calibrated")
+    assert outcome.code == 0, outcome.err
+    assert "from 16 safe responses" in outcome.out
+    calibration = json.loads((place / "calibrated/pack/config.json").read_text())["calibration"]
+    assert (calibration["n"], calibration["budget"], calibration["rows"]) == (16, 0.2, "given")
+
+
+def test_training_does_not_start_on_rows_that_are_evaluated_on(call, training, place):
+    (place / "benchmark.csv").write_text("prompt\nBad 3\n")
+    options = [*training, *SPLITS, "training.epochs=1", "check_against=[text:benchmark.csv]", "output=run"]
+    assert "1 of 32 training rows are also in text:benchmark.csv" in call("train", *options).error
+    assert not (place / "run").exists()
+    assert call("train", *options, "allow_contamination=true").code == 0
+    assert "check_against needs NAME:FOLDER" in call("train", *training, "check_against=[figstep]").error
+
+
 def test_a_guarded_run_compares_and_resumes(call, basics, place, models):
     options = [*basics, f"reminder={models}/pack", "check_base=false", "compare=true", "output=run"]
     assert call("generate", *options).code == 0
@@ -170,7 +210,7 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generaet"], "unknown command 'generaet'; did you mean 'generate'? known: demo, generate, pocket, train"),
+        (["generaet"], "unknown command 'generaet'; did you mean 'generate'? known: calibrate, demo, generate"),
         (["generate", "modle=x"], "unknown option 'modle'"),
         (["generate", "guard.intervall=4"], "unknown option 'guard.intervall'"),
         (["generate", "dataset=figstop"], "unknown dataset 'figstop'; did you mean 'figstep'"),
@@ -185,6 +225,10 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
         (["train", "data=gone.jsonl"], "no training file at gone.jsonl"),
         (["train", "data=prompts.csv"], "prompts.csv, row 1: unknown field 'id'"),
         (["train", "data=spa_vl"], "data=spa_vl needs data.root=DIR"),
+        (["train", "data=x.jsonl", "training.epohcs=2"], "unknown option 'training.epohcs'"),
+        (["train", "data=x.jsonl", "training.epochs=0"], "training.epochs must be at least 1"),
+        (["probe", "data=gone.jsonl", "reminder=gone"], "gone"),
+        (["calibrate"], "data is not given; add data=..."),
         (["pocket", "now"], "safety-reminder pocket takes no options"),
     ],
 )
