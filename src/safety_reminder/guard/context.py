@@ -52,7 +52,9 @@ class Prefix:
             ids = torch.tensor([list(answer)], device=input_ids.device)
             positions = next_positions(lane.position, len(answer))
             run: Any = model
-            run(input_ids=ids, position_ids=positions, past_key_values=lane.cache, use_cache=True)
+            # Only the keys and values are wanted: no logits of the answer, where the model can leave them out.
+            few = {"logits_to_keep": 1} if "logits_to_keep" in kwargs else {}
+            run(input_ids=ids, position_ids=positions, past_key_values=lane.cache, use_cache=True, **few)
         layers: Any = lane.cache.layers
         if any(getattr(layer, "keys", None) is None for layer in layers):
             raise ModelError(f"{type(model).__name__} keeps more than keys and values; its prefixes cannot be reused")

@@ -21,7 +21,7 @@ class TrainingConfig:
     init_text: str = INIT_TEXT
     epochs: int = 4
     batch: int = 8
-    cuts: int = 2
+    cuts: int = 4
     lr: float = 0.01
     warmup: float = 0.05
     weight_decay: float = 0.0
