@@ -1,7 +1,7 @@
 """Step 2 of the pocket recipe: a low-rank delta for the language model, so that it reads, lists, refuses and helps.
 
-The tower is frozen. A share of the pages is given as it would be by a perfect tower (the embedding rows themselves),
-so that a later, better tower needs no new delta.
+The tower is frozen, or with ``--tower-lr`` learns what the language model needs from it. A share of the pages is given
+as a perfect tower would (the embedding rows themselves).
 
     python recipes/pocket/train_language.py --base FOLDER --tower FOLDER --shared FOLDER --helpful FILE --out FOLDER
 """
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--oracle", type=float, default=0.3, help="share of pages given as perfect embedding rows")
     parser.add_argument("--back-off", type=float, default=0.75, help="share of harmful lists that break off")
     parser.add_argument("--read", type=float, help="share of reading; default: that of conversations.py")
+    parser.add_argument("--tower-lr", type=float, default=0.0, help="above 0: the tower learns too, into OUT/tower")
     parser.add_argument("--short", type=int, default=48, help="half of the answers are cut to this many tokens")
     parser.add_argument("--start", type=Path, help="a checkpoint.pt of an earlier run, whose delta to begin with")
     parser.add_argument("--seed", type=int, default=0)
@@ -106,13 +107,21 @@ def main() -> None:
     layers = add_low_rank(model, args.rank)
     tower = build(rows.shape[1]).eval()
     tower.load_state_dict(torch.load(args.tower / "checkpoint.pt", map_location="cpu")["model"])
+    seeing = [*tower.model.vision_tower.parameters(), *tower.model.multi_modal_projector.parameters()]
     tower.requires_grad_(False)
+    for parameter in seeing:
+        parameter.requires_grad_(args.tower_lr > 0)
 
     phrases = shared_phrases(args.shared)
     source = TextSource(tokenizer, args.words, phrases)
     mixture = Mixture(source, read_jsonl(args.helpful), phrases, args.back_off, args.read)
     trained = [p for layer in layers.values() for p in (layer.down, layer.up)]
-    optimiser = torch.optim.AdamW(trained, lr=args.lr, weight_decay=0.0, betas=(0.9, 0.95))
+    groups = [{"params": trained, "lr": args.lr}]
+    if args.tower_lr:
+        groups.append({"params": seeing, "lr": args.tower_lr})
+        (args.out / "tower").mkdir(exist_ok=True)
+    peaks = [group["lr"] for group in groups]
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.95))
     step, checkpoint = 0, args.out / "checkpoint.pt"
     begin = checkpoint if checkpoint.exists() else args.start
     if begin:
@@ -123,6 +132,8 @@ def main() -> None:
     if checkpoint.exists():
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
+        if args.tower_lr:
+            tower.load_state_dict(torch.load(args.out / "tower" / "checkpoint.pt", map_location="cpu")["model"])
         print(f"resumed at step {step}")
 
     running: dict[str, float] = {}
@@ -131,13 +142,14 @@ def main() -> None:
     for batch in DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4):
         if step >= args.steps:
             break
-        rate = args.lr * min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        factor = min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
+        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
         loss, parts = batch_loss(model, tower, rows, tokenizer, batch, args.oracle)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        for group in optimiser.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
         optimiser.step()
         step += 1
         for kind, value in parts.items():
@@ -152,6 +164,10 @@ def main() -> None:
             torch.save(
                 {"delta": delta, "optimiser": optimiser.state_dict(), "step": step}, checkpoint.with_suffix(".new")
             )
+            if args.tower_lr:
+                scratch = args.out / "tower" / "checkpoint.new"
+                torch.save({"model": tower.state_dict()}, scratch)
+                os.replace(scratch, scratch.with_suffix(".pt"))
             os.replace(checkpoint.with_suffix(".new"), checkpoint)
             halves = {name: value.half().contiguous() for name, value in delta.items()}
             save_file(halves, args.out / "language_delta.safetensors")
@@ -161,7 +177,7 @@ def batch_loss(model, tower, rows, tokenizer, batch, oracle: float) -> tuple[tor
     pages = [page for _, page, _, _ in batch if page is not None]
     seen = None
     if pages:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16):
             _, seen = features(tower, torch.stack([torch.tensor(p.pixels) for p in pages]))
     sequences, labels = [], []
     number = 0
