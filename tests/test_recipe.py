@@ -1,14 +1,23 @@
-"""Pocket's training material and what it is measured on have nothing in common."""
+"""Pocket's training material and what it is measured on have nothing in common; a pack is replaced by a better one."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import re
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+
+from checkpoints import tiny_vlm
+from safety_reminder.data.training import read_training_file
+from safety_reminder.guard import Probe, SafetyReminder
+from safety_reminder.training import TrainingConfig, train
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,3 +66,44 @@ def test_held_back_requests_are_all_different():
 def test_training_requests_are_not_repeated(kind):
     texts = getattr(load("topics"), kind)
     assert len(set(texts)) == len(texts)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A training run on a tiny model, with its data."""
+    folder = tmp_path_factory.mktemp("recipe")
+    rows = [{"prompt": f"Red {i}?", "safe": False, "rejected": "kkkk", "chosen": "NN"} for i in range(10)]
+    rows += [{"prompt": f"Blue {i}?", "safe": True, "chosen": "kkkk"} for i in range(10)]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = TrainingConfig(k=2, epochs=4, lr=0.2, validation=0.2, calibration=0.2, test=0.0, log_with="none")
+    train(tiny_vlm(), read_training_file(folder / "data.jsonl"), config, folder / "run")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("shipped", "taken"), [("none", True), ("worse", True), ("better", False), ("of another model", True)]
+)
+def test_the_pack_that_ships_gives_way_to_one_that_is_as_good_or_fits(run, tmp_path, shipped, taken):
+    new = SafetyReminder.from_pretrained(run / "run" / "pack")
+    blind = Probe(100 * torch.randn(32, generator=torch.Generator().manual_seed(0)), 0.0)
+    worse = replace(new, vectors=torch.zeros_like(new.vectors), probe=blind)
+    packs = {
+        "worse": worse,
+        "better": new,
+        "of another model": replace(worse, fingerprint=new.fingerprint | {"architecture": "Another"}),
+    }
+    if shipped in packs:
+        packs[shipped].save_pretrained(tmp_path / "shipped")
+    folder = run / "run"
+    if shipped == "better":
+        folder = shutil.copytree(folder, tmp_path / "run")
+        worse.save_pretrained(folder / "pack")
+    before = (tmp_path / "shipped" / "config.json").read_text() if shipped in packs else None
+    assert (
+        load("replace_reminder").replace(tiny_vlm(), run / "data.jsonl", folder, folder / "pack", tmp_path / "shipped")
+        is taken
+    )
+    after = SafetyReminder.from_pretrained(tmp_path / "shipped")
+    assert torch.equal(after.vectors, new.vectors)
+    if not taken:
+        assert (tmp_path / "shipped" / "config.json").read_text() == before

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safety_reminder.data.typographic import PROMPT as FIGSTEP_PROMPT
 from text import TextSource
-from topics import OPENERS, as_text, typographic
+from topics import OPENERS, as_text, task, typographic
 
 LIST_PROMPTS = (
     FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT,
@@ -83,70 +83,55 @@ def engaged(rng: random.Random, page: str, *, backs_off: bool) -> str:
 class Mixture:
     """Draws conversations. ``helpful``: prompts with the base model's own answers; ``harmful``: direct requests."""
 
-    SHARES = (
-        ("read", 0.24),
-        ("list harmful", 0.2),
-        ("list benign", 0.18),
-        ("refuse", 0.16),
-        ("help", 0.2),
-        ("blank", 0.02),
-    )
-
     def __init__(
-        self,
-        source: TextSource,
-        helpful: list[dict[str, str]],
-        harmful: list[str],
-        back_off: float,
-        read: float | None = None,
+        self, source: TextSource, helpful: list[dict[str, str]], harmful: list[str], *, back_off: float, listed: float
     ) -> None:
-        """``read``: share of reading among the kinds, the others in proportion; by default that of ``SHARES``."""
-        self.source, self.helpful, self.harmful, self.back_off = source, helpful, harmful, back_off
-        shares = dict(self.SHARES)
-        if read is not None:
-            rest = 1 - shares["read"]
-            shares = {kind: read if kind == "read" else share * (1 - read) / rest for kind, share in shares.items()}
-        self.shares = shares
+        """``back_off``: share of harmful lists that break off. ``listed``: share of pages that are also to be listed;
+        the others are only read."""
+        self.source, self.helpful, self.harmful = source, helpful, harmful
+        self.back_off, self.listed = back_off, listed
         self.short_harmful = [text for text in harmful if len(text) <= 75]
 
-    def draw(self, rng: random.Random) -> Conversation:
-        kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
-        match kind:
-            case "read":
-                roll = rng.random()
-                if roll < 0.35:
-                    page = self.source.words(rng, rng.randrange(3, 14))
-                elif roll < 0.6:
-                    page = self.source.phrase(rng)
-                else:
-                    page = typographic(rng, harmful=rng.random() < 0.5)
-                return Conversation(kind, rng.choice(READ_PROMPTS), f"The image says: {page}", page)
-            case "list harmful" | "list benign":
-                harmful = kind == "list harmful"
-                page = typographic(rng, harmful=harmful)
-                if harmful and rng.random() < 0.2:
-                    page = rng.choice(self.short_harmful)
-                if not harmful and rng.random() < 0.4:
-                    # Words that no topic suggests, so that the list's title is read and not guessed.
-                    page = f"{rng.choice(OPENERS)} {self.source.words(rng, rng.randrange(2, 6)).lower()}"
-                answer = engaged(rng, page, backs_off=harmful and rng.random() < self.back_off)
-                return Conversation(kind, rng.choice(LIST_PROMPTS), answer, page)
-            case "refuse":
-                request = rng.choice(self.harmful) if rng.random() < 0.6 else as_text(rng, harmful=True)
-                return Conversation(kind, request, rng.choice(REFUSALS))
-            case "blank":
-                return Conversation(kind, rng.choice(READ_PROMPTS), rng.choice(NO_TEXT), "")
-            case _:
-                row = rng.choice(self.helpful)
-                return Conversation("help", row["prompt"], row["answer"], whole=row["whole"])
+    def page(self, rng: random.Random) -> list[Conversation]:
+        """Conversations about one page: it is read, and most often its list filled in as well."""
+        if rng.random() < 0.02:
+            return [Conversation("blank", rng.choice(READ_PROMPTS), rng.choice(NO_TEXT), "")]
+        if rng.random() >= self.listed:
+            text = self.source.words(rng, rng.randrange(3, 12)) if rng.random() < 0.6 else self.source.phrase(rng)
+            return [self._read(rng, text)]
+        harmful = rng.random() < 0.5
+        text = typographic(rng, harmful=harmful)
+        if harmful and rng.random() < 0.25:
+            text = rng.choice(self.short_harmful)
+        if not harmful and rng.random() < 0.4:
+            # Words that no topic suggests, so that the list's title is read and not guessed.
+            text = f"{rng.choice(OPENERS)} {self.source.words(rng, rng.randrange(2, 6)).lower()}"
+        answer = engaged(rng, text, backs_off=harmful and rng.random() < self.back_off)
+        kind = "list harmful" if harmful else "list benign"
+        return [self._read(rng, text), Conversation(kind, rng.choice(LIST_PROMPTS), answer, text)]
+
+    def text(self, rng: random.Random) -> Conversation:
+        """A conversation without an image: a refusal, or help."""
+        if rng.random() < 0.45:
+            request = rng.choice(self.harmful) if rng.random() < 0.6 else as_text(rng, harmful=True)
+            return Conversation("refuse", request, rng.choice(REFUSALS))
+        row = rng.choice(self.helpful)
+        return Conversation("help", row["prompt"], row["answer"], whole=row["whole"])
+
+    @staticmethod
+    def _read(rng: random.Random, text: str) -> Conversation:
+        return Conversation("read", rng.choice(READ_PROMPTS), f"The image says: {text}", text)
 
 
 def helpful_prompts(source: TextSource, count: int, seed: int) -> list[str]:
     rng = random.Random(f"helpful/{seed}")
     prompts: list[str] = []
     while len(prompts) < count:
-        if rng.random() < 0.5:
+        roll = rng.random()
+        if roll < 0.35:
             prompts.append(as_text(rng, harmful=False))
+        elif roll < 0.65:
+            prompts.append(task(rng))
         else:
             words = [source.whole[int(3000 * rng.random() ** 1.5) + 100] for _ in range(2)]
             prompts.append(rng.choice(QUESTIONS).format(*words))

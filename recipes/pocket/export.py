@@ -6,13 +6,15 @@ python recipes/pocket/export.py --tower FOLDER --language FOLDER
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from safety_reminder.models.pocket.assemble import WEIGHTS
+from safety_reminder.models.pocket.assemble import HASHES, WEIGHTS
 
 
 def main() -> None:
@@ -26,7 +28,10 @@ def main() -> None:
         part = {k.removeprefix(prefix): v.half().contiguous() for k, v in state.items() if k.startswith(prefix)}
         save_file(part, WEIGHTS / f"{name}.safetensors")
     shutil.copyfile(args.language / "language_delta.safetensors", WEIGHTS / "language_delta.safetensors")
-    for path in sorted(WEIGHTS.glob("*.safetensors")):
+    parts = sorted(WEIGHTS.glob("*.safetensors"))
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in parts}
+    HASHES.write_text(json.dumps(hashes, indent=2) + "\n")
+    for path in parts:
         print(f"{path.stat().st_size / 1e6:6.2f} MB  {path.name}")
 
 

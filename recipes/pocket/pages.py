@@ -33,12 +33,13 @@ ALPHABET_SIZE = len(ALPHABET) + 2  # 0: nothing, 1: any other character
 
 @dataclass(frozen=True)
 class Page:
-    """``pixels`` (image, image) uint8 grey; ``tokens`` (patches²,) ids, -1 where blank; ``spelling`` (patches², 12)."""
+    """``pixels`` (image, image) uint8 grey; ``tokens`` (patches²,) ids, -1 where blank; ``spelling`` (patches², 12).
+    ``whole``: no line of the text had to be left out."""
 
     pixels: np.ndarray
     tokens: np.ndarray
     spelling: np.ndarray
-    text: str
+    whole: bool
 
 
 @lru_cache(maxsize=256)
@@ -62,14 +63,14 @@ def make_page(
             origin = (20 + rng.randrange(-14, 15), 10 + rng.randrange(-9, 10))
     else:
         path, _, factor = rng.choices(FONTS, weights=[w for _, w, _ in FONTS])[0]
-        size = int(rng.uniform(66, 104) * factor)
+        size = int(rng.uniform(60, 104) * factor)
         spacing = rng.randrange(8, 28)
         origin = (rng.randrange(4, 70), rng.randrange(0, 70))
         longest = max(map(len, text.split()), default=0)
         while True:
             width = advance(path, size, "n") if "Mono" in path else advance(path, size, "e") * 1.02
             chars = max(6, int((CANVAS - origin[0] - 6) / width))
-            if longest <= chars or size <= 62 * factor:
+            if longest <= chars or size <= 56 * factor:
                 break
             size -= 4
         if rng.random() < 0.3:
@@ -80,6 +81,7 @@ def make_page(
     face = font(path, size)
     line_height = face.getbbox("A")[3] + spacing
     room = max(1, int((CANVAS - origin[1]) / line_height))
+    whole = len(lines) <= max(1, room - len(numbers))
     lines = lines[: max(1, room - len(numbers))] + numbers
     free = CANVAS - origin[1] - line_height * len(lines)
     if not figstep and widen > 0 and free > 0 and rng.random() < 0.4 * widen:
@@ -130,4 +132,4 @@ def make_page(
         tokens[place] = token
         letters = [ALPHABET.get(c, 1) for c in joined[start:end].strip()[:MAX_SPELL]]
         spelling[place, : len(letters)] = letters
-    return Page(np.asarray(pixels), tokens, spelling, joined.strip())
+    return Page(np.asarray(pixels), tokens, spelling, whole)

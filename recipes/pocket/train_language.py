@@ -14,50 +14,59 @@ import math
 import os
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conversations import Conversation, Mixture, read_jsonl
 from lowrank import add_low_rank
-from pages import make_page
+from pages import Page, make_page
 from text import TextSource, shared_phrases
 from train_tower import IMAGE_SIZE, PATCHES, build, features, wanted_rows
 
 
-class Samples(IterableDataset):
-    """Batches of (conversation, page or None), drawn from (seed, step) alone so that a run can resume."""
+@dataclass(frozen=True)
+class Sample:
+    """One page, or none, with the conversations about it. ``oracle``: the page is given as a perfect tower would."""
 
-    def __init__(self, base: Path, mixture: Mixture, seed: int, start: int, batch: int, short: int) -> None:
+    conversations: list[Conversation]
+    page: Page | None = None
+    oracle: bool = False
+
+
+class Samples(IterableDataset):
+    """Batches of samples, drawn from (seed, step) alone so that a run can resume."""
+
+    def __init__(self, base: Path, mixture: Mixture, seed: int, start: int, batch: int, images: float, oracle: float):
         self.base, self.mixture, self.seed, self.start, self.batch = base, mixture, seed, start, batch
-        self.short = short
+        self.images, self.oracle = images, oracle
 
     def __iter__(self):
         tokenizer = AutoTokenizer.from_pretrained(self.base)
         for step in range(self.start, 1 << 60):
             rng = random.Random(f"language/{self.seed}/{step}")
             # With and without images in batches of their own: the first are several times longer.
-            wants_image = rng.random() < 0.6
-            out = []
-            while len(out) < self.batch * (1 if wants_image else 2):
-                conversation = self.mixture.draw(rng)
-                if (conversation.page is not None) != wants_image:
-                    continue
-                page = None
-                if conversation.page is not None:
-                    listing = conversation.kind.startswith("list")
-                    widen = 0.35 if listing else 0.6
-                    page = make_page(
-                        conversation.page or " ", tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES, widen=widen,
-                        figstep=listing and rng.random() < 0.5,
-                    )  # fmt: skip
-                # Half of the answers are cut short: their beginnings matter most and cost least.
-                out.append((conversation, page, rng.random(), self.short if rng.random() < 0.5 else 160))
-            yield out
+            if rng.random() < self.images:
+                yield [self.seen(rng, tokenizer) for _ in range(self.batch)]
+            else:
+                yield [Sample([self.mixture.text(rng)]) for _ in range(3 * self.batch)]
+
+    def seen(self, rng: random.Random, tokenizer) -> Sample:
+        while True:
+            conversations = self.mixture.page(rng)
+            listing = len(conversations) > 1
+            page = make_page(
+                conversations[0].page or " ", tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES,
+                widen=0.4 if listing else 0.7, figstep=listing and rng.random() < 0.3,
+            )  # fmt: skip
+            if page.whole:  # what is not on the page cannot be read
+                return Sample(conversations, page, rng.random() < self.oracle)
 
 
 def encode(tokenizer, conversation: Conversation, longest: int) -> tuple[list[int], list[int], list[int]]:
@@ -88,11 +97,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--oracle", type=float, default=0.3, help="share of pages given as perfect embedding rows")
+    parser.add_argument("--oracle", type=float, default=0.05, help="share of pages given as perfect embedding rows")
     parser.add_argument("--back-off", type=float, default=0.75, help="share of harmful lists that break off")
-    parser.add_argument("--read", type=float, help="share of reading; default: that of conversations.py")
+    parser.add_argument("--images", type=float, default=0.75, help="share of batches with images")
+    parser.add_argument("--listed", type=float, default=0.6, help="share of pages that are listed as well as read")
     parser.add_argument("--tower-lr", type=float, default=0.0, help="above 0: the tower learns too, into OUT/tower")
-    parser.add_argument("--short", type=int, default=48, help="half of the answers are cut to this many tokens")
+    parser.add_argument(
+        "--longest", type=int, default=40, help="three quarters of the answers are cut to this many tokens"
+    )
     parser.add_argument("--start", type=Path, help="a checkpoint.pt of an earlier run, whose delta to begin with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -114,7 +126,7 @@ def main() -> None:
 
     phrases = shared_phrases(args.shared)
     source = TextSource(tokenizer, args.words, phrases)
-    mixture = Mixture(source, read_jsonl(args.helpful), phrases, args.back_off, args.read)
+    mixture = Mixture(source, read_jsonl(args.helpful), phrases, back_off=args.back_off, listed=args.listed)
     trained = [p for layer in layers.values() for p in (layer.down, layer.up)]
     groups = [{"params": trained, "lr": args.lr}]
     if args.tower_lr:
@@ -138,14 +150,16 @@ def main() -> None:
 
     running: dict[str, float] = {}
     began, first = time.time(), step
-    data = Samples(args.base, mixture, args.seed, step, args.batch, args.short)
+    data = Samples(args.base, mixture, args.seed, step, args.batch, args.images, args.oracle)
     for batch in DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4):
         if step >= args.steps:
             break
         factor = min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
-        loss, parts = batch_loss(model, tower, rows, tokenizer, batch, args.oracle)
+        # A quarter of the batches has whole answers: their beginnings matter most and cost least.
+        longest = 160 if step % 4 == 3 else args.longest
+        loss, parts = batch_loss(model, tower, rows, tokenizer, batch, longest)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         for group in optimiser.param_groups:
@@ -173,44 +187,63 @@ def main() -> None:
             save_file(halves, args.out / "language_delta.safetensors")
 
 
-def batch_loss(model, tower, rows, tokenizer, batch, oracle: float) -> tuple[torch.Tensor, dict[str, float]]:
-    pages = [page for _, page, _, _ in batch if page is not None]
-    seen = None
+def batch_loss(model, tower, rows, tokenizer, batch, longest: int) -> tuple[torch.Tensor, dict[str, float]]:
+    """Every conversation counts the same, long or short. Those about one page share its positions: each attends to the
+    page and to itself, and none to another, as if each stood alone."""
+    pages = [sample.page for sample in batch if sample.page is not None]
+    seen = iter(())
     if pages:
         with torch.autocast("cpu", torch.bfloat16):
-            _, seen = features(tower, torch.stack([torch.tensor(p.pixels) for p in pages]))
-    sequences, labels = [], []
-    number = 0
-    for conversation, page, roll, longest in batch:
-        head, tail, answer = encode(tokenizer, conversation, longest)
-        pieces = [rows[head]] if head else []
-        if page is not None:
-            if roll < oracle:
-                visual = wanted_rows(torch.tensor(page.tokens), rows)
-            else:
-                visual = seen[number].float()
-            number += 1
-            pieces.append(visual)
-        pieces += [rows[tail], rows[answer]]
-        embeds = torch.cat(pieces)
-        sequences.append(embeds)
-        labels.append(torch.tensor([-100] * (len(embeds) - len(answer)) + answer))
-    width = max(len(s) for s in sequences)
-    inputs = torch.stack([F.pad(s, (0, 0, 0, width - len(s))) for s in sequences])
-    mask = torch.stack([torch.tensor([1] * len(s) + [0] * (width - len(s))) for s in sequences])
-    wanted = torch.stack([F.pad(label, (0, width - len(label)), value=-100) for label in labels])
-    hidden = model.model(inputs_embeds=inputs.to(torch.bfloat16), attention_mask=mask).last_hidden_state[:, :-1]
-    wanted = wanted[:, 1:]
-    chosen = wanted != -100
-    logits = hidden[chosen] @ model.get_input_embeddings().weight.T
-    each = F.cross_entropy(logits.float(), wanted[chosen], reduction="none")
-    row_of = chosen.nonzero()[:, 0]
-    # Every conversation counts the same, long or short.
-    per_row = torch.zeros(len(batch)).index_add(0, row_of, each) / chosen.sum(1)
+            seen = iter(features(tower, torch.stack([torch.tensor(p.pixels) for p in pages])).float())
+    sequences, positions, labels, owners, kinds = [], [], [], [], []
+    for sample in batch:
+        pieces: list[torch.Tensor] = []
+        shared = 0
+        position: list[int] = []
+        label: list[int] = []
+        owner: list[int] = []
+        for conversation in sample.conversations:
+            head, tail, answer = encode(tokenizer, conversation, longest)
+            if sample.page is not None and not shared:
+                visual = next(seen)
+                if sample.oracle:
+                    visual = wanted_rows(torch.tensor(sample.page.tokens), rows)
+                pieces += [rows[head], visual]
+                shared = len(head) + len(visual)
+                position += range(shared)
+                label += [-100] * shared
+                owner += [-1] * shared
+            pieces.append(rows[tail + answer])
+            count = len(tail) + len(answer)
+            position += range(shared, shared + count)
+            label += [-100] * len(tail) + answer
+            owner += [len(kinds)] * count
+            kinds.append(conversation.kind)
+        sequences.append(torch.cat(pieces))
+        positions.append(torch.tensor(position))
+        labels.append(torch.tensor(label))
+        owners.append(torch.tensor(owner))
+    inputs = pad_sequence(sequences, batch_first=True)
+    wanted = pad_sequence(labels, batch_first=True, padding_value=-100)
+    owner = pad_sequence(owners, batch_first=True, padding_value=-2)
+    # Query position i sees key position j: not later, and of the page or of the same conversation.
+    mask = (owner[:, None] == -1) | (owner[:, None] == owner[:, :, None])
+    mask = (mask & torch.ones(mask.shape[-2:], dtype=torch.bool).tril())[:, None]
+    hidden = model.model(
+        inputs_embeds=inputs.to(torch.bfloat16),
+        attention_mask=mask,
+        position_ids=pad_sequence(positions, batch_first=True),
+    ).last_hidden_state
+    # The position before the answer's first token is the end of the prompt, in the same conversation.
+    chosen = wanted[:, 1:] != -100
+    logits = hidden[:, :-1][chosen] @ model.get_input_embeddings().weight.T
+    each = F.cross_entropy(logits.float(), wanted[:, 1:][chosen], reduction="none")
+    of = owner[:, 1:][chosen]
+    per_conversation = torch.zeros(len(kinds)).index_add(0, of, each) / of.bincount(minlength=len(kinds))
     parts: dict[str, list[float]] = {}
-    for (conversation, _, _, _), value in zip(batch, per_row.tolist(), strict=True):
-        parts.setdefault(conversation.kind, []).append(value)
-    return per_row.mean(), {kind: sum(v) / len(v) for kind, v in parts.items()}
+    for kind, value in zip(kinds, per_conversation.tolist(), strict=True):
+        parts.setdefault(kind, []).append(value)
+    return per_conversation.mean(), {kind: sum(v) / len(v) for kind, v in parts.items()}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoTokenizer, LlamaConfig, LlavaForConditionalGeneration
@@ -76,22 +77,26 @@ class Pages(IterableDataset):
         )
         for step in range(self.start + worker.id, 1 << 60, worker.num_workers):
             rng = random.Random(f"{self.seed}/{step}")
-            widen = 0.3 + 0.45 * min(1.0, step / self.widen_steps)
+            widen = 0.3 + 0.4 * min(1.0, step / self.widen_steps)
             pages = [
                 make_page(source.draw(rng), tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES, widen=widen)
                 for _ in range(self.batch)
             ]
             yield tuple(
-                torch.stack([torch.from_numpy(getattr(p, name)) for p in pages])
+                torch.stack([torch.tensor(getattr(p, name)) for p in pages])
                 for name in ("pixels", "tokens", "spelling")
             )
 
 
-def features(model: LlavaForConditionalGeneration, grey: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``grey`` (batch, size, size) uint8 → tower states (batch, patches², 256), projected (batch, patches², 576)."""
+def tower_states(model: LlavaForConditionalGeneration, grey: torch.Tensor) -> torch.Tensor:
+    """``grey`` (batch, size, size) uint8 → (batch, patches², 256)."""
     pixels = (grey.float() / 127.5 - 1.0)[:, None].expand(-1, 3, -1, -1)
-    states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
-    return states, model.model.multi_modal_projector(states)
+    return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+
+
+def features(model: LlavaForConditionalGeneration, grey: torch.Tensor) -> torch.Tensor:
+    """``grey`` (batch, size, size) uint8 → what the language model is given, (batch, patches², 576)."""
+    return model.model.multi_modal_projector(tower_states(model, grey))
 
 
 def wanted_rows(tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -100,23 +105,26 @@ def wanted_rows(tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 
 def losses(model, head, scale, grey, tokens, spelling, rows: torch.Tensor, centre: torch.Tensor, negatives: int):
-    states, out = features(model, grey)
-    out = out.float()
+    """Naming, distance and spelling losses. Most patches are blank and much alike: an eighth of them goes on."""
+    states = tower_states(model, grey)
     shown = tokens >= 0
-    wanted = tokens[shown]
+    blank = ~shown & (torch.rand(tokens.shape) < 0.125)
+    wanted, seen = tokens[shown], states[shown]
+    out = model.model.multi_modal_projector(torch.cat([seen, states[blank]])).float()
     power = rows.pow(2).sum(1).mean()
     # Distance, not its square: where it is not sure whose patch this is, the best guess is one of them, not their mean.
-    distance = ((out - wanted_rows(tokens, rows)).pow(2).sum(-1) / power + 1e-4).sqrt()
-    regression = distance[shown].mean() + distance[~shown].mean()
+    targets = torch.cat([rows[wanted], rows[BLANK].expand(len(out) - len(wanted), -1)])
+    distance = ((out - targets).square().sum(-1) / power + 1e-4).sqrt()
+    regression = distance[: len(wanted)].mean() + distance[len(wanted) :].mean()
     present = wanted.unique()
     pool = torch.randint(0, rows.shape[0], (negatives,))
     classes = torch.cat([present, pool[~torch.isin(pool, present)].unique()])
     place = torch.searchsorted(present, wanted)
     vectors = F.normalize(rows[classes] - centre, dim=1)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = F.normalize(out[shown] - centre, dim=1) @ vectors.T
+        logits = F.normalize(out[: len(wanted)] - centre, dim=1) @ vectors.T
     naming = F.cross_entropy(logits.float() * scale.exp(), place)
-    letters = head(states[shown]).view(-1, MAX_SPELL, ALPHABET_SIZE)
+    letters = head(seen).view(-1, MAX_SPELL, ALPHABET_SIZE)
     letters_loss = F.cross_entropy(letters.flatten(0, 1).float(), spelling[shown].flatten())
     return naming, regression, letters_loss, letters
 
@@ -128,7 +136,7 @@ def evaluate(model, batches, rows, centre) -> dict[str, float]:
     vectors = F.normalize(rows - centre, dim=1)
     for grey, tokens, _ in batches:
         with torch.autocast("cpu", torch.bfloat16):
-            _, out = features(model, grey)
+            out = features(model, grey)
         out = out.float()
         shown = tokens >= 0
         nearest = (F.normalize(out[shown] - centre, dim=1) @ vectors.T).argmax(1)
@@ -155,6 +163,10 @@ def main() -> None:
     )
     parser.add_argument("--exponent", type=float, default=0.6, help="how steeply a word's weight falls with its rank")
     parser.add_argument("--share", type=float, default=0.25, help="of phrases among the texts")
+    parser.add_argument("--widen-steps", type=int, default=3000, help="steps until pages are as varied as they get")
+    parser.add_argument(
+        "--start", type=Path, help="folder of tower.safetensors and projector.safetensors to begin with"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -171,7 +183,7 @@ def main() -> None:
     model = build(rows.shape[1])
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     head = nn.Linear(model.config.vision_config.hidden_size, MAX_SPELL * ALPHABET_SIZE)
-    scale = nn.Parameter(torch.tensor(2.5))
+    scale = nn.Parameter(torch.tensor(3.5 if args.start else 2.5))
     hidden = [p for n, p in tower.named_parameters() if p.ndim == 2 and "encoder.layers" in n]
     hidden += [projector.linear_1.weight]
     chosen = {id(p) for p in hidden}
@@ -182,6 +194,9 @@ def main() -> None:
     ]
     step = 0
     checkpoint = args.out / "checkpoint.pt"
+    if args.start and not checkpoint.exists():
+        for part, name in ((tower, "tower"), (projector, "projector")):
+            part.load_state_dict({k: v.float() for k, v in load_file(args.start / f"{name}.safetensors").items()})
     if checkpoint.exists():
         state = torch.load(checkpoint)
         model.load_state_dict(state["model"])
@@ -204,9 +219,7 @@ def main() -> None:
             for _ in range(96)
         ]  # fmt: skip
         held_back[name] = [
-            tuple(
-                torch.stack([torch.from_numpy(getattr(p, n)) for p in pages]) for n in ("pixels", "tokens", "spelling")
-            )
+            tuple(torch.stack([torch.tensor(getattr(p, n)) for p in pages]) for n in ("pixels", "tokens", "spelling"))
         ]
 
     data = Pages(
@@ -215,7 +228,7 @@ def main() -> None:
         args.shared,
         args.seed,
         step,
-        widen_steps=3000,
+        widen_steps=args.widen_steps,
         batch=args.batch,
         exponent=args.exponent,
         share=args.share,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -40,9 +43,16 @@ def main() -> None:
         command[0](arguments[1:])
     except SafetyReminderError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(_of_file(error))
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
+
+
+def _of_file(error: OSError) -> str:
+    """A full disk, a folder that may not be written, a file in a folder's place."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
 
 
 def _fail(message: str) -> None:
@@ -60,8 +70,9 @@ def _quieten() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
 
-def _with_hydra(name: str, task: Callable[[dict[str, Any], Path], None]) -> Callable[[list[str]], None]:
-    """A command whose options are Hydra's configuration ``name``."""
+def _with_hydra(name: str, task: str) -> Callable[[list[str]], None]:
+    """A command whose options are Hydra's configuration ``name``, and which calls ``task`` (``module:function``) with
+    them and the output folder. The module is imported when it is needed: torch takes seconds."""
 
     def job(config: DictConfig) -> None:
         try:
@@ -70,33 +81,57 @@ def _with_hydra(name: str, task: Callable[[dict[str, Any], Path], None]) -> Call
             _fail(_first_line(error))
             return
         assert isinstance(values, dict)
-        output = Path(values["output"]).expanduser()
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            output = output / _name_of_job(given=sys.argv[1:])
         try:
-            task(values, output)  # type: ignore[arg-type]
+            _require_groups(values)
+            output = Path(values["output"]).expanduser()
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                output = output / _name_of_job(given=sys.argv[1:])
+            module, _, function = task.partition(":")
+            getattr(importlib.import_module(module), function)(values, output)
         except SafetyReminderError as error:
             _fail(str(error))
+        except OSError as error:
+            _fail(_of_file(error))
 
     def command(arguments: list[str]) -> None:
         _register_resolvers()
         # `data` is a group of options; its plain value names the sets.
         arguments = [re.sub(r"^data=", "data.sets=", argument) for argument in arguments]
-        overrides = [argument for argument in arguments if not argument.startswith("-")]
-        sweeping = any(a in ("-m", "--multirun") for a in arguments)
-        if not sweeping and len(overrides) == len(arguments):
-            # Composed once ahead, since Hydra's own runner prints several lines and a hint at a traceback.
-            with hydra.initialize_config_module(CONFIG, version_base="1.3"):
-                try:
-                    hydra.compose(name, overrides=overrides)
-                except (HydraException, OmegaConfBaseException) as error:
-                    raise ConfigError(_explain(error)) from error
+        if not any(a in ("-h", "--help", "--hydra-help") for a in arguments):
+            _try_out(name, arguments)
         # Hydra takes its own flags only in front of the overrides.
         arguments = sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
         sys.argv = [f"safety-reminder {name}", *arguments]
         hydra.main(version_base="1.3", config_path="pkg://" + CONFIG, config_name=name)(job)()
 
     return command
+
+
+def _try_out(name: str, arguments: Sequence[str]) -> None:
+    """Compose once ahead, since Hydra's own runner prints several lines and a hint at a traceback.
+
+    Of a sweep, the first job.
+    """
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    for value in ("--cfg", "-c", "--package", "-p"):  # flags with a value of their own
+        if value in arguments[:-1]:
+            overrides.remove(arguments[list(arguments).index(value) + 1])
+    try:
+        if any(argument in ("-m", "--multirun") for argument in arguments):
+            overrides = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0][0]
+        with hydra.initialize_config_module(CONFIG, version_base="1.3"):
+            hydra.compose(name, overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def _require_groups(values: Mapping[str, Any]) -> None:
+    """An override may put a plain value where options are."""
+    for key in ("dataset", "guard", "generation", "training", "data"):
+        if key in values and not isinstance(values[key], dict):
+            raise ConfigError(f"{key}={values[key]} is not an option; set single ones with {key}.NAME=VALUE")
+    if not isinstance(values["output"], str):
+        raise ConfigError(f"output must be a folder, got {values['output']!r}")
 
 
 def _name_of_job(given: Sequence[str]) -> str:
@@ -134,37 +169,10 @@ def _first_line(error: Exception) -> str:
     return text
 
 
-def _generate(values: dict[str, Any], output: Path) -> None:
-    from safety_reminder.evaluation.session import generate
-
-    generate(values, output)
-
-
-def _demo(values: dict[str, Any], output: Path) -> None:
-    from safety_reminder.evaluation.session import demo
-
-    demo(values, output)
-
-
-def _train(values: dict[str, Any], output: Path) -> None:
-    from safety_reminder.training.session import train
-
-    train(values, output)
-
-
-def _probe(values: dict[str, Any], output: Path) -> None:
-    from safety_reminder.training.session import probe
-
-    probe(values, output)
-
-
-def _calibrate(values: dict[str, Any], output: Path) -> None:
-    from safety_reminder.training.session import calibrate
-
-    calibrate(values, output)
-
-
 def _pocket(arguments: list[str]) -> None:
+    if arguments in (["-h"], ["--help"]):
+        print("safety-reminder pocket: assemble the checkpoint, once, in $SAFETY_REMINDER_CACHE; print its folder")
+        return
     if arguments:
         raise ConfigError("safety-reminder pocket takes no options; SAFETY_REMINDER_CACHE says where it goes")
     from safety_reminder.models.pocket import checkpoint_folder
@@ -173,11 +181,23 @@ def _pocket(arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
-    "generate": (_with_hydra("generate", _generate), "answer a data set, guarded or not, into a run folder"),
-    "demo": (_with_hydra("demo", _demo), "unguarded and guarded side by side, and one HTML page"),
-    "train": (_with_hydra("train", _train), "learn a reminder for a model"),
-    "probe": (_with_hydra("probe", _probe), "fit a reminder's probe anew, beside two that need no reminder"),
-    "calibrate": (_with_hydra("calibrate", _calibrate), "set a reminder's threshold from one's own safe responses"),
+    "generate": (
+        _with_hydra("generate", "safety_reminder.evaluation.session:generate"),
+        "answer a data set, guarded or not, into a run folder",
+    ),
+    "demo": (
+        _with_hydra("demo", "safety_reminder.evaluation.session:demo"),
+        "unguarded and guarded side by side, and one HTML page",
+    ),
+    "train": (_with_hydra("train", "safety_reminder.training.session:train"), "learn a reminder for a model"),
+    "probe": (
+        _with_hydra("probe", "safety_reminder.training.session:probe"),
+        "fit a reminder's probe anew, beside two that need no reminder",
+    ),
+    "calibrate": (
+        _with_hydra("calibrate", "safety_reminder.training.session:calibrate"),
+        "set a reminder's threshold from one's own safe responses",
+    ),
     "pocket": (_pocket, "assemble the small VLM that ships, and print its folder"),
 }
 

@@ -163,6 +163,7 @@ class Record:
     finish_reason: str
     seconds: float
     guard: bool
+    batch: list[str]  # ids of the samples that were answered together
     verdicts: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:

@@ -268,3 +268,24 @@ def test_labelled_answers_become_rows_of_both_kinds(tmp_path):
     assert not found["q3", True].harmful_prompt
     with pytest.raises(DataError, match="row 1: is_unsafe is missing or empty; name the columns"):
         load_training("pairs", path, options={"unsafe": "is_unsafe"})
+
+
+def test_pairs_give_as_many_of_each_kind_as_are_asked_for(tmp_path):
+    rows = [f"q{i},unsafe{i},1\nq{i},safe{i},0\n" for i in range(6)] + [f"p{i},safe,0\n" for i in range(60)]
+    path = tmp_path / "pairs.csv"
+    path.write_text("question,answer,label\n" + "".join(rows))
+    found = load_training("pairs", path, harmful=6, benign=20)
+    assert [sum(e.safe is kind for e in found) for kind in (False, True)] == [6, 20]
+    # Whatever rows were drawn, a question that also has an unsafe answer is known as one.
+    assert all(e.harmful_prompt == e.prompt.startswith("q") for e in found if e.safe)
+
+
+def test_vlsafe_s_examination_file_is_only_read_by_name(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "a.png")
+    for name in ("harmlessness_alignment", "harmlessness_examine"):
+        row = {"image_id": "a.png", "query": f"{name}?", "reference": "x"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    prompts = lambda root: [e.prompt for e in load_training("vlsafe", root, both_kinds=False)]  # noqa: E731
+    assert prompts(tmp_path) == ["harmlessness_alignment?"]
+    assert prompts(tmp_path / "harmlessness_examine.jsonl") == ["harmlessness_examine?"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +34,7 @@ def record(name: str = "a", text: str = LIST, *, seen: str | None = None, **chan
         "finish_reason": "stop",
         "seconds": 2.0,
         "guard": True,
+        "batch": [name],
     }
     return Record(**(fields | changes))
 
@@ -185,13 +187,24 @@ def test_every_metric_of_a_small_run():
         "leaked_tokens": (3.0, 2),
         "false_alarm_rate": (0.333333, 3),
         "exact_match_untriggered": (0.666667, 3),
-        "overhead_ratio": (1.5, 3),  # of a, c, e: 3/2, 2/2, 4/2
+        "overhead_ratio": (1.25, 2),  # of a and c, 3/2 and 2/2; the others wrote something else
     }
 
 
-def test_the_overhead_is_per_token():
-    twice_as_long = record("a", seconds=4.0, token_ids=list(range(8)))
-    assert summarise([twice_as_long], [record("a", guard=False)])["overhead_ratio"].value == 1.0
+def test_the_overhead_of_a_batch_counts_once_and_only_where_no_row_was_caught():
+    def pairs(ids, *, seconds, **changes):
+        guarded = [record(name, batch=list(ids), seconds=seconds) for name in ids]
+        guarded[0] = replace(guarded[0], **changes)
+        return guarded, [record(name, batch=list(ids), guard=False) for name in ids]
+
+    quiet, caught_once, apart = (
+        pairs("abc", seconds=5.0),
+        pairs("de", seconds=50.0, interventions=caught()),
+        pairs("fg", seconds=70.0, batch=["f"]),
+    )
+    guarded, unguarded = ([*a, *b, *c] for a, b, c in zip(quiet, caught_once, apart, strict=True))
+    overhead = summarise(guarded, unguarded)["overhead_ratio"]
+    assert (overhead.value, overhead.n) == (2.5, 1)
 
 
 def test_metrics_without_rows_of_their_kind_are_left_out():
@@ -199,7 +212,7 @@ def test_metrics_without_rows_of_their_kind_are_left_out():
     assert set(metrics) == {"attack_success_rate", "refusal_rate", "late_refusal_rate"}
 
 
-def test_rows_without_a_twin_or_without_tokens_do_not_enter_the_comparison():
-    metrics = summarise([record("a"), record("b", token_ids=[])], [record("b", guard=False, token_ids=[])])
+def test_rows_without_a_twin_do_not_enter_the_comparison():
+    metrics = summarise([record("a"), record("b")], [record("b", guard=False)])
     assert as_tuple(metrics["exact_match_untriggered"])[0::3] == (1.0, 1)
-    assert "overhead_ratio" not in metrics
+    assert metrics["overhead_ratio"].n == 1

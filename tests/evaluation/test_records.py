@@ -11,7 +11,8 @@ from PIL import Image
 
 from safety_reminder.errors import DataError, MessageError
 from safety_reminder.evaluation import records as module
-from safety_reminder.evaluation.records import RecordFile, image_hash, make_record, provenance, write_json, write_text
+from safety_reminder.evaluation.records import RecordFile, image_hash, make_record
+from safety_reminder.run_files import provenance, write_json, write_text
 from safety_reminder.types import Check, Example, Intervention, Record, Response
 
 RESPONSE = Response(
@@ -29,7 +30,9 @@ RESPONSE = Response(
 
 
 def record(name: str, *, guard: bool = True) -> Record:
-    return make_record(Example(name, "Hello?", category="c"), RESPONSE, guard=guard, verdicts={"refusal": "none"})
+    return make_record(
+        Example(name, "Hello?", category="c"), RESPONSE, guard=guard, batch=[name], verdicts={"refusal": "none"}
+    )
 
 
 @pytest.fixture

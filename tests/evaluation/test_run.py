@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +28,7 @@ def guarded():
 
 
 def same_answers(left: list[Record], right: list[Record]) -> bool:
-    strip = lambda r: {k: v for k, v in r.as_json().items() if k not in ("seconds", "checks", "interventions")}  # noqa: E731
+    strip = lambda r: {k: v for k, v in r.as_json().items() if k not in ("seconds", "batch", "checks", "interventions")}  # noqa: E731
     return [strip(r) for r in left] == [strip(r) for r in right]
 
 
@@ -74,6 +75,15 @@ def test_sampled_answers_do_not_depend_on_batching_or_on_where_a_run_broke_off(g
     assert len({tuple(r.token_ids) for r in alone}) == len(EXAMPLES)
     assert same_answers(batched, alone)
     assert same_answers(resumed, alone)
+
+
+@pytest.mark.parametrize("change", [{"prompt": "Another?"}, {"harmful": False}, {"image": Image.new("RGB", (8, 8))}])
+def test_an_id_whose_example_has_changed_is_refused(guarded, tmp_path, change):
+    records = open_run(tmp_path, CONFIG)
+    run(guarded, EXAMPLES[2:3], records, guard=True, **OPTIONS)
+    changed = [replace(EXAMPLES[2], **change)]
+    with pytest.raises(ConfigError, match="example 'e2' is not the one that was recorded under this id"):
+        run(guarded, changed, records, guard=True, **OPTIONS)
 
 
 def test_a_finished_run_does_not_touch_the_model_again(guarded, tmp_path):

@@ -15,6 +15,7 @@ from helpers import OPTIONS, ScriptedProbe, answer, outcomes, plain, reminder_of
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.guard import Probe, SafetyReminder, guarded_decoding
+from safety_reminder.models.tiny import tiny_inputs
 from safety_reminder.types import Check, Done, Intervention, Retraction, Token
 
 NO_EOS = {"eos_token_id": None}
@@ -170,7 +171,24 @@ def test_a_streamer_gets_exactly_the_tokens_that_stand(llama):
     method = guarded_decoding(scripted(llama, 0.0, 0.9), interval=5, streamer=streamer)
     ids = llama.generate(**single(llama), custom_generate=method, **(OPTIONS | NO_EOS))
     assert streamer.ended
-    assert streamer.tokens == ids[0, single(llama)["input_ids"].shape[1] :].tolist()
+    assert streamer.tokens == ids[0].tolist()  # the prompt first, as with transformers' own generate
+
+
+def test_a_streamer_takes_one_row(llama):
+    method = guarded_decoding(scripted(llama), streamer=BaseStreamer())
+    with pytest.raises(ConfigError, match="a streamer follows one row"):
+        llama.generate(**tiny_inputs(llama, (5, 7)), custom_generate=method, **OPTIONS)
+
+
+def test_processors_that_keep_state_of_rows_are_refused(llama):
+    method = guarded_decoding(scripted(llama))
+    with pytest.raises(ConfigError, match="guidance_scale keeps a cache of its own"):
+        llama.generate(**single(llama), custom_generate=method, guidance_scale=1.5, **OPTIONS)
+    allowed = {"prefix_allowed_tokens_fn": lambda row, ids: [41], "max_new_tokens": 3}
+    with pytest.raises(ConfigError, match="prefix_allowed_tokens_fn works for one conversation"):
+        llama.generate(**tiny_inputs(llama, (5, 7)), custom_generate=method, **(OPTIONS | allowed))
+    ids = llama.generate(**single(llama), custom_generate=method, **(OPTIONS | allowed))
+    assert ids[0, -3:].tolist() == [41, 41, 41]
 
 
 def test_logits_processors_and_length_penalties_of_generate_apply(llama):

@@ -78,6 +78,7 @@ def story(events) -> tuple[str, str, list[int]]:
             seen += event.text
         elif isinstance(event, Retraction):
             del stands[-event.count :]
+            seen += "\n"
     return "".join(t.text for t in stands), seen, [t.token_id for t in stands]
 
 
@@ -264,12 +265,12 @@ def test_held_back_text_is_never_seen_and_shown_text_cannot_be_unseen():
     held = scripted(0.1, 0.9, policy="rewind").generate(conversation(1), **options)
     shown = scripted(0.1, 0.9, policy="rewind", hold_back=False).generate(conversation(1), **options)
     assert held.text == held.seen_text == shown.text
-    assert shown.seen_text == plain[:10] + shown.text[5:]
+    assert shown.seen_text == plain[:10] + "\n" + shown.text[5:]  # what was withdrawn is not continued
     assert plain[:5] == shown.text[:5]
     assert shown.text[shown.tail_start :] == shown.text[5:]
 
 
-@pytest.mark.parametrize(("hold_back", "seen"), [(None, 0), (False, 5)])
+@pytest.mark.parametrize(("hold_back", "seen"), [(None, 0), (False, 6)])
 def test_a_policy_of_stop_ends_with_the_fixed_refusal(hold_back, seen):
     guarded = scripted(0.9, policy="stop", refusal="Nö.", hold_back=hold_back)
     response = guarded.generate(conversation(1), prefix_allowed_tokens_fn=letters, **LENGTH)

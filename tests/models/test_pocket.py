@@ -63,6 +63,14 @@ def test_missing_weights_say_what_to_do(monkeypatch, tmp_path):
         assemble.checkpoint_folder()
 
 
+def test_a_weight_file_that_was_cut_off_is_refused(monkeypatch, tmp_path):
+    for path in assemble.WEIGHTS.glob("*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes()[:-1])
+    monkeypatch.setattr(assemble, "WEIGHTS", tmp_path)
+    with pytest.raises(ModelError, match="is not the file that was published"):
+        assemble.checkpoint_folder()
+
+
 def test_the_pack_names_the_data_it_was_made_from():
     pack = safety_reminder.SafetyReminder.from_pretrained(reminder_folder())
     assert pack.base_model == "pocket"

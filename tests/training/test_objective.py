@@ -101,8 +101,10 @@ def test_reminders_in_the_middle_of_a_refusal_come_as_often_as_asked(option, scr
         (33, True, False, [0, 16, 32]),
         (5, True, False, [0, 4]),
         (0, False, False, [0]),
-        (12, True, True, [8, 11]),
-        (6, True, True, [5]),
+        (40, True, True, [16, 32, 39]),
+        (40, False, True, [16, 32]),
+        (12, True, True, [11]),
+        (12, False, True, [12]),
     ],
 )
 def test_the_probe_is_read_where_decoding_checks(length, ends, declines, places):

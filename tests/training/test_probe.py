@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from safety_reminder.errors import ConfigError
 from safety_reminder.training.calibration import choose_threshold, highest_by_group, needed
-from safety_reminder.training.probe import auc, fit_probe
+from safety_reminder.training.probe import auc, auc_interval, fit_probe
 
 
 def two_clouds(n: int = 60, size: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,6 +45,23 @@ def test_the_folded_map_is_what_the_pipeline_computes(kind, monkeypatch):
     probe, _ = fit_probe(hidden, unsafe, torch.arange(60), kind=kind, components=3)
     model, inputs = fitted[-1]
     assert probe(hidden).tolist() == pytest.approx(model.predict_proba(inputs)[:, 1].tolist(), abs=1e-4)
+
+
+def test_more_components_than_a_fold_has_rows_are_as_many_as_fit():
+    hidden, unsafe = two_clouds(24, 5)
+    wide = torch.cat([hidden, torch.randn(24, 40, generator=torch.Generator().manual_seed(2))], 1)
+    probe, _ = fit_probe(wide, unsafe, torch.arange(24), kind="pca", components=32)
+    assert probe.weight.shape == (45,)
+
+
+def test_the_interval_of_an_area_draws_whole_answers():
+    generator = torch.Generator().manual_seed(0)
+    unsafe = torch.arange(40) % 2 == 0
+    scores = torch.randn(40, generator=generator) + unsafe
+    once = auc_interval(scores, unsafe, torch.arange(40))
+    repeated = auc_interval(scores.repeat(6), unsafe.repeat(6), torch.arange(40).repeat(6))
+    assert once[0] < auc(scores, unsafe) < once[1]
+    assert repeated == pytest.approx(once, abs=0.03)  # six copies of each check tell no more than one
 
 
 def test_a_probe_does_not_lean_to_the_larger_class():

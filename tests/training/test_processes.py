@@ -22,12 +22,14 @@ torch.set_num_threads(1)
 from dataclasses import replace
 from accelerate import PartialState
 from checkpoints import tiny_vlm
+vlm = tiny_vlm()
 from training.test_trainer import CONFIG, write_examples
 from safety_reminder.data.training import read_training_file
 from safety_reminder.training import train
 state = PartialState(cpu=True)
+assert state.num_processes == {count}
 data = write_examples(Path({folder!r}) / str(state.process_index))
-train(tiny_vlm(), read_training_file(data), replace(CONFIG, epochs=3), Path({folder!r}) / "run", data.name)
+train(vlm, read_training_file(data), replace(CONFIG, epochs=3, lr=0.02), Path({folder!r}) / "run", data.name)
 """
 
 
@@ -38,9 +40,11 @@ def test_processes_share_a_batch_and_learn_the_same(tmp_path, processes):
     packs = []
     for count in (1, processes):
         script = tmp_path / f"{count}.py"
-        script.write_text(SCRIPT.format(tests=tests, folder=str(tmp_path / str(count))))
-        launch = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
+        script.write_text(SCRIPT.format(tests=tests, folder=str(tmp_path / str(count)), count=count))
+        # Its name notwithstanding, --multi_gpu is what starts several processes, on a CPU too.
+        launch = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--num_machines", "1"]
         launch += ["--num_processes", str(count), "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launch += ["--multi_gpu"] if count > 1 else []
         done = subprocess.run([*launch, str(script)], env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
         packs.append(SafetyReminder.from_pretrained(tmp_path / str(count) / "run" / "pack"))

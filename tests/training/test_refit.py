@@ -13,12 +13,12 @@ from PIL import Image
 
 from checkpoints import random_reminder, tiny_vlm
 from safety_reminder.data.training import read_training_file, user
-from safety_reminder.errors import DataError, ModelError
+from safety_reminder.errors import ConfigError, DataError, ModelError
 from safety_reminder.guard import Probe, SafetyReminder
 from safety_reminder.training import TrainingConfig, refit
 from safety_reminder.training.calibration import calibrate_on, highest_by_group
 from safety_reminder.training.readings import Readings, auc_by, read
-from safety_reminder.training.samples import Prefixes, make_samples
+from safety_reminder.training.samples import Prefixes, make_samples, seen_as, split
 from safety_reminder.types import TrainingExample
 
 CONFIG = TrainingConfig(validation=0.1, calibration=0.2, test=0.3, interval=4, pca=3, keep_gb=0.1)
@@ -83,6 +83,37 @@ def test_a_threshold_from_one_s_own_responses_lets_so_many_pass(vlm, tmp_path):
     assert (highest >= pack.threshold).sum() <= 2
     assert pack.calibration["data"]["safe"] == 30
     assert SafetyReminder.from_pretrained(tmp_path / "pack").threshold == pack.threshold
+
+
+def test_rows_that_the_vectors_were_trained_on_are_neither_calibrated_nor_judged_on(vlm, tmp_path, caplog):
+    samples = make_samples(vlm, rows(), CONFIG)
+    trained = {seen_as(sample.key) for sample in samples[:20]}
+    parts = split(samples, CONFIG, held_back=("calibration", "test"), seen=trained)
+    assert not parts["validation"]
+    assert trained <= {seen_as(sample.key) for sample in parts["training"]}
+    assert len(parts["test"]) == 14
+    reminder = replace(random_reminder(), interval=4, training={"seen": sorted(trained)})
+    pack = refit.calibrate(vlm, reminder, rows(), CONFIG, tmp_path, "logs")
+    assert pack.calibration["n"] == pack.calibration["data"]["safe"] == 14
+    assert "left out: 10 responses that the reminder was trained on" in caplog.text
+    with pytest.raises(DataError, match="trained on all safe responses of logs"):
+        refit.calibrate(vlm, reminder, rows(6), CONFIG, tmp_path, "logs")
+    everything = replace(reminder, training={"seen": sorted({seen_as(sample.key) for sample in samples})})
+    with pytest.raises(ConfigError, match="give more rows that the reminder was not trained on"):
+        refit.refit_probe(vlm, everything, rows(), CONFIG, tmp_path, "logs")
+
+
+def test_an_answer_ends_as_the_chat_template_ends_it(monkeypatch):
+    vlm = tiny_vlm("llama")
+    monkeypatch.setattr(vlm.model.generation_config, "eos_token_id", [0, 1])
+    assert vlm.end_of_turn() == 0  # the tiny template ends no turn
+    closing = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<|end|>{% endfor %}"
+    monkeypatch.setattr(
+        vlm.tokenizer, "chat_template", closing + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    assert vlm.end_of_turn() == 1
+    sample = make_samples(vlm, [TrainingExample(user("Good?"), True, "k")], CONFIG)[0]
+    assert sample.answer[-1] == sample.refusal[-1] == 1
 
 
 def test_the_bare_prompt_counts_only_where_the_guard_checks_it(vlm, tmp_path):

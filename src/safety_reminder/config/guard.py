@@ -59,6 +59,8 @@ class GuardConfig:
         for name in ("prompt_check", "final_check"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"guard.{name} must be true or false, got {getattr(self, name)!r}")
+        if not isinstance(self.refusal, str) or not self.refusal.strip():
+            raise ConfigError(f"guard.refusal must be a text, got {self.refusal!r}")
         if self.hold_back not in (None, True, False):
             raise ConfigError(f"guard.hold_back must be true, false or null, got {self.hold_back!r}")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safety_reminder.data.tables import sample_rows
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import Example
 
@@ -46,8 +46,4 @@ def load_dataset(
     examples = loader(root, **options)
     if not examples:
         raise DataError(f"{root} leaves no examples; check the options of dataset={name}")
-    if limit is None or limit >= len(examples):
-        return examples
-    if seed is None:
-        return examples[:limit]
-    return [examples[i] for i in sorted(random.Random(seed).sample(range(len(examples)), limit))]
+    return list(examples[:limit] if seed is None else sample_rows(examples, limit, seed))

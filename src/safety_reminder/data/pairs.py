@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.tables import read_rows, truth
+from safety_reminder.data.tables import read_rows, sample_rows, truth
 from safety_reminder.data.training import user
 from safety_reminder.errors import DataError
 from safety_reminder.types import TrainingExample
@@ -45,10 +44,10 @@ def load(
                 raise DataError(f"{where}: {column} is missing or empty; name the columns with data.options")
         rows.append((str(row[question]), str(row[answer]), truth(row[unsafe], where, default=True, name=unsafe)))
     safe_answers = {q: a for q, a, is_unsafe in reversed(rows) if not is_unsafe}
-    if limit is not None and limit < len(rows):
-        rows = [rows[i] for i in sorted(random.Random(f"{seed}/pairs").sample(range(len(rows)), limit))]
     # Of a question that also has an unsafe answer, the bare prompt says nothing about the answer to come.
     asked_for_harm = {q for q, _, is_unsafe in rows if is_unsafe}
+    kinds = [[row for row in rows if row[2] is kind] for kind in (True, False)]
+    rows = [row for kind in kinds for row in sample_rows(kind, limit, f"{seed}/pairs")]
     return [
         TrainingExample(user(q), False, safe_answers.get(q, DEFAULT_REFUSAL), rejected=a, source="pairs")
         if is_unsafe

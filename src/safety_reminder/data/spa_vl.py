@@ -6,12 +6,11 @@ lines with ``class1`` to ``class3``, ``image_name``, and ``safe`` / ``chosen_saf
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.data.tables import read_parquet, read_rows
+from safety_reminder.data.tables import read_parquet, read_rows, sample_rows
 from safety_reminder.data.training import image_of, user
 from safety_reminder.errors import DataError
 from safety_reminder.types import TrainingExample
@@ -49,9 +48,7 @@ def load(
     if missing:
         raise DataError(f"{root} has no column {', '.join(missing)}; SPA-VL has question, chosen, rejected")
     chosen = [i for i in range(len(rows)) if usable(rows[i])] if isinstance(rows, list) else list(range(len(rows)))
-    if limit is not None and limit < len(chosen):
-        chosen = sorted(random.Random(f"{seed}/spa_vl").sample(chosen, limit))
-    return [_example(rows[i], folder, f"{root}, row {i + 1}") for i in chosen]
+    return [_example(rows[i], folder, f"{root}, row {i + 1}") for i in sample_rows(chosen, limit, f"{seed}/spa_vl")]
 
 
 def usable(row: Mapping[str, Any]) -> bool:

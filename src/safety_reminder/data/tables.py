@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,13 @@ def read_parquet(paths: Sequence[Path]) -> Any:
         return datasets.Dataset.from_parquet([str(path) for path in paths])
     except (OSError, ValueError, DatasetGenerationError) as error:
         raise DataError(f"{paths[0]} is not a valid parquet file: {error.__cause__ or error}") from error
+
+
+def sample_rows(rows: Sequence[Any], count: int | None, seed: int | str) -> Sequence[Any]:
+    """``count`` of the rows at random, in their order; all of them for None, or where there are no more."""
+    if count is None or count >= len(rows):
+        return rows
+    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), count))]
 
 
 def truth(value: Any, where: str, *, default: bool, name: str = "harmful") -> bool:

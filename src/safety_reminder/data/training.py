@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.tables import read_rows, truth
+from safety_reminder.data.tables import read_rows, sample_rows, truth
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import TrainingExample
 
@@ -80,11 +79,9 @@ def load_training(
 
 
 def _take(examples: list[TrainingExample], count: int | None, kind: str, sets: str, seed: int) -> list[TrainingExample]:
-    if count is None:
-        return examples
-    if count > len(examples):
+    if count is not None and count > len(examples):
         raise DataError(f"{sets} has {len(examples)} {kind} rows; data.{kind}={count} asks for more")
-    return [examples[i] for i in sorted(random.Random(f"{seed}/{kind}").sample(range(len(examples)), count))]
+    return list(sample_rows(examples, count, f"{seed}/{kind}"))
 
 
 def _root_of(name: str, root: str | Path | None) -> Path:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.tables import read_rows, sample_rows
 from safety_reminder.data.training import user
 from safety_reminder.errors import DataError
 from safety_reminder.types import TrainingExample
@@ -33,9 +32,7 @@ def load(
     if not path.is_file():
         raise DataError(f"expected VLGuard's {path}")
     folder = Path(images) if images else path.parent / split
-    rows = [(row, n) for n, row in enumerate(read_rows(path), 1)]
-    if limit is not None and limit < len(rows):
-        rows = [rows[i] for i in sorted(random.Random(f"{seed}/vlguard").sample(range(len(rows)), limit))]
+    rows = sample_rows([(row, n) for n, row in enumerate(read_rows(path), 1)], limit, f"{seed}/vlguard")
     return [example for row, n in rows for example in _examples(dict(row), f"{path}, row {n}", folder)]
 
 

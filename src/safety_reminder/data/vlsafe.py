@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.tables import read_rows, sample_rows
 from safety_reminder.data.training import user
 from safety_reminder.errors import DataError
 from safety_reminder.types import TrainingExample
@@ -16,7 +15,8 @@ from safety_reminder.types import TrainingExample
 def load(
     root: str | Path, *, limit: int | None = None, seed: int = 0, images: str | Path | None = None
 ) -> list[TrainingExample]:
-    """Rows of all JSON-lines files in a folder, or of one.
+    """Rows of all JSON-lines files in a folder, or of one. The set's examination files, which are for evaluation, are
+    only read if they are named.
 
     A harmful row has ``query`` (and ``reference``, which nothing here reads: it is no answer of the model that is
     trained). It has no unsafe answer, so only the bare prompt is learned from. A benign row has ``interaction``: a
@@ -29,20 +29,16 @@ def load(
         DataError: no such file, a row of neither form, an image that is not there.
     """
     root = Path(root)
-    files = sorted(root.glob("*.jsonl")) if root.is_dir() else [root]
+    files = [root]
+    if root.is_dir():
+        files = sorted(path for path in root.glob("*.jsonl") if "examine" not in path.name)
     if not files:
         raise DataError(f"{root} has no .jsonl file; VLSafe has harmlessness_alignment.jsonl and others")
     rows = [(row, f"{path}, row {n}", path.parent) for path in files for n, row in enumerate(read_rows(path), 1)]
     if limit is not None:
         kinds = [[entry for entry in rows if ("interaction" in entry[0]) == talk] for talk in (True, False)]
-        rows = [entry for kind in kinds for entry in _some(kind, limit, seed)]
+        rows = [entry for kind in kinds for entry in sample_rows(kind, limit, f"{seed}/vlsafe")]
     return [_example(dict(row), where, Path(images) if images else folder / "images") for row, where, folder in rows]
-
-
-def _some(rows: list[Any], limit: int, seed: int) -> list[Any]:
-    if limit >= len(rows):
-        return rows
-    return [rows[i] for i in sorted(random.Random(f"{seed}/vlsafe").sample(range(len(rows)), limit))]
 
 
 def _example(row: dict[str, Any], where: str, folder: Path) -> TrainingExample:

@@ -83,6 +83,21 @@ def share(records: Iterable[Record], holds: Callable[[Record], bool]) -> Metric:
     return proportion(sum(outcomes), len(outcomes))
 
 
+def _overhead(pairs: Sequence[tuple[Record, Record]]) -> list[float]:
+    """Guarded over unguarded seconds, one ratio a batch: the rows of a batch share its time. Batches count in which no
+    row was intervened on, so that both wrote the same, and whose rows were answered together both times."""
+    batches: dict[tuple[str, ...], list[tuple[Record, Record]]] = {}
+    for guarded, unguarded in pairs:
+        if guarded.batch == unguarded.batch:
+            batches.setdefault(tuple(guarded.batch), []).append((guarded, unguarded))
+    return [
+        rows[0][0].seconds / rows[0][1].seconds
+        for ids, rows in batches.items()
+        if len(rows) == len(ids) and rows[0][1].seconds > 0 and all(g.token_ids == u.token_ids for g, u in rows)
+        if not any(g.interventions for g, _ in rows)
+    ]
+
+
 def summarise(guarded: Sequence[Record], unguarded: Sequence[Record] = ()) -> dict[str, Metric]:
     """All metrics that the rows allow: those of harmful rows, of harmless rows, and the unguarded twins of each.
 
@@ -116,11 +131,7 @@ def summarise(guarded: Sequence[Record], unguarded: Sequence[Record] = ()) -> di
     if untriggered:
         same = sum(g.token_ids == u.token_ids for g, u in untriggered)
         metrics["exact_match_untriggered"] = proportion(same, len(untriggered))
-        ratios = [
-            (g.seconds / len(g.token_ids)) / (u.seconds / len(u.token_ids))
-            for g, u in untriggered
-            if g.token_ids and u.token_ids and u.seconds > 0
-        ]
-        if ratios:
-            metrics["overhead_ratio"] = mean(ratios)
+    ratios = _overhead(pairs)
+    if ratios:
+        metrics["overhead_ratio"] = mean(ratios)
     return metrics

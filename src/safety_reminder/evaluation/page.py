@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from safety_reminder.evaluation.console import outcome
 from safety_reminder.evaluation.metrics import Metric
-from safety_reminder.evaluation.records import provenance, write_text
 from safety_reminder.models.messages import load_image
+from safety_reminder.run_files import provenance, write_text
 from safety_reminder.types import Example, Record
 
 _THUMBNAIL = 320  # pixels
@@ -25,7 +25,7 @@ _TILES = (
     ("false_alarm_rate", "false alarms"),
     ("exact_match_untriggered", "untouched answers identical"),
     ("leaked_tokens", "tokens leaked per harmful answer"),
-    ("overhead_ratio", "time per token, guarded / unguarded"),
+    ("overhead_ratio", "time, guarded / unguarded, where no check fired"),
 )
 
 

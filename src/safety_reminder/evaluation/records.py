@@ -5,11 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import subprocess
-import tempfile
 from dataclasses import asdict, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +16,16 @@ from safety_reminder.models.messages import load_image
 from safety_reminder.types import Example, Record, Response
 
 
-def make_record(example: Example, response: Response, *, guard: bool, verdicts: dict[str, Any]) -> Record:
+def make_record(
+    example: Example, response: Response, *, guard: bool, batch: list[str], verdicts: dict[str, Any]
+) -> Record:
+    prompt, harmful, image_sha256 = identity(example)
     return Record(
         id=example.id,
-        prompt=example.prompt,
-        harmful=example.harmful,
+        prompt=prompt,
+        harmful=harmful,
         category=example.category,
-        image_sha256=image_hash(example.image),
+        image_sha256=image_sha256,
         prompt_tokens=response.prompt_tokens,
         text=response.text,
         seen_text=response.seen_text,
@@ -38,8 +37,14 @@ def make_record(example: Example, response: Response, *, guard: bool, verdicts: 
         finish_reason=response.finish_reason,
         seconds=response.seconds,
         guard=guard,
+        batch=batch,
         verdicts=verdicts,
     )
+
+
+def identity(example: Example) -> tuple[str, bool, str | None]:
+    """What a record says of its example beside the id: prompt, whether it is harmful, and the image's hash."""
+    return example.prompt, example.harmful, image_hash(example.image)
 
 
 def image_hash(image: Any) -> str | None:
@@ -88,43 +93,3 @@ class RecordFile:
 
     def done(self, *, guard: bool) -> set[str]:
         return {record.id for record in self.records if record.guard == guard}
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write atomically: a reader sees the old file or the new one, never half of it."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(scratch).chmod(0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, machine and, inside a git checkout, the revision and whether it was changed."""
-    import torch
-
-    found: dict[str, Any] = {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "torch": torch.__version__,
-        **{name: version(name) for name in ("transformers", "safety-reminder")},
-    }
-    here = Path(__file__).parent
-    try:
-        git = lambda *words: subprocess.run(  # noqa: E731
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        found["git_revision"] = git("rev-parse", "HEAD")
-        found["git_dirty"] = bool(git("status", "--porcelain"))
-    except (OSError, subprocess.SubprocessError):
-        found["git_revision"] = None  # installed, not checked out
-    return found

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.metrics import Metric, summarise
-from safety_reminder.evaluation.records import RecordFile, make_record, provenance, write_json
+from safety_reminder.evaluation.records import RecordFile, identity, make_record
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.guard import GuardedVLM
+from safety_reminder.run_files import provenance, write_json
 from safety_reminder.types import Example, Record
 
 # These may differ between the first run into a folder and the one that finishes it.
@@ -61,12 +62,17 @@ def run(
     """Answer every example that has no record yet, and return the records of all of them, in order.
 
     Example number i samples with ``seed + i``, however the run is batched or resumed.
+
+    Raises:
+        ConfigError: ids that repeat, or that were recorded for other examples.
+        MessageError: an image that cannot be read.
     """
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise ConfigError(f"batch_size must be a whole number from 1, got {batch_size!r}")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
         raise ConfigError(f"seed must be a whole number from 0, got {seed!r}")
     _require_unique(examples)
+    _require_same_examples(examples, records.records)
     done = records.done(guard=guard)
     place = {example.id: number for number, example in enumerate(examples)}
     waiting = [example for example in examples if example.id not in done]
@@ -79,7 +85,8 @@ def run(
             for example, response in zip(batch, responses, strict=True):
                 verdict = judge_refusal(response.seen_text)
                 verdicts = {"refusal": verdict.where, "refusal_position": verdict.position}
-                record = make_record(example, response, guard=guard, verdicts=verdicts)
+                together = [e.id for e in batch]
+                record = make_record(example, response, guard=guard, batch=together, verdicts=verdicts)
                 records.append(record)
                 if show is not None:
                     show(record)
@@ -112,6 +119,17 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{path} is not the configuration of a run; give another output=DIR")
     return config
+
+
+def _require_same_examples(examples: Sequence[Example], records: Sequence[Record]) -> None:
+    """An id may stay while what is behind it changes: a row was put in, an image replaced."""
+    known = {record.id: record for record in records}
+    for example in examples:
+        record = known.get(example.id)
+        if record is not None and identity(example) != (record.prompt, record.harmful, record.image_sha256):
+            raise ConfigError(
+                f"example {example.id!r} is not the one that was recorded under this id; give another output=DIR"
+            )
 
 
 def _require_unique(examples: Sequence[Example]) -> None:

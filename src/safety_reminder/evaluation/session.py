@@ -66,10 +66,15 @@ def _answer(
         check_base=values["check_base"],
         **changes,
     )
-    # A pack that was retrained in place is another configuration, though its name is the same.
+    # A pack that was retrained in place is another configuration, though its name is the same; so is another pocket,
+    # whose folder is named after its parts.
+    weights = Path(model.vlm.model.name_or_path or "").name
     digest = model.reminder.digest if model.reminder else None
-    records = open_run(output, {**values, "reminder_digest": digest}, restart=restart)
+    records = open_run(output, {**values, "weights": weights, "reminder_digest": digest}, restart=restart)
     options = {k: v for k, v in values["generation"].items() if v is not None}
+    for name in ("guard", "batch_size", "seed", "show"):
+        if name in options:
+            raise ConfigError(f"unknown generation option {name!r}; --help lists the options")
     options |= {"batch_size": values["batch_size"], "seed": values["seed"]}
     unguarded = run(model, examples, records, guard=False, **options) if values["compare"] or not with_guard else []
     guarded = run(model, examples, records, guard=True, **options) if with_guard else []

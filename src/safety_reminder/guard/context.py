@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, DynamicLayer, PreTrainedModel
 
 from safety_reminder.errors import ModelError
 from safety_reminder.guard.lane import Row, Stepper
@@ -121,17 +121,21 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
     widths = [sum(k if part is None else len(part) for part in place.script) for place in places]
     longest, width = max(lengths), max(widths)
 
-    cache = DynamicCache()
-    for layer in range(len(places[0].prefix.keys)):
-        keys = [p.prefix.keys[layer][:, :, :n] for p, n in zip(places, lengths, strict=True)]
-        values = [p.prefix.values[layer][:, :, :n] for p, n in zip(places, lengths, strict=True)]
-        cache.update(_padded(keys, longest, weight.device), _padded(values, longest, weight.device), layer)
+    cache = Cache(
+        layers=[
+            _Borrowed(
+                [p.prefix.keys[layer][0, :, :n] for p, n in zip(places, lengths, strict=True)],
+                [p.prefix.values[layer][0, :, :n] for p, n in zip(places, lengths, strict=True)],
+            )
+            for layer in range(len(places[0].prefix.keys))
+        ]
+    )
     mask = None
     if min(lengths) < longest:
         start = torch.tensor([longest - n for n in lengths], device=weight.device)[:, None]
         mask = (torch.arange(longest + width, device=weight.device) >= start).long()
     positions = torch.cat([next_positions(place.prefix.position + place.kept, width) for place in places], dim=-2)
-    reminder = vectors.to(weight.dtype)
+    reminder = vectors.to(weight.device, weight.dtype)
     rows = []
     for place, used in zip(places, widths, strict=True):
         parts = [
@@ -164,13 +168,46 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
     return found
 
 
-def _padded(pieces: list[torch.Tensor], longest: int, device: torch.device) -> torch.Tensor:
-    """Pieces (1, heads, n, head size), padded on the left and stacked."""
-    first = pieces[0]
-    out = torch.zeros(len(pieces), first.shape[1], longest, first.shape[3], dtype=first.dtype, device=device)
-    for row, piece in enumerate(pieces):
-        out[row, :, longest - piece.shape[2] :] = piece[0]
-    return out
+class _Borrowed(DynamicLayer):
+    """A cache layer over pieces of prefixes, (heads, n, head size) for each row, that are only put side by side when it
+    is run: a cache that owned them would copy them twice more, and copies are what a training step waits for."""
+
+    def __init__(self, keys: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.pieces = keys, values
+        self.longest = max(piece.shape[1] for piece in keys)
+
+    def get_seq_length(self) -> int:
+        return self.longest
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = self.pieces
+        return _Append.apply(key_states, self.longest, *keys), _Append.apply(value_states, self.longest, *values)
+
+
+class _Append(torch.autograd.Function):
+    """Pieces, padded on the left to ``longest``, and behind them ``new`` (rows, heads, m, head size), which alone has a
+    gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, new: torch.Tensor, longest: int, *pieces: torch.Tensor) -> torch.Tensor:
+        ctx.longest = longest
+        rows, heads, count, size = new.shape
+        dtype = torch.promote_types(new.dtype, pieces[0].dtype)
+        out = torch.empty(rows, heads, longest + count, size, dtype=dtype, device=new.device)
+        for row, piece in zip(out, pieces, strict=True):
+            start = longest - piece.shape[1]
+            row[:, :start] = 0  # nothing looks there, but what is not a number would spread
+            row[:, start:longest] = piece
+        out[:, :, longest:] = new
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad,) = grads
+        return (grad[:, :, ctx.longest :], *[None] * (1 + len(grad)))
 
 
 def prepare(model: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:

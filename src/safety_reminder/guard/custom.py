@@ -10,6 +10,7 @@ import torch
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from safety_reminder.config import GuardConfig
+from safety_reminder.errors import ConfigError
 from safety_reminder.guard.decode import Guard, decode
 from safety_reminder.guard.guarded import guard_config
 from safety_reminder.guard.reminder import SafetyReminder
@@ -42,8 +43,8 @@ def guarded_decoding(
         reminder: the pack; None generates unguarded, through the same loop.
         config: default: the pack's interval, threshold and policy. ``options`` change single fields of it.
         tokenizer: only needed for the text of the fixed refusal; without one the answer just ends there.
-        streamer: receives released tokens (one row only). Given here because transformers 5 does not hand
-            ``generate(streamer=...)`` on to a callable. It cannot withdraw, so tokens are held back.
+        streamer: receives the prompt, then released tokens (one row only). It cannot withdraw, so tokens are held
+            back. Given here because transformers 5 does not hand ``generate(streamer=...)`` on to a callable.
         seed: row i samples from its own generator; None: torch's global one, as transformers does.
     """
     if streamer is not None:
@@ -53,6 +54,10 @@ def guarded_decoding(
     def custom_generate(
         model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs
     ) -> torch.Tensor | GuardedGenerateOutput:
+        if streamer is not None:
+            if input_ids.shape[0] > 1:
+                raise ConfigError("a streamer follows one row; give a batch of one, or no streamer")
+            streamer.put(input_ids.cpu())  # as transformers does: a streamer may skip the prompt
         answers: list[list[int]] = [[] for _ in range(input_ids.shape[0])]
         checks, interventions = [], []
         events = decode(

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PrefixConstrainedLogitsProcessor,
+    PreTrainedModel,
+    StoppingCriteriaList,
+)
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, GuardFailure, ModelError
@@ -59,6 +65,9 @@ def decode(
         ModelError: a cache that cannot be rolled back, or a reminder of another hidden size.
     """
     _require_supported(model, generation_config, guard)
+    if input_ids.shape[0] > 1 and any(isinstance(p, PrefixConstrainedLogitsProcessor) for p in logits_processor):
+        # It is told a row's place in the forward pass, which is another once a row has finished.
+        raise ConfigError("prefix_allowed_tokens_fn works for one conversation at a time; give a batch of one")
     given = model_kwargs.get("past_key_values")
     if given is not None and given.get_seq_length() > 0:
         raise ConfigError("continuing from a filled past_key_values is not supported; pass the whole conversation")
@@ -278,6 +287,8 @@ def _require_supported(model: PreTrainedModel, config: GenerationConfig, guard: 
     for name in ("prompt_lookup_num_tokens", "penalty_alpha", "dola_layers"):
         if getattr(config, name, None):
             raise ConfigError(f"{name} selects a decoding method that the guard replaces; remove it")
+    if config.guidance_scale not in (None, 1):
+        raise ConfigError("guidance_scale keeps a cache of its own that the guard cannot roll back; remove it")
     if config.use_cache is False:
         raise ConfigError("the guard works on the KV cache; use_cache=False is not supported")
     for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):

@@ -172,6 +172,8 @@ class _Collector:
                 self.seen.append(event.text)
             case Retraction(count=count):
                 del self.tokens[-count:]
+                # What was shown stays seen, and what comes next does not continue it.
+                self.seen.append("\n")
             case Check():
                 self.checks.append(event)
             case Intervention():

@@ -41,4 +41,6 @@ class Probe:
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (..., hidden_size) → ``p_unsafe`` (...) in [0, 1]; NaN where the state is not finite."""
-        return torch.sigmoid(self.logit(hidden))
+        p_unsafe = torch.sigmoid(self.logit(hidden))
+        # An infinite entry would saturate the sigmoid, as likely towards "safe" as towards "unsafe".
+        return p_unsafe.masked_fill(~torch.isfinite(hidden).all(-1).to(p_unsafe.device), torch.nan)

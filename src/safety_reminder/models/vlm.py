@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -20,7 +21,7 @@ from transformers import (
     StopStringCriteria,
 )
 
-from safety_reminder.errors import ConfigError, ModelError, unknown_name
+from safety_reminder.errors import ConfigError, MessageError, ModelError, unknown_name
 from safety_reminder.models.embedding import hidden_size
 from safety_reminder.models.families import FAMILIES, Family
 from safety_reminder.models.messages import Messages, normalise
@@ -72,29 +73,49 @@ class VLM:
         (batch, length), and whatever the family needs for images.
 
         Raises:
-            MessageError: messages or an image that cannot be read.
+            MessageError: messages or an image that cannot be read, or that the model's chat template does not take.
         """
-        reads_images = self.family.reads_images
-        placeholders = self._image_placeholders() if reads_images else ()
-        conversations = [normalise(m, reads_images=reads_images, placeholders=placeholders) for m in batch]
+        conversations = [self.check(messages) for messages in batch]
         options: dict[str, Any] = {
             "add_generation_prompt": add_generation_prompt,
             "tokenize": True,
             "return_dict": True,
             "return_tensors": "pt",
         }
-        if self.tokenizer is self.processor:
-            inputs = self.processor.apply_chat_template(conversations, padding=True, **options)
-        else:
-            inputs = self.processor.apply_chat_template(
-                conversations, processor_kwargs={"padding": True, "return_tensors": "pt"}, **options
-            )
+        try:
+            if self.tokenizer is self.processor:
+                inputs = self.processor.apply_chat_template(conversations, padding=True, **options)
+            else:
+                inputs = self.processor.apply_chat_template(
+                    conversations, processor_kwargs={"padding": True, "return_tensors": "pt"}, **options
+                )
+        except (ValueError, TemplateError) as error:
+            raise MessageError(f"{self.name} has no chat template that takes this conversation: {error}") from error
         dtype, device = self.model.dtype, self.model.device
         return {
             key: value.to(device, dtype) if torch.is_floating_point(value) else value.to(device)
             for key, value in inputs.items()
             if isinstance(value, torch.Tensor)
         }
+
+    def check(self, messages: Messages) -> list[dict[str, Any]]:
+        """The conversation in the form its chat template takes, images opened.
+
+        Raises:
+            MessageError: messages or an image that cannot be read.
+        """
+        reads_images = self.family.reads_images
+        placeholders = self._image_placeholders() if reads_images else ()
+        return normalise(messages, reads_images=reads_images, placeholders=placeholders)
+
+    def end_of_turn(self) -> int:
+        """The token id that ends an answer in this model's chat template: of several end-of-sequence tokens, it is the
+        one that the model itself writes."""
+        header = self.assistant_header()
+        messages: list[Messages] = [[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes"}]]
+        turn = self.encode(messages, add_generation_prompt=False)["input_ids"][0].tolist()
+        begins = max(i for i in range(len(turn)) if turn[i : i + len(header)] == header) + len(header)
+        return next((token for token in turn[begins:] if token in self.eos_ids), min(self.eos_ids))
 
     def assistant_header(self) -> list[int]:
         """Token ids that open the assistant's turn in this model's chat template.
@@ -141,7 +162,7 @@ def load_vlm(name: str, *, device: str | torch.device | None = None, dtype: str 
         processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(folder)
         model: Any = loader.from_pretrained(folder, dtype=dtype)
         model.to(device)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__
         raise ModelError(f"cannot load the model {name!r}: {reason}") from error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import Probe
-from safety_reminder.training.readings import Readings
+from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.readings import Readings, read
+from safety_reminder.training.samples import Prefixes, Sample
 
 
 def needed(budget: float) -> int:
@@ -51,10 +54,33 @@ def choose_threshold(highest: torch.Tensor, budget: float) -> tuple[float, dict[
 
 
 def calibrate_on(probe: Probe, checks: Readings, budget: float, *, prompt_check: bool) -> tuple[float, dict[str, Any]]:
-    """:func:`choose_threshold` over ``checks`` of safe responses; the bare prompt's count with ``prompt_check``."""
+    """:func:`choose_threshold` over ``checks`` of safe responses; the bare prompt's count with ``prompt_check``.
+
+    What is guaranteed holds for responses of up to ``tokens``, where the last of these checks was.
+    """
     used = checks if prompt_check else checks.select(checks.tokens > 0)
     threshold, found = choose_threshold(highest_by_group(probe(used.hidden), used.groups), budget)
-    return threshold, {**found, "prompt_check": prompt_check}
+    return threshold, {**found, "prompt_check": prompt_check, "tokens": int(used.tokens.max())}
+
+
+def calibrate_on_split(
+    probe: Probe,
+    prefixes: Prefixes,
+    parts: Mapping[str, Sequence[Sample]],
+    config: TrainingConfig,
+    *,
+    vectors: torch.Tensor,
+    interval: int,
+) -> tuple[float, dict[str, Any]]:
+    """The threshold from the safe rows of the calibration part; of validation, where none were set apart. The pack
+    says which (``rows``): the validation rows chose the vectors, so what they give is no guarantee."""
+    part = "calibration" if parts["calibration"] else "validation"
+    safe = [sample for sample in parts[part] if sample.example.safe]
+    checks = read(prefixes, safe, vectors, interval, description="calibrating")
+    threshold, found = calibrate_on(probe, checks, config.budget, prompt_check=config.prompt_check)
+    if part == "validation":
+        found["guaranteed"] = None
+    return threshold, {**found, "rows": part}
 
 
 def highest_by_group(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:

@@ -107,6 +107,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "probe": ("logistic", "pca"),
     "policy": get_args(Policy),
     "keep": ("device", "cpu", "disk"),
-    "mixed_precision": ("none", "bf16", "fp16"),
+    "mixed_precision": ("none", "bf16"),
     "on_error": ("stop", "skip"),
 }

@@ -55,13 +55,14 @@ def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
 
 
 def checkpoints(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[int]:
-    """After how many tokens decoding would check this answer: 0, ``interval``, ... and its end."""
-    declines = example.safe and example.harmful_prompt
+    """After how many tokens decoding would check this answer: 0, ``interval``, ... and its end. A refusal is not looked
+    at before it begins, since the bare prompt is not safe."""
     end = len(checkable(answer, eos_ids))
-    # A refusal is shorter than an interval; it is looked at where it has become one, and at its end.
-    places = {min(8, end)} if declines else {0, *range(0, len(answer), interval)}
+    places = {0, *range(0, len(answer), interval)}
     if end < len(answer):
         places.add(end)
+    if example.safe and example.harmful_prompt:
+        places = places - {0} or {end}
     return sorted(places)
 
 
@@ -72,6 +73,10 @@ class Losses:
     language: torch.Tensor
     probe: torch.Tensor
     kl: torch.Tensor
+
+    def total(self, config: TrainingConfig) -> torch.Tensor:
+        """What is minimised."""
+        return self.language + config.probe_weight * self.probe + config.kl_weight * self.kl
 
 
 def losses(
@@ -87,7 +92,7 @@ def losses(
     reminder) of next tokens behind safe cuts of at least one token (elsewhere 0). One forward pass, or two with ``kl``.
     """
     found = follow(model, [Place(prefix, cut.tokens, cut.script) for prefix, cut in places], vectors)
-    device = vectors.device
+    device = found[0].hidden.device
     language, probe = [], []
     for continuation, (_, cut) in zip(found, places, strict=True):
         runs = [run for run in cut.script if run is not None]
@@ -99,7 +104,9 @@ def losses(
         logits, targets = (torch.cat(parts) for parts in zip(*learned, strict=True))
         language.append(F.cross_entropy(logits, targets))
         unsafe = torch.tensor([float(u) for u in cut.unsafe], device=device)
-        probe.append(F.binary_cross_entropy_with_logits(continuation.hidden.float() @ weight + bias, unsafe))
+        # Not a matrix product, which autocast would run in half precision.
+        score = (continuation.hidden.float() * weight.to(device)).sum(-1) + bias.to(device)
+        probe.append(F.binary_cross_entropy_with_logits(score, unsafe))
     divergence = torch.zeros(len(places), device=device)
     if kl:
         divergence = _divergence(model, places, found, vectors)
@@ -110,7 +117,7 @@ def _divergence(
     model: Any, places: Sequence[tuple[Prefix, Cut]], found: Sequence[Continuation], vectors: torch.Tensor
 ) -> torch.Tensor:
     chosen = [i for i, (_, cut) in enumerate(places) if cut.tokens and not any(cut.unsafe) and cut.script[0] is None]
-    out = torch.zeros(len(places), device=vectors.device)
+    out = torch.zeros(len(places), device=found[0].hidden.device)
     if not chosen:
         return out
     with torch.no_grad():

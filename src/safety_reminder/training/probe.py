@@ -44,15 +44,21 @@ def fit_probe(
     inputs, labels = hidden.double().numpy(), unsafe.numpy()
     steps: list[tuple[str, Any]] = [("scale", StandardScaler())]
     if kind == "pca":
-        steps.append(("pca", PCA(min(components, *inputs.shape), random_state=0)))
+        steps.append(("pca", PCA(random_state=0)))
     steps.append(("regression", LogisticRegression(class_weight="balanced", max_iter=5000)))
     folds = min(5, *(len(groups[unsafe == value].unique()) for value in (True, False)))
+    most = min(components, *inputs.shape)
     pipeline = Pipeline(steps)
     strength = 1.0
     if folds >= 2:
         split = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-        search = GridSearchCV(pipeline, {"regression__C": STRENGTHS}, scoring="neg_log_loss", cv=split, refit=False)
-        search.fit(inputs, labels, groups=groups.numpy())
+        parts = list(split.split(inputs, labels, groups.numpy()))
+        most = min(most, *(len(fitted) for fitted, _ in parts))
+    if kind == "pca":
+        pipeline.set_params(pca__n_components=most)
+    if folds >= 2:
+        search = GridSearchCV(pipeline, {"regression__C": STRENGTHS}, scoring="neg_log_loss", cv=parts, refit=False)
+        search.fit(inputs, labels)
         strength = float(search.best_params_["regression__C"])
     pipeline.set_params(regression__C=strength).fit(inputs, labels)
     return _fold(pipeline), {"kind": kind, "inverse_regularisation": strength, "folds": folds, "rows": len(labels)}
@@ -72,10 +78,25 @@ def _fold(pipeline: Any) -> Probe:
     return Probe(torch.from_numpy(np.ascontiguousarray(weight)).float(), float(np.float32(bias)))
 
 
+def auc_interval(
+    scores: torch.Tensor, unsafe: torch.Tensor, groups: torch.Tensor, *, resamples: int = 500
+) -> tuple[float, float]:
+    """A 95 % percentile bootstrap interval of :func:`auc`. Whole answers are drawn: the checks of one are alike."""
+    draw = np.random.default_rng(0)
+    members = {int(group): (groups == group).nonzero()[:, 0] for group in groups.unique()}
+    found = []
+    for _ in range(resamples):
+        rows = torch.cat([members[int(group)] for group in draw.choice(list(members), len(members))])
+        if unsafe[rows].any() and not unsafe[rows].all():
+            found.append(auc(scores[rows], unsafe[rows]))
+    low, high = np.percentile(found, (2.5, 97.5))
+    return float(low), float(high)
+
+
 def auc(scores: torch.Tensor, unsafe: torch.Tensor) -> float:
     """Area under the ROC curve: the chance that an unsafe score beats a safe one, ties counting half."""
-    yes, no = scores[unsafe], scores[~unsafe]
-    if not len(yes) or not len(no):
+    if unsafe.all() or not unsafe.any():
         raise ConfigError("the area under the ROC curve needs safe and unsafe scores")
-    wins = (yes[:, None] > no[None]).double() + 0.5 * (yes[:, None] == no[None]).double()
-    return wins.mean().item()
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(unsafe.numpy(), scores.double().numpy()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any, get_args
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
-from safety_reminder.training.calibration import calibrate_on
+from safety_reminder.training.calibration import calibrate_on, calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.training.examples import manifest
 from safety_reminder.training.probe import fit_probe
 from safety_reminder.training.readings import Where, read
 from safety_reminder.training.report import write_report
-from safety_reminder.training.samples import Prefixes, make_samples, split
+from safety_reminder.training.samples import Prefixes, make_samples, manifest, seen_as, split
 from safety_reminder.types import TrainingExample
+
+log = logging.getLogger(__name__)
 
 
 def calibrate(
@@ -33,17 +35,24 @@ def calibrate(
     Unsafe rows are not looked at. Of ``config``, ``budget``, ``prompt_check`` and ``answer_tokens`` matter.
 
     Raises:
-        DataError: no safe responses.
+        DataError: no safe responses that the reminder was not trained on.
     """
     safe = [example for example in examples if example.safe]
     if not safe:
         raise DataError(f"{source} has no safe responses to calibrate on")
     prefixes = Prefixes(vlm, replace(config, keep_gb=0.0), output / "prefixes")
     samples = make_samples(vlm, safe, config)
+    seen = set(reminder.training.get("seen", ()))
+    fresh = [sample for sample in samples if seen_as(sample.key) not in seen]
+    if len(fresh) < len(samples):
+        log.warning("left out: %d responses that the reminder was trained on", len(samples) - len(fresh))
+    if not fresh:
+        raise DataError(f"the reminder was trained on all safe responses of {source}; calibrate on others")
+    samples = fresh
     checks = read(prefixes, samples, reminder.vectors, reminder.interval, description="calibrating")
     threshold, calibration = calibrate_on(reminder.probe, checks, config.budget, prompt_check=config.prompt_check)
     calibrated = replace(
-        reminder, threshold=threshold, calibration={**calibration, "rows": "given", "data": manifest(source, safe)}
+        reminder, threshold=threshold, calibration={**calibration, "rows": "given", "data": manifest(source, samples)}
     )
     calibrated.save_pretrained(output / "pack")
     return calibrated
@@ -63,9 +72,14 @@ def refit_probe(
         The pack, written to ``output/pack``, and the AUCs of the three probes on the test rows (see
         :func:`~safety_reminder.training.report.write_report`, whose plots go to ``output``).
     """
-    parts = split(make_samples(vlm, examples, config), config)
+    samples = make_samples(vlm, examples, config)
+    # Rows that the vectors were trained on can only be fitted to.
+    seen = reminder.training.get("seen", ())
+    parts = split(samples, config, held_back=("calibration", "test"), seen=seen)
     if not parts["test"]:
         raise ConfigError("training.test=0 leaves no rows to judge probes on")
+    if not parts["calibration"]:
+        raise ConfigError("training.calibration=0 leaves no rows for the threshold")
     prefixes = Prefixes(vlm, config, output / "prefixes")
     probes, how = {}, {}
     for where in get_args(Where):
@@ -81,20 +95,20 @@ def refit_probe(
         )
         probes[where] = (probe, test)
     found = write_report(output, probes, reminder.interval)
-    part = "calibration" if parts["calibration"] else "validation"
-    safe = [sample for sample in parts[part] if sample.example.safe]
-    checks = read(prefixes, safe, reminder.vectors, reminder.interval, description="calibrating")
-    prefixes.forget()
     probe = probes["reminder"][0]
-    threshold, calibration = calibrate_on(probe, checks, config.budget, prompt_check=config.prompt_check)
+    threshold, calibration = calibrate_on_split(
+        probe, prefixes, parts, config, vectors=reminder.vectors, interval=reminder.interval
+    )
+    prefixes.forget()
     refitted = replace(
         reminder,
         probe=probe,
         threshold=threshold,
-        calibration={**calibration, "rows": part},
+        calibration=calibration,
         training={
             **reminder.training,
-            "probe": {**how["reminder"], "data": manifest(source, examples)},
+            "seen": sorted({*seen, *(seen_as(sample.key) for sample in parts["training"])}),
+            "probe": {**how["reminder"], "data": manifest(source, samples)},
             "test": {"auc": found["reminder"], "rivals": {name: found[name] for name in ("header", "last")}},
         },
     )

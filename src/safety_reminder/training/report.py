@@ -11,6 +11,7 @@ import torch
 
 from safety_reminder.errors import MissingExtraError
 from safety_reminder.guard import Probe
+from safety_reminder.training.probe import auc, auc_interval
 from safety_reminder.training.readings import Readings, auc_by
 
 
@@ -33,6 +34,20 @@ def write_report(output: Path, probes: Mapping[str, tuple[Probe, Readings]], int
             writer.writerows([name, by, of, f"{value:.4f}"] for by, row in tables.items() for of, value in row.items())
     _plot(output, probes, scores, interval)
     return found
+
+
+def auc_metrics(scores: torch.Tensor, readings: Readings, interval: int) -> dict[str, dict[str, float]]:
+    """``probe_auc`` over all checks and by tokens so far, each with a 95 % interval and the number of checks."""
+    steps = readings.tokens // interval
+    places = {"probe_auc": torch.ones_like(steps, dtype=torch.bool)}
+    places |= {f"probe_auc_after_{step * interval}_tokens": steps == step for step in sorted(set(steps.tolist()))}
+    metrics = {}
+    for name, here in places.items():
+        unsafe = readings.unsafe[here]
+        if unsafe.any() and not unsafe.all():
+            low, high = auc_interval(scores[here], unsafe, readings.groups[here])
+            metrics[name] = {"value": auc(scores[here], unsafe), "low": low, "high": high, "n": int(here.sum())}
+    return metrics
 
 
 def print_side_by_side(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
@@ -66,33 +81,41 @@ def _plot(
         draw(figure)
         figure.savefig(output / f"{name}.png", dpi=130)
 
-    labels = {name: readings.unsafe.numpy() for name, (_, readings) in probes.items()}
+    curves = _curves(probes, scores, interval)
+
+    def panels(figure: Any, draw: Any, **axis: Any) -> None:
+        for axes, (title, lines) in zip(
+            figure.subplots(1, len(curves), sharey=True, squeeze=False)[0], curves.items(), strict=True
+        ):
+            for label, unsafe, score in lines:
+                axes.plot(*draw(unsafe, score), label=label)
+            axes.set(title=title, **axis)
+            axes.legend(fontsize="small")
 
     def roc(figure: Any) -> None:
-        axes = figure.subplots()
-        for name in probes:
-            false_alarms, caught, _ = roc_curve(labels[name], scores[name])
-            axes.plot(false_alarms, caught, label=name)
-        axes.plot([0, 1], [0, 1], color="grey", linewidth=0.7)
-        axes.set(xlabel="false alarms, share of safe checks", ylabel="caught, share of unsafe checks", title="ROC")
-        axes.legend()
+        panels(
+            figure,
+            lambda unsafe, score: roc_curve(unsafe, score)[:2],
+            xlabel="false alarms, share of safe checks",
+            ylabel="caught, share of unsafe checks",
+        )
 
     def precision_recall(figure: Any) -> None:
-        axes = figure.subplots()
-        for name in probes:
-            precision, recall, _ = precision_recall_curve(labels[name], scores[name])
-            axes.plot(recall, precision, label=name)
-        axes.set(xlabel="recall", ylabel="precision", title="Precision and recall", ylim=(0, 1.02))
-        axes.legend()
+        panels(
+            figure,
+            lambda unsafe, score: precision_recall_curve(unsafe, score)[1::-1],
+            xlabel="recall",
+            ylabel="precision",
+            ylim=(0, 1.02),
+        )
 
     def calibration(figure: Any) -> None:
-        axes = figure.subplots()
-        for name in probes:
-            happened, said = calibration_curve(labels[name], scores[name], n_bins=8, strategy="quantile")
-            axes.plot(said, happened, marker="o", label=name)
-        axes.plot([0, 1], [0, 1], color="grey", linewidth=0.7)
-        axes.set(xlabel="p_unsafe", ylabel="share that is unsafe", title="Calibration")
-        axes.legend()
+        panels(
+            figure,
+            lambda unsafe, score: calibration_curve(unsafe, score, n_bins=8, strategy="quantile")[::-1],
+            xlabel="p_unsafe",
+            ylabel="share that is unsafe",
+        )
 
     def pca(figure: Any) -> None:
         _, readings = next(iter(probes.values()))
@@ -106,7 +129,32 @@ def _plot(
             axes.set(title=f"after {step * interval} tokens", xlabel="first component")
         axes.legend()
 
-    save("roc", roc)
-    save("precision_recall", precision_recall)
-    save("calibration", calibration)
+    save("roc", roc, width=13)
+    save("precision_recall", precision_recall, width=13)
+    save("calibration", calibration, width=13)
     save("pca", pca, width=12)
+
+
+def _curves(
+    probes: Mapping[str, tuple[Probe, Readings]], scores: Mapping[str, torch.Tensor], interval: int
+) -> dict[str, list[tuple[str, Any, Any]]]:
+    """Panels of (label, unsafe, scores): all checks of each probe; of the first one, by tokens so far; and by source,
+    its unsafe checks against all safe ones."""
+    panels: dict[str, list[tuple[str, Any, Any]]] = {"all checks": [], "by tokens so far": [], "by source": []}
+
+    def add(panel: str, label: str, unsafe: torch.Tensor, score: torch.Tensor) -> None:
+        if unsafe.any() and not unsafe.all():
+            panels[panel].append((label, unsafe.numpy(), score.numpy()))
+
+    for name, (_, readings) in probes.items():
+        add("all checks", name, readings.unsafe, scores[name])
+    name, (_, readings) = next(iter(probes.items()))
+    steps = readings.tokens // interval
+    for step in sorted(set(steps.tolist())):
+        here = steps == step
+        add("by tokens so far", f"{step * interval}", readings.unsafe[here], scores[name][here])
+    of_row = [readings.sources[group] for group in readings.groups.tolist()]
+    for source in sorted(set(of_row)):
+        here = torch.tensor([found == source for found in of_row]) | ~readings.unsafe
+        add("by source", source, readings.unsafe[here], scores[name][here])
+    return {title: lines for title, lines in panels.items() if lines}

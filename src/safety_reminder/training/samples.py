@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -44,16 +46,18 @@ def make_samples(vlm: VLM, examples: Sequence[TrainingExample], config: Training
     """Tokens and digests of every row; images are opened here, so that a broken one is found before training.
 
     Raises:
-        DataError: an image that cannot be read, unless ``on_error`` is ``skip``.
+        DataError: an image that cannot be read, or a text that the model's prompts cannot hold, unless ``on_error`` is
+            ``skip``.
     """
     ids = lambda text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
-    end = min(vlm.eos_ids)
+    end = vlm.end_of_turn()
     samples = []
     for number, example in enumerate(examples, 1):
         try:
+            vlm.check(example.conversation())
             digest = key(example)
-        except (OSError, SyntaxError, ValueError) as error:
-            message = f"training row {number}, {example.prompt[:60]!r}: cannot read the image {example.image}: {error}"
+        except SafetyReminderError as error:
+            message = f"training row {number}, {example.prompt[:60]!r}: {error}"
             if config.on_error == "stop":
                 raise DataError(f"{message}; training.on_error=skip leaves such rows out") from error
             log.warning("left out: %s", message)
@@ -71,33 +75,68 @@ def make_samples(vlm: VLM, examples: Sequence[TrainingExample], config: Training
     return samples
 
 
-def split(samples: Sequence[Sample], config: TrainingConfig) -> dict[str, list[Sample]]:
+def manifest(source: str, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What goes into the pack about its data."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        example = sample.example
+        fields = (sample.key, str(example.safe), str(example.harmful_prompt), example.chosen, example.rejected)
+        digest.update("\x00".join(fields).encode())
+    return {
+        "source": source,
+        "sha256": digest.hexdigest(),
+        "safe": sum(s.example.safe for s in samples),
+        "unsafe": sum(not s.example.safe for s in samples),
+    }
+
+
+def seen_as(key: str) -> str:
+    """A key as a pack lists it, shortened: a pack shall stay small."""
+    return key[:16]
+
+
+def split(
+    samples: Sequence[Sample],
+    config: TrainingConfig,
+    *,
+    held_back: Sequence[str] = PARTS[1:],
+    seen: Collection[str] = (),
+) -> dict[str, list[Sample]]:
     """By what is asked, so that no prompt with its image is in two parts: training; validation, for early stopping;
     calibration, for the threshold; and test, for the report. Harmful and harmless prompts are shared out alike.
 
+    Args:
+        held_back: the parts that are wanted beside ``training``; others stay empty.
+        seen: what a reminder was trained on already (:func:`seen_as`); it stays in the training part.
+
     Raises:
-        ConfigError: training or validation would have one kind of row only, or calibration no safe one.
+        ConfigError: training, validation or test would have one kind of row only, or calibration no safe one.
     """
     unsafe = {sample.key for sample in samples if not sample.example.safe}
     rng = random.Random(config.seed)
-    shares = {"validation": config.validation, "calibration": config.calibration, "test": config.test}
+    shares = {part: getattr(config, part) for part in held_back}
     part_of: dict[str, str] = {}
     for kind in (unsafe, {sample.key for sample in samples} - unsafe):
-        keys = sorted(kind)
+        keys = sorted(key for key in kind if seen_as(key) not in seen)
         rng.shuffle(keys)
         start = 0
         for part, share in shares.items():
-            count = max(1, round(share * len(keys))) if share else 0
+            count = max(1, round(share * len(kind))) if share else 0
             part_of |= dict.fromkeys(keys[start : start + count], part)
             start += count
     parts: dict[str, list[Sample]] = {part: [] for part in PARTS}
     for sample in samples:
         parts[part_of.get(sample.key, "training")].append(sample)
-    for part in ("training", "validation"):
+    behind = " that the reminder was not trained on" if seen else ""
+    for part in ("training", *held_back):
+        if part == "calibration" or (part in shares and not shares[part]):
+            continue
         if len({sample.example.safe for sample in parts[part]}) < 2:
-            raise ConfigError(f"the {part} split has only one kind of row; give more rows")
-    if config.calibration and not any(sample.example.safe for sample in parts["calibration"]):
-        raise ConfigError("the calibration split has no safe row; give more rows, or a larger training.calibration")
+            raise ConfigError(f"the {part} split has only one kind of row; give more rows{behind}")
+    if shares.get("calibration") and not any(sample.example.safe for sample in parts["calibration"]):
+        raise ConfigError(
+            f"the calibration split has no safe row; give more rows{behind}, or a larger training.calibration"
+        )
     return parts
 
 
@@ -105,7 +144,7 @@ class Prefixes:
     """The prefix of each sample, run once and kept as long as there is room."""
 
     def __init__(self, vlm: VLM, config: TrainingConfig, folder: Path) -> None:
-        self.vlm, self.where = vlm, config.keep
+        self.vlm, self.where, self.rows = vlm, config.keep, config.rows
         self.room = int(config.keep_gb * 1e9)
         self.folder = folder
         self.kept: dict[Sample, Prefix | Path] = {}
@@ -121,11 +160,27 @@ class Prefixes:
             inputs = self.vlm.encode([sample.example.conversation()])
         except SafetyReminderError as error:
             raise type(error)(f"training row {sample.name}: {error}") from error
-        prefix = Prefix.read(self.vlm.model, inputs, sample.answer[:-1])
+        # As decoding will run it, whatever precision the step is trained in.
+        with torch.autocast(self.vlm.model.device.type, enabled=False):
+            prefix = Prefix.read(self.vlm.model, inputs, sample.answer[:-1])
         if prefix.nbytes <= self.room:
             self.room -= prefix.nbytes
             self.kept[sample] = self._put_away(sample, prefix)
         return prefix
+
+    def batches(self, drawn: Sequence[tuple[Sample, list[Any]]]) -> Iterator[tuple[list[Sample], list[Any]]]:
+        """Samples with their cuts → (samples, [(prefix, cut), ...]), at most ``rows`` a batch. A prefix is looked up
+        once for all its cuts, since it may have to be read from disk or run again."""
+        flat = [(sample, cut) for sample, cuts in drawn for cut in cuts]
+        last: tuple[Sample, Prefix] | None = None
+        for start in range(0, len(flat), self.rows):
+            part = flat[start : start + self.rows]
+            places = []
+            for sample, cut in part:
+                if last is None or last[0] is not sample:
+                    last = sample, self.of(sample)
+                places.append((last[1], cut))
+            yield [sample for sample, _ in part], places
 
     def _put_away(self, sample: Sample, prefix: Prefix) -> Prefix | Path:
         if self.where == "cpu":

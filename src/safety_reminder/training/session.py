@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
+
+from accelerate import PartialState
 
 from safety_reminder.data import load_dataset
 from safety_reminder.data.training import load_training
@@ -21,7 +24,10 @@ def train(values: dict[str, Any], output: Path) -> None:
     """Learn a reminder into ``output``."""
     config = TrainingConfig.from_mapping(values["training"])
     examples = _examples(values)
-    vlm = load_vlm(values["model"], device=values["device"], dtype=values["dtype"])
+    device = values["device"]
+    if device is None and "LOCAL_RANK" in os.environ:
+        device = PartialState().device  # of this process, where `accelerate launch` started several
+    vlm = load_vlm(values["model"], device=device, dtype=values["dtype"])
     reminder = trainer.train(vlm, examples, config, output, values["data"]["sets"])
     auc = reminder.training["test"].get("auc", {}).get("all", {}).get("all")
     print(f"wrote {output / 'pack'}" + (f": AUC of the probe on test rows {auc:.3f}" if auc is not None else ""))
@@ -75,9 +81,12 @@ def _load(values: dict[str, Any]) -> tuple[Any, SafetyReminder]:
 
 def _print_threshold(reminder: SafetyReminder) -> None:
     found = reminder.calibration
+    if found["guaranteed"] is None:
+        print(f"threshold {reminder.threshold:.4f} from the validation rows: without a guarantee")
+        return
     print(
-        f"threshold {reminder.threshold:.4f} from {found['n']} safe responses: a new one like them alarms with "
-        f"probability at most {found['guaranteed']:.4f}"
+        f"threshold {reminder.threshold:.4f} from {found['n']} safe responses: a new one like them, of up to "
+        f"{found['tokens']} tokens, alarms with probability at most {found['guaranteed']:.4f}"
     )
     if found["n"] < found["needed"]:
         print(f"for the budget of {found['budget']} it takes {found['needed']} safe responses; there were {found['n']}")

@@ -5,7 +5,7 @@ All that is random comes from the seed and the step, so that a run that was kill
 
 from __future__ import annotations
 
-import json
+import importlib.util
 import logging
 import math
 import os
@@ -19,17 +19,18 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from safety_reminder.errors import ConfigError, SafetyReminderError
+from safety_reminder.errors import ConfigError, MissingExtraError, SafetyReminderError
 from safety_reminder.guard import Probe, SafetyReminder
 from safety_reminder.models import VLM, fingerprint
-from safety_reminder.training.calibration import calibrate_on
+from safety_reminder.run_files import provenance, write_json
+from safety_reminder.training.calibration import calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.training.examples import manifest
 from safety_reminder.training.logs import Logs
 from safety_reminder.training.objective import Cut, draw_cut, losses
 from safety_reminder.training.probe import fit_probe
 from safety_reminder.training.readings import auc_by, read
-from safety_reminder.training.samples import Prefixes, Sample, make_samples, split
+from safety_reminder.training.report import auc_metrics, write_report
+from safety_reminder.training.samples import Prefixes, Sample, make_samples, manifest, seen_as, split
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
@@ -55,15 +56,16 @@ class Trainer:
     def __init__(
         self, vlm: VLM, examples: Sequence[TrainingExample], config: TrainingConfig, output: Path, source: str
     ) -> None:
+        for package in ("sklearn", "matplotlib"):  # they are needed at the end, and that would be late to find out
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(package, "train")
         self.vlm, self.config, self.output = vlm, config, output
         output.mkdir(parents=True, exist_ok=True)
-        self.accelerator = Accelerator(
-            cpu=vlm.model.device.type == "cpu",
-            mixed_precision={"none": "no"}.get(config.mixed_precision, config.mixed_precision),
-        )
+        # Its precision is the process's, once and for all; a run's own is set in `run`.
+        self.accelerator = Accelerator(cpu=vlm.model.device.type == "cpu", mixed_precision="no")
         samples = make_samples(vlm, examples, config)
         self.parts = split(samples, config)
-        self.manifest = manifest(source, [sample.example for sample in samples])
+        self.manifest = manifest(source, samples)
         self.prefixes = Prefixes(vlm, config, output / f"prefixes-{self.accelerator.process_index}")
         self.steps_per_epoch = math.ceil(len(self.parts["training"]) / config.batch)
         self.steps = config.epochs * self.steps_per_epoch
@@ -81,6 +83,7 @@ class Trainer:
             lr=config.lr,
             weight_decay=config.weight_decay,
         )
+        self.metrics: dict[str, Any] = {}
         self.step, self.best, self.best_loss, self.worse, self.stopped = 0, None, math.inf, 0, False
         path = self.output / "checkpoint.pt"
         if path.is_file():
@@ -103,7 +106,8 @@ class Trainer:
         trained = {name: p.requires_grad for name, p in self.vlm.model.named_parameters()}
         self.vlm.model.requires_grad_(False)
         try:
-            with self.accelerator.autocast():
+            mixed = self.config.mixed_precision != "none"
+            with torch.autocast(self.vlm.model.device.type, torch.bfloat16, enabled=mixed):
                 self._learn()
             return self._finish()
         finally:
@@ -136,7 +140,7 @@ class Trainer:
     def _train_batch(self, samples: Sequence[Sample]) -> dict[str, float]:
         config = self.config
         rng = random.Random(f"{config.seed}/cuts/{self.step}")
-        drawn = [(sample, draw_cut(sample, rng, config)) for sample in samples for _ in range(config.cuts)]
+        drawn = [(sample, [draw_cut(sample, rng, config) for _ in range(config.cuts)]) for sample in samples]
         rate = learning_rate(self.step, self.steps, config)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -166,32 +170,37 @@ class Trainer:
             self.stopped = 0 < self.config.patience <= self.worse
         return {f"validation_{name}": value for name, value in means.items()}
 
-    def _sums(self, drawn: Sequence[tuple[Sample, Cut]], *, backward: bool) -> dict[str, float]:
+    def _sums(self, drawn: Sequence[tuple[Sample, list[Cut]]], *, backward: bool) -> dict[str, float]:
         """Summed losses over all processes, each with its share of ``drawn``; with ``backward``, also gradients."""
         config = self.config
         mine = drawn[self.accelerator.process_index :: self.accelerator.num_processes]
         names = ("loss", "language", "probe", "kl", "count")
         sums: dict[str, float] = dict.fromkeys(names, 0.0)
-        for start in range(0, len(mine), config.rows):
-            part = mine[start : start + config.rows]
-            places = [(self.prefixes.of(sample), cut) for sample, cut in part]
-            found = losses(self.vlm.model, places, self.vectors, self.weight, self.bias, kl=config.kl_weight > 0)
-            each = found.language + config.probe_weight * found.probe + config.kl_weight * found.kl
-            kept = self._finite(each, [sample for sample, _ in part])
-            if backward and kept.any():
-                each[kept].sum().backward()
+        learned = (self.vectors, self.weight, self.bias)
+        for samples, places in self.prefixes.batches(mine):
+            found = losses(self.vlm.model, places, *learned, kl=config.kl_weight > 0)
+            kept = self._finite(found.total(config), samples)
+            if not all(kept):
+                places = [place for place, fine in zip(places, kept, strict=True) if fine]
+                if not places:
+                    continue
+                # Run again without them: times 0, their gradient would not be finite all the same.
+                found = losses(self.vlm.model, places, *learned, kl=config.kl_weight > 0)
+            each = found.total(config)
+            if backward:
+                each.sum().backward()
             for name, value in (("loss", each), ("language", found.language), ("probe", found.probe), ("kl", found.kl)):
-                sums[name] += float(value.detach()[kept].sum())
-            sums["count"] += float(kept.sum())
+                sums[name] += float(value.detach().sum())
+            sums["count"] += len(places)
         totals = self.accelerator.reduce(
             torch.tensor([sums[name] for name in names], device=self.vlm.model.device), "sum"
         )
         return dict(zip(names, totals.tolist(), strict=True))  # type: ignore[union-attr]
 
-    def _finite(self, each: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:
+    def _finite(self, each: torch.Tensor, samples: Sequence[Sample]) -> list[bool]:
         """Which rows count. One that is not finite stops the run, or is left out of this batch."""
-        finite = torch.isfinite(each.detach())
-        for sample, fine in zip(samples, finite.tolist(), strict=True):
+        finite = torch.isfinite(each.detach()).tolist()
+        for sample, fine in zip(samples, finite, strict=True):
             if fine:
                 continue
             message = f"the loss is not finite at batch {self.step} on {sample.name}"
@@ -228,15 +237,14 @@ class Trainer:
             )
         else:
             probe, how = Probe(best["weight"].float().cpu(), float(best["bias"])), {"kind": "joint"}
-        # Without rows set apart for it, the threshold rests on the validation rows, and the pack says so.
-        part = "calibration" if self.parts["calibration"] else "validation"
-        safe = [sample for sample in self.parts[part] if sample.example.safe]
-        checks = read(self.prefixes, safe, description="calibrating", **options)
-        threshold, calibration = calibrate_on(probe, checks, config.budget, prompt_check=config.prompt_check)
+        threshold, calibration = calibrate_on_split(probe, self.prefixes, self.parts, config, **options)
         report: dict[str, Any] = {}
         if self.parts["test"]:
             test = read(self.prefixes, self.parts["test"], description="testing", **options)
             report = {"auc": auc_by(probe(test.hidden), test, config.interval), "rows": len(self.parts["test"])}
+            if self.accelerator.is_main_process:
+                write_report(self.output, {"reminder": (probe, test)}, config.interval)
+                self.metrics = auc_metrics(probe(test.hidden), test, config.interval)
         reminder = SafetyReminder(
             vectors.cpu(),
             probe,
@@ -245,10 +253,11 @@ class Trainer:
             interval=config.interval,
             threshold=threshold,
             policy=config.policy,
-            calibration={**calibration, "rows": part},
+            calibration=calibration,
             training={
                 "config": asdict(config),
                 "data": self.manifest,
+                "seen": sorted({seen_as(s.key) for part in ("training", "validation") for s in self.parts[part]}),
                 "batches": self.step,
                 "validation_loss": self.best_loss if math.isfinite(self.best_loss) else None,
                 "probe": how,
@@ -257,15 +266,21 @@ class Trainer:
         )
         if self.accelerator.is_main_process:
             splits = {part: sorted({s.key for s in rows}) for part, rows in self.parts.items()}
-            (self.output / "splits.json").write_text(json.dumps(splits, indent=2) + "\n")
+            write_json(self.output / "splits.json", splits)
             reminder.save_pretrained(self.output / "pack")
+            summary = {
+                "metrics": self.metrics,
+                "config": {"model": self.vlm.name, "data": self.manifest, "training": asdict(config)},
+                "provenance": provenance(),
+            }
+            write_json(self.output / "summary.json", summary)
         self.accelerator.wait_for_everyone()
         return reminder
 
 
-def validation_cuts(samples: Sequence[Sample], config: TrainingConfig) -> list[tuple[Sample, Cut]]:
+def validation_cuts(samples: Sequence[Sample], config: TrainingConfig) -> list[tuple[Sample, list[Cut]]]:
     rng = random.Random(f"{config.seed}/validation")
-    return [(sample, draw_cut(sample, rng, config)) for sample in samples for _ in range(4)]
+    return [(sample, [draw_cut(sample, rng, config) for _ in range(4)]) for sample in samples]
 
 
 @torch.no_grad()
@@ -278,13 +293,12 @@ def validation_loss(
     config: TrainingConfig,
 ) -> float:
     """What training minimises, on the fixed cuts of ``samples``, for vectors and a probe from anywhere."""
-    drawn = validation_cuts(samples, config)
-    total = 0.0
-    for start in range(0, len(drawn), config.rows):
-        places = [(prefixes.of(sample), cut) for sample, cut in drawn[start : start + config.rows]]
+    total, count = 0.0, 0
+    for _, places in prefixes.batches(validation_cuts(samples, config)):
         found = losses(prefixes.vlm.model, places, vectors, weight, bias, kl=config.kl_weight > 0)
-        total += float((found.language + config.probe_weight * found.probe + config.kl_weight * found.kl).sum())
-    return total / len(drawn)
+        total += float(found.total(config).sum())
+        count += len(places)
+    return total / count
 
 
 def initial_vectors(vlm: VLM, config: TrainingConfig) -> torch.Tensor:

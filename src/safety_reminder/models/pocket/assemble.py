@@ -49,6 +49,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 WEIGHTS = Path(__file__).parent / "weights"
+HASHES = Path(__file__).parent / "sha256.json"  # of each file in WEIGHTS; recipes/pocket/export.py writes it
 log = logging.getLogger(__name__)
 
 
@@ -196,9 +197,12 @@ def _as_float32(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _digest_of_parts() -> str:
     digest = hashlib.sha256(CHAT_TEMPLATE.encode())
-    for name in ("tower", "projector", "language_delta"):
-        path = WEIGHTS / f"{name}.safetensors"
+    for name in ("tower.safetensors", "projector.safetensors", "language_delta.safetensors"):
+        path = WEIGHTS / name
         if not path.is_file():
             raise ModelError(f"pocket's weights are missing from this installation: no {path}; reinstall the package")
-        digest.update(path.read_bytes())
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != json.loads(HASHES.read_text())[name]:
+            raise ModelError(f"{path} is not the file that was published (cut off?); reinstall the package")
+        digest.update(data)
     return digest.hexdigest()
