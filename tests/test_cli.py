@@ -170,6 +170,26 @@ def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call,
     assert (calibration["n"], calibration["budget"], calibration["rows"]) == (6, 0.2, "given")
 
 
+def test_an_ablation_is_one_sweep_and_one_table(call, training, place):
+    options = [*training, *SPLITS, "training.epochs=1", "training.rivals=true", "test_on=[text:prompts.csv]"]
+    outcome = call(
+        "train", "-m", *options, "test.max_new_tokens=3", "variant=k1,interval8", "training.seed=0,1", "output=a"
+    )
+    assert outcome.code == 0, outcome.err
+    summaries = {path.parent.name: json.loads(path.read_text()) for path in (place / "a").glob("*/summary.json")}
+    assert len(summaries) == 4
+    for name, summary in summaries.items():
+        assert summary["config"]["training"]["k"] == (1 if "k1" in name else 4)
+        assert {"attack_success_rate", "false_alarm_rate", "probe_auc", "header_probe_auc"} <= set(summary["metrics"])
+    script = Path(__file__).parents[1] / "benchmarks/ablation.py"
+    table = subprocess.run([sys.executable, script, "--runs", "a"], capture_output=True, text=True, timeout=120)
+    assert table.returncode == 0, table.stderr
+    lines = table.stdout.splitlines()
+    assert [line.split("|")[1].strip() for line in lines] == ["variant", "---", "interval8", "k1"]
+    assert "attack success" in lines[0]
+    assert re.search(r"\d\.\d{3} ± \d\.\d{3}", lines[2])
+
+
 def test_training_does_not_start_on_rows_that_are_evaluated_on(call, training, place):
     (place / "benchmark.csv").write_text("prompt\nBad 3\n")
     options = [*training, *SPLITS, "training.epochs=1", "check_against=[text:benchmark.csv]", "output=run"]

@@ -125,7 +125,7 @@ def _try_out(name: str, arguments: Sequence[str]) -> None:
         raise ConfigError(_explain(error)) from error
 
 
-def _require_groups(values: Mapping[str, Any]) -> None:
+def _require_groups(values: Mapping[Any, Any]) -> None:
     """An override may put a plain value where options are."""
     for key in ("dataset", "guard", "generation", "training", "data"):
         if key in values and not isinstance(values[key], dict):
@@ -189,7 +189,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
         _with_hydra("demo", "safety_reminder.evaluation.session:demo"),
         "unguarded and guarded side by side, and one HTML page",
     ),
-    "train": (_with_hydra("train", "safety_reminder.training.session:train"), "learn a reminder for a model"),
+    "train": (_with_hydra("train", "safety_reminder.evaluation.session:train"), "learn a reminder for a model"),
     "probe": (
         _with_hydra("probe", "safety_reminder.training.session:probe"),
         "fit a reminder's probe anew, beside two that need no reminder",

@@ -289,3 +289,15 @@ def test_vlsafe_s_examination_file_is_only_read_by_name(tmp_path):
     prompts = lambda root: [e.prompt for e in load_training("vlsafe", root, both_kinds=False)]  # noqa: E731
     assert prompts(tmp_path) == ["harmlessness_alignment?"]
     assert prompts(tmp_path / "harmlessness_examine.jsonl") == ["harmlessness_examine?"]
+
+
+def test_a_named_set_gives_the_authors_mix_by_default_and_a_file_all_its_rows(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("question,answer,label\n" + "".join(f"q{i},a,{i % 3 == 0:d}\n" for i in range(900)))
+    kinds = lambda found: [sum(e.safe is kind for e in found) for kind in (False, True)]  # noqa: E731
+    assert kinds(load_training("pairs", path)) == [256, 256]
+    assert kinds(load_training("pairs", path, harmful=3)) == [3, 256]
+    assert kinds(load_training("pairs", path, both_kinds=False)) == [300, 600]
+    rows = [{"prompt": f"p{i}", "safe": i > 300, "chosen": "a"} for i in range(700)]
+    lines(tmp_path / "rows.jsonl", rows)
+    assert kinds(load_training(str(tmp_path / "rows.jsonl"))) == [301, 399]

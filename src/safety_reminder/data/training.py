@@ -26,6 +26,7 @@ TRAINING_SETS = {
     "vlguard": "safety_reminder.data.vlguard:load",
     "pairs": "safety_reminder.data.pairs:load",
 }
+MIX = 256  # rows of each kind that named sets give where nothing is asked for: the method's authors' mix
 FIELDS = ("messages", "prompt", "safe", "chosen", "rejected", "image", "harmful_prompt", "source")
 
 
@@ -44,9 +45,10 @@ def load_training(
     Args:
         sets: names joined by ``+``, of :data:`TRAINING_SETS` or files in the project's schema.
         root: of the named sets: the folder itself, or one with a folder for each of them.
-        harmful, benign: take this many rows of each kind, at random by ``seed``; None: all there are.
+        harmful, benign: take this many rows of each kind, at random by ``seed``; None: of named sets :data:`MIX`, or as
+            many as there are, and all rows of files.
         options: passed on to the loaders that know them.
-        both_kinds: rows of one kind only are an error.
+        both_kinds: rows of one kind only are an error; without it, None means all rows.
 
     Raises:
         ConfigError: unknown name or option. DataError: a file that is missing or does not fit; or too few rows.
@@ -54,14 +56,18 @@ def load_training(
     examples: list[TrainingExample] = []
     options = dict(options or {})
     known_options: set[str] = set()
-    for name in (part.strip() for part in str(sets).split("+")):
+    parts = [part.strip() for part in str(sets).split("+")]
+    named = any(part in TRAINING_SETS for part in parts)
+    # Enough of each set for the mix, so that the images of a large one are not all read.
+    most = [MIX if count is None and both_kinds else count for count in (harmful, benign)]
+    limit = None if None in most else sum(count for count in most if count is not None)
+    for name in parts:
         if name in TRAINING_SETS:
             module, _, function = TRAINING_SETS[name].partition(":")
             loader: Callable[..., list[TrainingExample]] = getattr(importlib.import_module(module), function)
             known = set(inspect.signature(loader).parameters) - {"root", "limit", "seed"}
             known_options |= known
             fitting = {key: value for key, value in options.items() if key in known}
-            limit = None if harmful is None or benign is None else harmful + benign
             examples += loader(_root_of(name, root), limit=limit, seed=seed, **fitting)
         elif "." in name or "/" in name:
             examples += read_training_file(name)
@@ -70,8 +76,11 @@ def load_training(
     for option in options:
         if option not in known_options:
             raise ConfigError(unknown_name(f"option of data={sets}", option, known_options))
-    unsafe = _take([e for e in examples if not e.safe], harmful, "harmful", sets, seed)
-    safe = _take([e for e in examples if e.safe], benign, "benign", sets, seed)
+    unsafe, safe = [e for e in examples if not e.safe], [e for e in examples if e.safe]
+    if both_kinds and named:
+        harmful = min(MIX, len(unsafe)) if harmful is None else harmful
+        benign = min(MIX, len(safe)) if benign is None else benign
+    unsafe, safe = _take(unsafe, harmful, "harmful", sets, seed), _take(safe, benign, "benign", sets, seed)
     if both_kinds and not (unsafe and safe):
         kind = "unsafe" if safe else "safe"
         raise DataError(f"{sets} has {len(unsafe) + len(safe)} rows, none of them {kind}; training needs both kinds")

@@ -1,17 +1,23 @@
-"""What the commands ``generate`` and ``demo`` do with their configuration."""
+"""What the commands ``generate`` and ``demo`` do with their configuration, and ``train`` where it is to be tested."""
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation import console
+from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.page import write_page
 from safety_reminder.evaluation.run import open_run, run, write_summary
 from safety_reminder.guard import GuardedVLM, load
+from safety_reminder.run_files import write_json
+from safety_reminder.training import session as training
+from safety_reminder.training.session import named_datasets
 from safety_reminder.types import Example, Record
 
 
@@ -22,6 +28,25 @@ def generate(values: dict[str, Any], output: Path) -> None:
     metrics = write_summary(output, guarded or unguarded, unguarded if guarded else (), values)
     console.print_metrics(metrics)
     print(f"wrote {output / 'records.jsonl'} and {output / 'summary.json'}")
+
+
+def train(values: dict[str, Any], output: Path) -> None:
+    """Learn a reminder; with ``test_on``, also answer those data sets, and put what came out into its summary."""
+    tests = named_datasets("test_on", values["test_on"])
+    vlm, reminder = training.train(values, output)
+    examples = [replace(e, id=f"{name}/{e.id}") for name, rows in tests.items() for e in rows]
+    if not examples:
+        return
+    config = {"weights": Path(vlm.model.name_or_path or "").name, "reminder_digest": reminder.digest, **values["test"]}
+    records = open_run(output / "answers", config, restart=True)
+    answers = run(GuardedVLM(vlm, reminder), examples, records, guard=True, do_sample=False, **values["test"])
+    metrics = summarise(answers)
+    path = output / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    summary["metrics"] |= {name: metric.as_json() for name, metric in metrics.items()}
+    summary["config"]["test_on"] = list(tests)
+    write_json(path, summary)
+    console.print_metrics(metrics)
 
 
 def demo(values: dict[str, Any], output: Path) -> None:

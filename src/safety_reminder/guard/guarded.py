@@ -22,12 +22,14 @@ NEW_TOKENS = 512  # where neither the caller nor the model's generation config s
 
 
 def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: Mapping[str, Any]) -> GuardConfig:
-    """The pack's own interval, threshold and policy, unless ``config`` is given; then ``options`` on top."""
+    """The pack's own interval, threshold and policy, and the prompt check if its threshold was calibrated with it,
+    unless ``config`` is given; then ``options`` on top."""
     if config is None:
         config = GuardConfig(
             interval=reminder.interval,
             threshold=reminder.threshold,
             policy=reminder.policy,  # type: ignore[arg-type]
+            prompt_check=bool(reminder.calibration.get("prompt_check", False)),
         )
     return config.replace(**options)
 

@@ -38,6 +38,7 @@ class TrainingConfig:
     probe: str = "logistic"
     pca: int = 32
     refit: bool = True
+    rivals: bool = False
     validation: float = 0.1
     calibration: float = 0.15
     test: float = 0.1

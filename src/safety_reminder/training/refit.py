@@ -13,9 +13,9 @@ from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
 from safety_reminder.training.calibration import calibrate_on, calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.training.probe import fit_probe
 from safety_reminder.training.readings import Where, read
 from safety_reminder.training.report import write_report
+from safety_reminder.training.rivals import fit_at
 from safety_reminder.training.samples import Prefixes, make_samples, manifest, seen_as, split
 from safety_reminder.types import TrainingExample
 
@@ -81,34 +81,22 @@ def refit_probe(
     if not parts["calibration"]:
         raise ConfigError("training.calibration=0 leaves no rows for the threshold")
     prefixes = Prefixes(vlm, config, output / "prefixes")
-    probes, how = {}, {}
-    for where in get_args(Where):
-        options: dict[str, Any] = {"where": where, "description": f"reading, {where}"}
-        fitting = read(prefixes, parts["training"], reminder.vectors, reminder.interval, **options)
-        test = read(prefixes, parts["test"], reminder.vectors, reminder.interval, **options)
-        probe, how[where] = fit_probe(
-            fitting.hidden,
-            fitting.unsafe,
-            fitting.groups,
-            kind=config.probe,
-            components=config.pca,
-        )
-        probes[where] = (probe, test)
-    found = write_report(output, probes, reminder.interval)
-    probe = probes["reminder"][0]
-    threshold, calibration = calibrate_on_split(
-        probe, prefixes, parts, config, vectors=reminder.vectors, interval=reminder.interval
-    )
+    options: dict[str, Any] = {"vectors": reminder.vectors, "interval": reminder.interval}
+    fitted = {where: fit_at(where, prefixes, parts, config, **options) for where in get_args(Where)}
+    judged = {where: (one.probe, one.test) for where, one in fitted.items() if one.test is not None}
+    found = write_report(output, judged, reminder.interval)
+    own = fitted["reminder"]
+    threshold, calibration = calibrate_on_split(own.probe, prefixes, parts, config, **options)
     prefixes.forget()
     refitted = replace(
         reminder,
-        probe=probe,
+        probe=own.probe,
         threshold=threshold,
         calibration=calibration,
         training={
             **reminder.training,
             "seen": sorted({*seen, *(seen_as(sample.key) for sample in parts["training"])}),
-            "probe": {**how["reminder"], "data": manifest(source, samples)},
+            "probe": {**own.how, "data": manifest(source, samples)},
             "test": {"auc": found["reminder"], "rivals": {name: found[name] for name in ("header", "last")}},
         },
     )

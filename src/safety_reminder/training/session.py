@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ from safety_reminder.data import load_dataset
 from safety_reminder.data.training import load_training
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import SafetyReminder, load
-from safety_reminder.models import load_vlm
+from safety_reminder.models import VLM, load_vlm
 from safety_reminder.training import refit, trainer
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.contamination import refuse_contamination
 from safety_reminder.training.report import print_side_by_side
-from safety_reminder.types import TrainingExample
+from safety_reminder.types import Example, TrainingExample
 
 
-def train(values: dict[str, Any], output: Path) -> None:
+def train(values: dict[str, Any], output: Path) -> tuple[VLM, SafetyReminder]:
     """Learn a reminder into ``output``."""
     config = TrainingConfig.from_mapping(values["training"])
     examples = _examples(values)
@@ -32,6 +33,7 @@ def train(values: dict[str, Any], output: Path) -> None:
     auc = reminder.training["test"].get("auc", {}).get("all", {}).get("all")
     print(f"wrote {output / 'pack'}" + (f": AUC of the probe on test rows {auc:.3f}" if auc is not None else ""))
     _print_threshold(reminder)
+    return vlm, reminder
 
 
 def probe(values: dict[str, Any], output: Path) -> None:
@@ -58,15 +60,23 @@ def calibrate(values: dict[str, Any], output: Path) -> None:
 def _examples(values: dict[str, Any], *, both_kinds: bool = True) -> list[TrainingExample]:
     data = dict(values["data"])
     examples = load_training(data.pop("sets"), data.pop("root"), both_kinds=both_kinds, **data)
-    evaluation = {}
-    for entry in values.get("check_against") or []:
-        name, colon, root = str(entry).partition(":")
-        if not colon:
-            raise ConfigError(f"check_against needs NAME:FOLDER, for example figstep:data/FigStep; got {entry!r}")
-        evaluation[entry] = load_dataset(name, root)
+    # What a run is tested on must not be trained on either.
+    evaluation = named_datasets("check_against", values.get("check_against"))
+    evaluation |= named_datasets("test_on", values.get("test_on"))
     if evaluation and not values["allow_contamination"]:
         refuse_contamination(examples, evaluation)
     return examples
+
+
+def named_datasets(option: str, entries: Sequence[str] | None) -> dict[str, list[Example]]:
+    """``NAME:FOLDER`` entries of an option → the data sets of these names."""
+    found = {}
+    for entry in entries or []:
+        name, colon, root = str(entry).partition(":")
+        if not colon:
+            raise ConfigError(f"{option} needs NAME:FOLDER, for example figstep:data/FigStep; got {entry!r}")
+        found[str(entry)] = load_dataset(name, root)
+    return found
 
 
 def _load(values: dict[str, Any]) -> tuple[Any, SafetyReminder]:

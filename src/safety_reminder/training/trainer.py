@@ -27,16 +27,28 @@ from safety_reminder.training.calibration import calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.logs import Logs
 from safety_reminder.training.objective import Cut, draw_cut, losses
-from safety_reminder.training.probe import fit_probe
-from safety_reminder.training.readings import auc_by, read
+from safety_reminder.training.readings import auc_by
 from safety_reminder.training.report import auc_metrics, write_report
+from safety_reminder.training.rivals import RIVALS, Fitted, fit_at, read_test
 from safety_reminder.training.samples import Prefixes, Sample, make_samples, manifest, seen_as, split
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
 SAVE_EVERY = 10
 # What only matters after the last step may change between two runs into one folder.
-_LATER = ("budget", "prompt_check", "policy", "interval", "keep", "keep_gb", "log_with", "probe", "pca", "refit")
+_LATER = (
+    "budget",
+    "prompt_check",
+    "policy",
+    "interval",
+    "keep",
+    "keep_gb",
+    "log_with",
+    "probe",
+    "pca",
+    "refit",
+    "rivals",
+)
 
 
 def train(
@@ -226,28 +238,18 @@ class Trainer:
         best = self.best or self.learned
         vectors = best["vectors"]
         options = {"vectors": vectors, "interval": config.interval}
-        fitting = read(self.prefixes, self.parts["training"], description="reading training rows", **options)
         if config.refit:
-            probe, how = fit_probe(
-                fitting.hidden,
-                fitting.unsafe,
-                fitting.groups,
-                kind=config.probe,
-                components=config.pca,
-            )
+            own = fit_at("reminder", self.prefixes, self.parts, config, **options)
         else:
-            probe, how = Probe(best["weight"].float().cpu(), float(best["bias"])), {"kind": "joint"}
-        threshold, calibration = calibrate_on_split(probe, self.prefixes, self.parts, config, **options)
-        report: dict[str, Any] = {}
-        if self.parts["test"]:
-            test = read(self.prefixes, self.parts["test"], description="testing", **options)
-            report = {"auc": auc_by(probe(test.hidden), test, config.interval), "rows": len(self.parts["test"])}
-            if self.accelerator.is_main_process:
-                write_report(self.output, {"reminder": (probe, test)}, config.interval)
-                self.metrics = auc_metrics(probe(test.hidden), test, config.interval)
+            joint = Probe(best["weight"].float().cpu(), float(best["bias"]))
+            own = Fitted(joint, {"kind": "joint"}, read_test("reminder", self.prefixes, self.parts, **options))
+        places = RIVALS if config.rivals else ()
+        rivals = {where: fit_at(where, self.prefixes, self.parts, config, **options) for where in places}
+        threshold, calibration = calibrate_on_split(own.probe, self.prefixes, self.parts, config, **options)
+        report = self._report({"reminder": own, **rivals})
         reminder = SafetyReminder(
             vectors.cpu(),
-            probe,
+            own.probe,
             base_model=self.vlm.name,
             fingerprint=fingerprint(self.vlm.model),
             interval=config.interval,
@@ -260,7 +262,7 @@ class Trainer:
                 "seen": sorted({seen_as(s.key) for part in ("training", "validation") for s in self.parts[part]}),
                 "batches": self.step,
                 "validation_loss": self.best_loss if math.isfinite(self.best_loss) else None,
-                "probe": how,
+                "probe": own.how,
                 "test": report,
             },
         )
@@ -276,6 +278,22 @@ class Trainer:
             write_json(self.output / "summary.json", summary)
         self.accelerator.wait_for_everyone()
         return reminder
+
+    def _report(self, probes: dict[str, Fitted]) -> dict[str, Any]:
+        """What the test rows say, for the pack; and for the run folder, plots and metrics."""
+        judged = {name: (fitted.probe, fitted.test) for name, fitted in probes.items() if fitted.test is not None}
+        if not judged:
+            return {}
+        interval = self.config.interval
+        found = {name: auc_by(probe(test.hidden), test, interval) for name, (probe, test) in judged.items()}
+        if self.accelerator.is_main_process:
+            write_report(self.output, judged, interval)
+            for name, (probe, test) in judged.items():
+                prefix = "" if name == "reminder" else f"{name}_"
+                metrics = auc_metrics(probe(test.hidden), test, interval)
+                self.metrics |= {prefix + metric: value for metric, value in metrics.items()}
+        rivals = {name: auc for name, auc in found.items() if name != "reminder"}
+        return {"auc": found["reminder"], "rows": len(self.parts["test"]), **({"rivals": rivals} if rivals else {})}
 
 
 def validation_cuts(samples: Sequence[Sample], config: TrainingConfig) -> list[tuple[Sample, list[Cut]]]:

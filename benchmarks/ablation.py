@@ -1,0 +1,73 @@
+"""The table of an ablation: mean ± standard deviation over seeds, one row a variant.
+
+    safety-reminder train --multirun data=ROWS variant=base,k1,k2,k8 training.seed=0,1,2 training.rivals=true \\
+        test_on='[figstep:DIR,typographic:benchmarks/benign_twins.csv]' output=runs/ablation
+    python benchmarks/ablation.py --runs runs/ablation --json FILE
+
+It only reads ``summary.json`` and ``losses.csv`` of the runs, and prints Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+from common import figure, finish, parser
+
+COLUMNS = {
+    "attack_success_rate": "attack success",
+    "false_alarm_rate": "false alarms",
+    "probe_auc": "AUC",
+    "header_probe_auc": "AUC, header",
+    "last_probe_auc": "AUC, last token",
+    "seconds_per_answer": "seconds an answer",
+}
+
+
+def read_runs(folder: Path) -> dict[str, list[dict[str, float]]]:
+    """Metrics of every finished run, by variant."""
+    runs: dict[str, list[dict[str, float]]] = {}
+    for path in sorted(folder.glob("*/summary.json")):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        variant = ",".join(re.findall(r"variant=(\w+)", path.parent.name)) or "base"
+        found = {name: metric["value"] for name, metric in summary["metrics"].items()}
+        records = path.parent / "answers" / "records.jsonl"
+        if records.is_file():
+            rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+            batches = {tuple(row["batch"]): row["seconds"] for row in rows}
+            found["seconds_per_answer"] = sum(batches.values()) / len(rows)
+        runs.setdefault(variant, []).append(found)
+    if not runs:
+        raise SystemExit(f"no */summary.json in {folder}")
+    return runs
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--runs", type=Path, required=True)
+    arguments = options.parse_args()
+    runs = read_runs(arguments.runs)
+    shown = [name for name in COLUMNS if any(name in run for several in runs.values() for run in several)]
+    figures = {}
+    print("| variant | seeds | " + " | ".join(COLUMNS[name] for name in shown) + " |")
+    print("|---" * (2 + len(shown)) + "|")
+    for variant, several in runs.items():
+        cells = []
+        for name in shown:
+            values = [run[name] for run in several if name in run]
+            if not values:
+                cells.append("-")
+                continue
+            mean = statistics.mean(values)
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{mean:.3f}{spread}")
+            figures[f"{variant}: {COLUMNS[name]}"] = figure(mean, values)
+        print(f"| {variant} | {len(several)} | " + " | ".join(cells) + " |")
+    if arguments.json:
+        finish(figures, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
