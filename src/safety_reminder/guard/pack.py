@@ -130,11 +130,16 @@ def write(reminder: SafetyReminder, folder: Path) -> Path:
     return folder
 
 
+def _shown(facts: dict[str, Any]) -> str:
+    """As JSON, without the long lists, which are for programs and stand in config.json."""
+    return json.dumps({k: v for k, v in facts.items() if not isinstance(v, list) or len(v) < 20}, indent=2)
+
+
 def card(reminder: SafetyReminder) -> str:
     """The model card that goes with a pack."""
     base = reminder.base_model or "an unnamed model"
-    calibration = json.dumps(reminder.calibration, indent=2) if reminder.calibration else "not calibrated"
-    training = json.dumps(reminder.training, indent=2) if reminder.training else "not recorded"
+    calibration = _shown(reminder.calibration) if reminder.calibration else "not calibrated"
+    training = _shown(reminder.training) if reminder.training else "not recorded"
     return f"""---
 library_name: safety-reminder
 tags: [safety, vision-language-model, soft-prompt]
