@@ -15,6 +15,7 @@ from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.page import write_page
 from safety_reminder.evaluation.run import open_run, run, write_summary
 from safety_reminder.guard import GuardedVLM, load
+from safety_reminder.models import VLM
 from safety_reminder.run_files import write_json
 from safety_reminder.training import session as training
 from safety_reminder.training.session import named_datasets
@@ -37,7 +38,7 @@ def train(values: dict[str, Any], output: Path) -> None:
     examples = [replace(e, id=f"{name}/{e.id}") for name, rows in tests.items() for e in rows]
     if not examples:
         return
-    config = {"weights": Path(vlm.model.name_or_path or "").name, "reminder_digest": reminder.digest, **values["test"]}
+    config = {"weights": _weights(vlm), "reminder_digest": reminder.digest, **values["test"]}
     records = open_run(output / "answers", config, restart=True)
     answers = run(GuardedVLM(vlm, reminder), examples, records, guard=True, do_sample=False, **values["test"])
     metrics = summarise(answers)
@@ -74,6 +75,11 @@ def _examples(values: dict[str, Any]) -> list[Example]:
     return load_dataset(options.pop("name"), options.pop("root", ""), **options)
 
 
+def _weights(vlm: VLM) -> str:
+    """The last part of a model's folder or hub id. Pocket's folder is named after its parts."""
+    return Path(vlm.model.name_or_path or "").name
+
+
 def _answer(
     values: dict[str, Any], output: Path, examples: list[Example], *, restart: bool = False
 ) -> tuple[list[Record], list[Record], float]:
@@ -91,11 +97,9 @@ def _answer(
         check_base=values["check_base"],
         **changes,
     )
-    # A pack that was retrained in place is another configuration, though its name is the same; so is another pocket,
-    # whose folder is named after its parts.
-    weights = Path(model.vlm.model.name_or_path or "").name
+    # A pack that was retrained in place is another configuration, though its name is the same; so is another pocket.
     digest = model.reminder.digest if model.reminder else None
-    records = open_run(output, {**values, "weights": weights, "reminder_digest": digest}, restart=restart)
+    records = open_run(output, {**values, "weights": _weights(model.vlm), "reminder_digest": digest}, restart=restart)
     options = {k: v for k, v in values["generation"].items() if v is not None}
     for name in ("guard", "batch_size", "seed", "show"):
         if name in options:

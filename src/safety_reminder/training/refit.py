@@ -15,7 +15,7 @@ from safety_reminder.training.calibration import calibrate_on, calibrate_on_spli
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.readings import Where, read
 from safety_reminder.training.report import write_report
-from safety_reminder.training.rivals import fit_at
+from safety_reminder.training.rivals import RIVALS, fit_at
 from safety_reminder.training.samples import Prefixes, make_samples, manifest, seen_as, split
 from safety_reminder.types import TrainingExample
 
@@ -97,7 +97,7 @@ def refit_probe(
             **reminder.training,
             "seen": sorted({*seen, *(seen_as(sample.key) for sample in parts["training"])}),
             "probe": {**own.how, "data": manifest(source, samples)},
-            "test": {"auc": found["reminder"], "rivals": {name: found[name] for name in ("header", "last")}},
+            "test": {"auc": found["reminder"], "rivals": {name: found[name] for name in RIVALS}},
         },
     )
     refitted.save_pretrained(output / "pack")
