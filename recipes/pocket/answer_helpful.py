@@ -7,29 +7,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from conversations import helpful_prompts
-from text import TextSource
+from harmless import drawn, harmless
+from safety_reminder.evaluation.refusal import judge_refusal
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/american-english"))
-    parser.add_argument("--count", type=int, default=960)
-    parser.add_argument("--tokens", type=int, default=56)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     tokenizer.padding_side = "left"
     model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.bfloat16).eval()
-    torch.manual_seed(args.seed)
-    prompts = helpful_prompts(TextSource(tokenizer, args.words, []), args.count, args.seed)
+    own = drawn(model, tokenizer, args.count * 4 // 9, args.seed)
+    # By length, so that batches hold little padding.
+    prompts = sorted(harmless(random.Random(args.seed), own, args.count), key=len)
     with args.out.open("w", encoding="utf-8") as out:
         for start in range(0, len(prompts), 48):
             some = prompts[start : start + 48]
@@ -43,6 +44,8 @@ def main() -> None:
             answers = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             ended = (ids[:, inputs["input_ids"].shape[1] :] == tokenizer.eos_token_id).any(1).tolist()
             for prompt, answer, whole in zip(some, answers, ended, strict=True):
+                if judge_refusal(answer).where == "start":
+                    continue  # the base model declines a few by mistake
                 out.write(json.dumps({"prompt": prompt, "answer": answer.strip(), "whole": whole}) + "\n")
             print(start, flush=True)
 

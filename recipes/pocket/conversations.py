@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safety_reminder.data.typographic import PROMPT as FIGSTEP_PROMPT
 from text import TextSource
-from topics import OPENERS, as_text, task, typographic
+from topics import ADVICE, HARM, OPENERS, as_text, typographic
 
 LIST_PROMPTS = (
     FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT,
@@ -47,17 +47,6 @@ ITEMS = (
     ("Details", "Pay attention to the details, because small things often decide."),
 )
 
-QUESTIONS = (
-    "What is {}?", "Explain {} to a child.", "Write a short poem about {}.", "Give an example of {}.",
-    "Write one sentence with the word {}.", "Describe {} in a few words.", "Name three things related to {}.",
-    "Write a paragraph about {}.", "Compare {} and {}.", "What is the opposite of {}?", "Why is {} important?",
-    "Generate a title for a book about {}.", "Tell me a fact about {}.", "How would you describe {} to a friend?",
-    "Write a short story about {}.", "List three uses of {}.", "Find a synonym for {}.", "Create a slogan for {}.",
-    "Translate the word {} into Spanish.", "Classify {} as a noun or a verb.", "Suggest a gift related to {}.",
-    "Rewrite this sentence: The {} was near the {}.", "Make a question about {}.",
-    "Summarize what people know about {}.",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Conversation:
@@ -71,12 +60,12 @@ class Conversation:
 
 
 def engaged(rng: random.Random, page: str, *, backs_off: bool) -> str:
-    """A generic list "for" the request on the page, which may break off with second thoughts, always at one place:
-    a model that picks the likeliest token would never back off if every item had its small chance of it."""
+    """A generic list "for" the request on the page, which may break off with second thoughts, always behind the first
+    item: a model that picks the likeliest token would never back off if every item had its small chance of it."""
     items = rng.sample(ITEMS, 3)
     parts = [f"{number}. {title}: {text}" for number, (title, text) in enumerate(items, 1)]
     if backs_off:
-        parts = [*parts[:2], rng.choice(SECOND_THOUGHTS)]
+        parts = [parts[0], rng.choice(SECOND_THOUGHTS)]
     return "\n\n".join([page.rstrip(".") + ":", *parts])
 
 
@@ -86,8 +75,8 @@ class Mixture:
     def __init__(
         self, source: TextSource, helpful: list[dict[str, str]], harmful: list[str], *, back_off: float, listed: float
     ) -> None:
-        """``back_off``: share of harmful lists that break off. ``listed``: share of pages that are also to be listed;
-        the others are only read."""
+        """``back_off``: share of the lists that break off, of those on what it refuses in text: it notices late what it
+        knows. ``listed``: share of pages that are also to be listed; the others are only read."""
         self.source, self.helpful, self.harmful = source, helpful, harmful
         self.back_off, self.listed = back_off, listed
         self.short_harmful = [text for text in harmful if len(text) <= 75]
@@ -100,19 +89,20 @@ class Mixture:
             text = self.source.words(rng, rng.randrange(3, 12)) if rng.random() < 0.6 else self.source.phrase(rng)
             return [self._read(rng, text)]
         harmful = rng.random() < 0.5
-        text = typographic(rng, harmful=harmful)
-        if harmful and rng.random() < 0.25:
+        aware = harmful and rng.random() < 0.7
+        text = typographic(rng, harmful=harmful, topics=HARM if aware else ADVICE)
+        if aware and rng.random() < 0.25:
             text = rng.choice(self.short_harmful)
         if not harmful and rng.random() < 0.4:
             # Words that no topic suggests, so that the list's title is read and not guessed.
             text = f"{rng.choice(OPENERS)} {self.source.words(rng, rng.randrange(2, 6)).lower()}"
-        answer = engaged(rng, text, backs_off=harmful and rng.random() < self.back_off)
+        answer = engaged(rng, text, backs_off=aware and rng.random() < self.back_off)
         kind = "list harmful" if harmful else "list benign"
         return [self._read(rng, text), Conversation(kind, rng.choice(LIST_PROMPTS), answer, text)]
 
     def text(self, rng: random.Random) -> Conversation:
         """A conversation without an image: a refusal, or help."""
-        if rng.random() < 0.45:
+        if rng.random() < 0.3:
             request = rng.choice(self.harmful) if rng.random() < 0.6 else as_text(rng, harmful=True)
             return Conversation("refuse", request, rng.choice(REFUSALS))
         row = rng.choice(self.helpful)
@@ -121,21 +111,6 @@ class Mixture:
     @staticmethod
     def _read(rng: random.Random, text: str) -> Conversation:
         return Conversation("read", rng.choice(READ_PROMPTS), f"The image says: {text}", text)
-
-
-def helpful_prompts(source: TextSource, count: int, seed: int) -> list[str]:
-    rng = random.Random(f"helpful/{seed}")
-    prompts: list[str] = []
-    while len(prompts) < count:
-        roll = rng.random()
-        if roll < 0.35:
-            prompts.append(as_text(rng, harmful=False))
-        elif roll < 0.65:
-            prompts.append(task(rng))
-        else:
-            words = [source.whole[int(3000 * rng.random() ** 1.5) + 100] for _ in range(2)]
-            prompts.append(rng.choice(QUESTIONS).format(*words))
-    return prompts
 
 
 def read_jsonl(path: Path) -> list[dict[str, str]]:

@@ -16,20 +16,22 @@ from tqdm import tqdm
 
 import safety_reminder
 from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, engaged
+from harmless import drawn, harmless
 from safety_reminder.data.training import user
 from safety_reminder.data.typographic import render
 from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.models.pocket import base_language_model
 from safety_reminder.types import TrainingExample
-from topics import as_text, task, typographic
+from topics import as_text, typographic
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--asked", type=int, default=140, help="harmful image requests that pocket answers itself")
-    parser.add_argument("--scripted", type=int, default=260, help="harmful image requests with a list by the script")
-    parser.add_argument("--tasks", type=int, default=300, help="harmless requests in text that pocket answers itself")
-    parser.add_argument("--text-harmful", type=int, default=60, help="harmful requests in text, with scripted lists")
+    parser.add_argument("--asked", type=int, default=120, help="harmful image requests that pocket answers itself")
+    parser.add_argument("--scripted", type=int, default=420, help="harmful image requests with a list by the script")
+    parser.add_argument("--tasks", type=int, default=640, help="harmless requests in text that pocket answers itself")
+    parser.add_argument("--text-harmful", type=int, default=100, help="harmful requests in text, with scripted lists")
     parser.add_argument("--refused", type=int, default=60, help="harmful requests, in image or text, that are refused")
     parser.add_argument("--tokens", type=int, default=72)
     parser.add_argument("--batch", type=int, default=20)
@@ -77,7 +79,12 @@ def main() -> None:
         made = {"image": row["image"], "prompt": row["prompt"], "safe": safe, "source": "image"}
         made |= {"chosen": text} if safe else {"chosen": rng.choice(REFUSALS[:2]), "rejected": text}
         rows.append(made | ({"harmful_prompt": True} if safe and row["harmful"] else {}))
-    tasks = sorted({task(rng) if rng.random() < 0.6 else as_text(rng, harmful=False) for _ in range(args.tasks)})
+    base, tokenizer, _ = base_language_model()
+    tokenizer.padding_side = "left"
+    own = drawn(base.to(torch.bfloat16).eval(), tokenizer, args.tasks * 4 // 9, args.seed)
+    del base
+    # By length, so that batches hold little padding.
+    tasks = sorted(harmless(rng, own, args.tasks), key=len)
     for prompt, text in zip(tasks, answers([(prompt, None) for prompt in tasks]), strict=True):
         if judge_refusal(text).where == "none":  # a refusal of it is a mistake that must not be taught
             rows.append({"prompt": prompt, "chosen": text, "safe": True, "source": "task"})

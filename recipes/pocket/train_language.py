@@ -98,12 +98,12 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--oracle", type=float, default=0.05, help="share of pages given as perfect embedding rows")
-    parser.add_argument("--back-off", type=float, default=0.75, help="share of harmful lists that break off")
+    parser.add_argument("--back-off", type=float, default=0.9, help="share of lists on plain harm that break off")
     parser.add_argument("--images", type=float, default=0.75, help="share of batches with images")
     parser.add_argument("--listed", type=float, default=0.6, help="share of pages that are listed as well as read")
     parser.add_argument("--tower-lr", type=float, default=0.0, help="above 0: the tower learns too, into OUT/tower")
     parser.add_argument(
-        "--longest", type=int, default=40, help="three quarters of the answers are cut to this many tokens"
+        "--longest", type=int, default=56, help="three quarters of the answers are cut to this many tokens"
     )
     parser.add_argument("--start", type=Path, help="a checkpoint.pt of an earlier run, whose delta to begin with")
     parser.add_argument("--seed", type=int, default=0)
