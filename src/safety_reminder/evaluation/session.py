@@ -24,8 +24,8 @@ from safety_reminder.types import Example, Record
 
 def generate(values: dict[str, Any], output: Path) -> None:
     """Answer a data set into ``output``; with ``compare``, also unguarded."""
-    examples = _examples(values)
-    guarded, unguarded, _ = _answer(values, output, examples)
+    examples = load_examples(values)
+    guarded, unguarded, _ = answer(values, output, examples)
     metrics = write_summary(output, guarded or unguarded, unguarded if guarded else (), values)
     console.print_metrics(metrics)
     print(f"wrote {output / 'records.jsonl'} and {output / 'summary.json'}")
@@ -55,22 +55,25 @@ def demo(values: dict[str, Any], output: Path) -> None:
     if values["reminder"] in (None, "none"):
         raise ConfigError("the demo compares with and without the reminder; reminder=none leaves nothing to compare")
     values = {**values, "compare": True}
-    examples = _examples(values)
+    examples = load_examples(values)
     if values["dataset"]["name"] == "figstep":
         # FigStep has no harmless images; the shipped twins ride along, so that false alarms can be seen too.
         from safety_reminder.data import DEMO_REQUESTS
 
         twins = load_dataset("typographic", DEMO_REQUESTS)
         examples += [example for example in twins if not example.harmful]
-    guarded, unguarded, threshold = _answer(values, output, examples, restart=True)
+    guarded, unguarded, model = answer(values, output, examples, restart=True)
     metrics = write_summary(output, guarded, unguarded, values)
     console.print_side_by_side(examples, guarded, unguarded)
     console.print_metrics(metrics)
+    assert model.guard is not None
+    threshold = model.guard.config.threshold
     page = write_page(output / "demo.html", examples, guarded, unguarded, metrics, values, threshold)
     print(f"open {page}")
 
 
-def _examples(values: dict[str, Any]) -> list[Example]:
+def load_examples(values: dict[str, Any]) -> list[Example]:
+    """The data set that ``dataset`` names."""
     options = {k: v for k, v in values["dataset"].items() if v is not None}
     return load_dataset(options.pop("name"), options.pop("root", ""), **options)
 
@@ -80,10 +83,10 @@ def _weights(vlm: VLM) -> str:
     return Path(vlm.model.name_or_path or "").name
 
 
-def _answer(
+def answer(
     values: dict[str, Any], output: Path, examples: list[Example], *, restart: bool = False
-) -> tuple[list[Record], list[Record], float]:
-    """Guarded and unguarded records, and the threshold (1 without a guard)."""
+) -> tuple[list[Record], list[Record], GuardedVLM]:
+    """Answer into ``output``, or go on where it broke off: guarded and unguarded records, and the model."""
     with_guard = values["reminder"] not in (None, "none")
     changes = {k: v for k, v in values["guard"].items() if v is not None}
     if changes and not with_guard:
@@ -107,4 +110,4 @@ def _answer(
     options |= {"batch_size": values["batch_size"], "seed": values["seed"]}
     unguarded = run(model, examples, records, guard=False, **options) if values["compare"] or not with_guard else []
     guarded = run(model, examples, records, guard=True, **options) if with_guard else []
-    return guarded, unguarded, model.guard.config.threshold if model.guard else 1.0
+    return guarded, unguarded, model
