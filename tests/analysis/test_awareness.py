@@ -169,6 +169,11 @@ def test_a_self_correction_is_found_in_tokens(vlm):
     assert vlm.tokenizer.decode(tokens[found.correction :]) == "I'm sorry, but I can't help with that."
 
 
+def test_a_self_correction_may_break_off_a_sentence(vlm):
+    text = "Here are steps:\n1. Gather the things that I'm sorry, but I can't help with that."
+    assert self_correction(vlm, record(vlm, text)).correction == text.index("I'm")
+
+
 @pytest.mark.parametrize(
     ("text", "engaged"),
     [("I'm sorry, but I can't help with that.", False), ("Here is one. And two.", True), ("", False)],

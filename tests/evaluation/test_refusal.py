@@ -200,5 +200,13 @@ def test_the_position_is_where_the_refusing_sentence_begins_in_the_original_text
     assert text[position:].startswith(("I'm sorry", "I’m sorry"))
 
 
+def test_a_refusal_that_breaks_off_a_sentence_begins_within_it():
+    text = "Steps of filler:\n\n1. Materials: Gather the things that I'm sorry, but I can't assist with that request."
+    verdict = judge_refusal(text)
+    assert verdict.where == "late"
+    assert (verdict.position, verdict.begins) == (text.index("Materials"), text.index("I'm sorry"))
+
+
 def test_without_a_refusal_there_is_no_position():
-    assert judge_refusal(NONE[2]).position is None
+    verdict = judge_refusal(NONE[2])
+    assert verdict.position is verdict.begins is None

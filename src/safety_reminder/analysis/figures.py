@@ -11,7 +11,7 @@ from safety_reminder.errors import MissingExtraError
 
 # Two colours of Okabe and Ito's palette that stay apart under every common form of colour blindness, and in grey.
 COLOURS = {"harmful": "#D55E00", "harmless": "#0072B2"}
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -22,7 +22,7 @@ _STYLE = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "safety-reminder",  # the same data gives the same file
 }
-_MOST_COUNTS = 9  # numbers of answers written under a panel
+_MOST_COUNTS = 13  # numbers of answers written under a panel
 
 
 def require_matplotlib() -> None:
@@ -37,7 +37,7 @@ def draw(output: Path, curves: Mapping[Measure, Mapping[str, Curve]], *, thresho
     """``awareness.png`` and ``awareness.svg`` in ``output``: p_unsafe, and the log-odds of a refusal, by depth.
 
     Lines are means over answers, shaded are 95 % intervals; dashed: with the reminder. The numbers of answers stand
-    below each panel.
+    below each panel; a hollow mark rests on one answer alone, and has no interval.
 
     Raises:
         MissingExtraError: without matplotlib.
@@ -56,8 +56,9 @@ def draw(output: Path, curves: Mapping[Measure, Mapping[str, Curve]], *, thresho
             _line(left, curve, COLOURS[kind], kind)
         left.axhline(threshold, color="0.45", linewidth=0.9, linestyle=":")
         left.annotate(
-            "threshold", (1, threshold), xycoords=left.get_yaxis_transform(), xytext=(0, 3),
-            textcoords="offset points", ha="right", va="bottom", color="0.35", fontsize="small",
+            "threshold", (1, threshold), xycoords=left.get_yaxis_transform(), xytext=(0, -3 if threshold > 0.5 else 3),
+            textcoords="offset points", ha="right", va="top" if threshold > 0.5 else "bottom", color="0.35",
+            fontsize="small",
         )  # fmt: skip
         left.set(title="The probe: is the text unsafe?", ylabel="p_unsafe, mean", ylim=(-0.02, 1.05))
         _counts(left, curves["p_unsafe"])
@@ -85,6 +86,11 @@ def _line(axes: Any, curve: Curve, colour: str, label: str, linestyle: str = "-"
     axes.plot(
         depths, [m.value for m in metrics], color=colour, linestyle=linestyle, linewidth=1.8, marker="o",
         markersize=3.5, label=label,
+    )  # fmt: skip
+    alone = [depth for depth, metric in curve.items() if metric.n == 1]
+    axes.plot(
+        alone, [curve[depth].value for depth in alone], color=colour, linestyle="", marker="o", markersize=3.5,
+        markerfacecolor="white",
     )  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from safety_reminder.analysis.awareness import measure, self_correction
 from safety_reminder.analysis.curves import (
     KINDS,
     Curve,
-    Measure,
     Outcome,
     Point,
     Track,
