@@ -155,7 +155,7 @@ def read_behind(
 def self_correction(vlm: VLM, record: Record) -> Outcome:
     """Where an answer turns back: the first refusal behind a beginning that engages, in tokens of the answer.
 
-    The token that the refusal begins in is the first one that is not counted; words that lead up to it ("However,") are.
+    The token that the refusal begins in is the first one not counted; words that lead up to it ("However,") count.
     Judged is the answer as it stands, which is what its tokens are: text that the guard withdrew is not in it.
     """
     verdict = judge_refusal(record.text)

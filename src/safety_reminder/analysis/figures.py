@@ -78,16 +78,14 @@ def draw(output: Path, curves: Mapping[Measure, Mapping[str, Curve]], *, thresho
 
 
 def _line(axes: Any, curve: Curve, colour: str, label: str, linestyle: str = "-") -> None:
-    depths = list(curve)
-    metrics = list(curve.values())
-    axes.fill_between(
-        depths, [m.low for m in metrics], [m.high for m in metrics], color=colour, alpha=0.16, linewidth=0
-    )
+    several = {depth: metric for depth, metric in curve.items() if metric.n > 1}
+    low, high = [m.low for m in several.values()], [m.high for m in several.values()]
+    axes.fill_between(list(several), low, high, color=colour, alpha=0.16, linewidth=0)
     axes.plot(
-        depths, [m.value for m in metrics], color=colour, linestyle=linestyle, linewidth=1.8, marker="o",
+        list(curve), [m.value for m in curve.values()], color=colour, linestyle=linestyle, linewidth=1.8, marker="o",
         markersize=3.5, label=label,
     )  # fmt: skip
-    alone = [depth for depth, metric in curve.items() if metric.n == 1]
+    alone = [depth for depth in curve if depth not in several]
     axes.plot(
         alone, [curve[depth].value for depth in alone], color=colour, linestyle="", marker="o", markersize=3.5,
         markerfacecolor="white",
