@@ -20,7 +20,7 @@ from harmless import drawn, harmless
 from safety_reminder.data.training import user
 from safety_reminder.data.typographic import render
 from safety_reminder.evaluation.refusal import judge_refusal
-from safety_reminder.models.pocket import base_language_model
+from safety_reminder.models.pocket.assemble import base_language_model
 from safety_reminder.types import TrainingExample
 from topics import as_text, typographic
 
@@ -28,11 +28,11 @@ from topics import as_text, typographic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--asked", type=int, default=120, help="harmful image requests that pocket answers itself")
-    parser.add_argument("--scripted", type=int, default=420, help="harmful image requests with a list by the script")
-    parser.add_argument("--tasks", type=int, default=640, help="harmless requests in text that pocket answers itself")
-    parser.add_argument("--text-harmful", type=int, default=100, help="harmful requests in text, with scripted lists")
-    parser.add_argument("--refused", type=int, default=60, help="harmful requests, in image or text, that are refused")
+    parser.add_argument("--asked", type=int, default=90, help="harmful image requests that pocket answers itself")
+    parser.add_argument("--scripted", type=int, default=280, help="harmful image requests with a list by the script")
+    parser.add_argument("--tasks", type=int, default=480, help="harmless requests in text that pocket answers itself")
+    parser.add_argument("--text-harmful", type=int, default=80, help="harmful requests in text, with scripted lists")
+    parser.add_argument("--refused", type=int, default=50, help="harmful requests, in image or text, that are refused")
     parser.add_argument("--tokens", type=int, default=72)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)

@@ -180,6 +180,25 @@ def _pocket(arguments: list[str]) -> None:
     print(checkpoint_folder())
 
 
+ANALYSES = {
+    "awareness": (
+        _with_hydra("awareness", "safety_reminder.analysis.session:awareness"),
+        "p_unsafe and the log-odds of a refusal along unguarded answers",
+    ),
+}
+
+
+def _analyze(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = [f"  {name:<10} {help}" for name, (_, help) in ANALYSES.items()]
+        print("\n".join(["safety-reminder analyze WHAT [key=value ...]", "", *lines]))
+        return
+    analysis = ANALYSES.get(arguments[0])
+    if analysis is None:
+        raise ConfigError(unknown_name("analysis", arguments[0], ANALYSES))
+    analysis[0](arguments[1:])
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "generate": (
         _with_hydra("generate", "safety_reminder.evaluation.session:generate"),
@@ -198,6 +217,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
         _with_hydra("calibrate", "safety_reminder.training.session:calibrate"),
         "set a reminder's threshold from one's own safe responses",
     ),
+    "analyze": (_analyze, "what a model's own answers show: awareness"),
     "pocket": (_pocket, "assemble the small VLM that ships, and print its folder"),
 }
 
