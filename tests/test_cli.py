@@ -235,7 +235,10 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generaet"], "unknown command 'generaet'; did you mean 'generate'? known: analyze, calibrate, demo, generate"),
+        (
+            ["generaet"],
+            "unknown command 'generaet'; did you mean 'generate'? known: analyze, calibrate, demo, generate",
+        ),
         (["generate", "modle=x"], "unknown option 'modle'"),
         (["generate", "guard.intervall=4"], "unknown option 'guard.intervall'"),
         (["generate", "dataset=figstop"], "unknown dataset 'figstop'; did you mean 'figstep'"),

@@ -93,6 +93,23 @@ def test_reminders_in_the_middle_of_a_refusal_come_as_often_as_asked(option, scr
     assert sum(len(cut.script) == script_length for cut in drawn) / 2000 == pytest.approx(0.25, abs=0.03)
 
 
+@pytest.mark.parametrize("safe", [True, False])
+def test_behind_an_unheeded_reminder_the_second_reads_the_same_and_only_what_is_wanted_is_learnt(safe):
+    rng, row = random.Random(0), sample(12, safe=safe)
+    config = TrainingConfig(unheeded_prob=0.25, target_tokens=6)
+    drawn = [draw_cut(row, rng, config) for _ in range(2000)]
+    twice = [cut for cut in drawn if len(cut.script) == 4]
+    possible = [cut for cut in drawn if cut.tokens < 11]  # one token cannot be parted
+    assert len(twice) / len(possible) == pytest.approx(0.25, abs=0.03)
+    for cut in twice:
+        _, went_on, _, follows = cut.script
+        assert went_on == row.answer[cut.tokens : cut.tokens + len(went_on)]
+        assert cut.unsafe == (not safe, not safe)
+        assert cut.learn == (safe, True)
+        end = cut.tokens + len(went_on)
+        assert follows == (row.answer[end : cut.tokens + 6] if safe else CORRECTION)
+
+
 @pytest.mark.parametrize(
     ("length", "ends", "declines", "places"),
     [

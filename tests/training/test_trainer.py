@@ -205,6 +205,13 @@ def test_the_options_of_the_objective_change_what_is_learned(trained, tmp_path, 
     assert not torch.equal(fit(tmp_path, **changes).vectors, trained.reminder.vectors)
 
 
+def test_with_unheeded_reminders_the_probe_is_also_fitted_behind_them(trained, tmp_path):
+    found = fit(tmp_path, unheeded_prob=0.5, interval=2)
+    plain = fit(tmp_path / "plain", interval=2)
+    assert not torch.equal(found.vectors, trained.reminder.vectors)
+    assert found.training["probe"]["rows"] > plain.training["probe"]["rows"]
+
+
 def test_the_divergence_is_that_of_two_whole_sequences():
     vlm = tiny_vlm()
     vectors = trainer.initial_vectors(vlm, CONFIG)

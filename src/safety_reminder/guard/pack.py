@@ -152,7 +152,7 @@ tags: [safety, vision-language-model, soft-prompt]
 ```python
 import safety_reminder
 
-guarded = safety_reminder.load({base!r}, "path/to/this/pack")
+guarded = safety_reminder.load({json.dumps(base)}, "path/to/this/pack")
 print(guarded.generate([{{"role": "user", "content": "Hello!"}}]).text)
 ```
 

@@ -34,6 +34,7 @@ class TrainingConfig:
     probe_weight: float = 0.05
     kl_weight: float = 0.0
     repeat_prob: float = 0.0
+    unheeded_prob: float = 0.0
     correction_prob: float = 0.0
     probe: str = "logistic"
     pca: int = 32
@@ -77,7 +78,7 @@ class TrainingConfig:
                 raise ConfigError(f"training.{name} is a share between 0 and 1, got {getattr(self, name)}")
         if self.validation + self.calibration + self.test >= 1:
             raise ConfigError("training.validation, training.calibration and training.test leave nothing to train on")
-        for name in ("empty_prob", "repeat_prob", "correction_prob", "warmup"):
+        for name in ("empty_prob", "repeat_prob", "unheeded_prob", "correction_prob", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"training.{name} is a probability or share, got {getattr(self, name)}")
         for name in ("lr", "clip"):

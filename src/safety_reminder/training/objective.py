@@ -33,7 +33,9 @@ def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
 
     Of an unsafe answer, with ``repeat_prob``, a second reminder comes in the middle of the refusal, as the checks after
     an intervention do; with ``correction_prob`` the refusal has begun without a reminder, as when a model notices by
-    itself. In both, the text is safe there and the refusal must go on.
+    itself. In both, the text is safe there and the refusal must go on. Of any answer, with ``unheeded_prob``, the
+    first reminder has stayed and the answer has gone on all the same, as when an intervention fails: the second reads
+    what the first did.
     """
     example, answer = sample.example, sample.answer
     declines = example.safe and example.harmful_prompt
@@ -42,8 +44,15 @@ def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
     else:
         first = min(4 if declines else config.min_tokens, len(answer) - 1)
         tokens = rng.randrange(first, len(answer))
+    ahead = answer[tokens : tokens + config.target_tokens]
+    unheeded = not declines and len(ahead) > 1 and rng.random() < config.unheeded_prob
+    middle = rng.randrange(1, len(ahead)) if unheeded else 0
     if example.safe:
-        return Cut(tokens, [None, answer[tokens : tokens + config.target_tokens]], (False,), (True,))
+        if unheeded:
+            return Cut(tokens, [None, ahead[:middle], None, ahead[middle:]], (False, False), (True, True))
+        return Cut(tokens, [None, ahead], (False,), (True,))
+    if unheeded:
+        return Cut(tokens, [None, ahead[:middle], None, sample.correction], (True, True), (False, True))
     refusal = sample.correction if tokens else sample.refusal
     if len(refusal) > 4:
         middle = rng.randrange(3, len(refusal) - 1)

@@ -44,9 +44,13 @@ def read(
     interval: int,
     *,
     where: Where = "reminder",
+    unheeded: bool = False,
     description: str = "reading",
 ) -> Readings:
-    """Hidden states where ``where`` says, at every check of every answer."""
+    """Hidden states where ``where`` says, at every check of every answer.
+
+    ``unheeded``: also at the first check of an answer that was begun anew behind a reminder, as after ``rewind``.
+    """
     vlm = prefixes.vlm
     header = vlm.assistant_header() if where == "header" else []
     hidden, rows = [], []
@@ -61,6 +65,10 @@ def read(
             places = [Place(prefix, n - 1, [[prefix.tokens[n]]]) for n in cuts]
         hidden += [found.last.float().cpu() for found in follow(vlm.model, places, vectors)]
         rows += [(not sample.example.safe, number, n) for n in cuts]
+        if unheeded and interval in cuts and 0 in cuts:
+            place = Place(prefix, 0, [None, sample.answer[:interval], None])
+            hidden.append(follow(vlm.model, [place], vectors)[0].last.float().cpu())
+            rows.append((not sample.example.safe, number, interval))
     unsafe, groups, tokens = zip(*rows, strict=True)
     return Readings(
         torch.stack(hidden),

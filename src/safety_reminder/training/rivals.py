@@ -37,7 +37,13 @@ def fit_at(
 ) -> Fitted:
     """The probe that reads ``where`` says, at every check of every answer."""
     fitting = read(
-        prefixes, parts["training"], vectors, interval, where=where, description=f"reading training rows, {where}"
+        prefixes,
+        parts["training"],
+        vectors,
+        interval,
+        where=where,
+        unheeded=where == "reminder" and config.unheeded_prob > 0,
+        description=f"reading training rows, {where}",
     )
     probe, how = fit_probe(fitting.hidden, fitting.unsafe, fitting.groups, kind=config.probe, components=config.pca)
     return Fitted(probe, how, read_test(where, prefixes, parts, vectors=vectors, interval=interval))
