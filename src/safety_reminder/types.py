@@ -89,7 +89,11 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a benchmark: a prompt, perhaps with an image, and whether answering it would be harmful."""
+    """One row of a benchmark: a prompt, perhaps with an image, and whether answering it would be harmful.
+
+    ``instruction``: what is asked, where the prompt only points to an image of it. ``target``: where there is a right
+    answer, what it must hold, in the benchmark's own notation.
+    """
 
     id: str
     prompt: str
@@ -97,6 +101,7 @@ class Example:
     harmful: bool = True
     category: str = ""
     instruction: str = ""
+    target: str = ""
 
     def messages(self) -> list[dict[str, Any]]:
         content: list[dict[str, Any]] = []
