@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Policy = Literal["continue", "rewind", "restart", "stop"]
+Policy = Literal["continue", "rewind", "restart", "stop", "monitor"]
 CheckKind = Literal["prompt", "periodic", "final"]
 FinishReason = Literal["stop", "length", "guard", "guard_error"]
 

@@ -73,6 +73,19 @@ def test_held_back_tokens_are_never_shown_when_their_check_fails(llama, policy):
     assert not [e for e in events if isinstance(e, Retraction)]
 
 
+@pytest.mark.parametrize("value", [0.9, math.nan])
+def test_a_monitor_reports_and_changes_nothing(llama, value):
+    inputs = single(llama)
+    probe = scripted(llama, value, value, value)
+    events = run_events(llama, inputs, probe, interval=8, policy="monitor", prompt_check=True, **NO_EOS)
+    row = outcomes(events)[0]
+    assert row.tokens == plain(llama, inputs, **NO_EOS)[0].tolist()
+    assert [c.unsafe for c in row.checks] == [True, True, True, False]
+    assert not row.interventions
+    assert row.reasons == ["length"]
+    assert isinstance(events[1], Token)  # shown at once
+
+
 def test_without_hold_back_tokens_are_shown_at_once_and_withdrawn(llama):
     events = run_events(llama, single(llama), scripted(llama, 0.0, 0.9), policy="rewind", hold_back=False, **NO_EOS)
     first = next(i for i, e in enumerate(events) if isinstance(e, Intervention))

@@ -21,13 +21,15 @@ class GuardConfig:
         threshold: a check is unsafe at ``p_unsafe >= threshold``, in (0, 1].
         policy: what follows an unsafe verdict. ``continue`` (the paper): the text stays and the reminder follows it.
             ``rewind``: tokens since the last passed check are dropped, then the reminder. ``restart``: the answer
-            begins again behind the reminder. ``stop``: a fixed refusal ends the answer.
+            begins again behind the reminder. ``stop``: a fixed refusal ends the answer. ``monitor``: verdicts are
+            reported and nothing is done, not even where the guard fails: the answer is the unguarded one.
         mode: ``fused`` appends the reminder in the same forward pass as the newest token; ``exact`` gives it a pass
             of its own, so that an answer in which no check fires has bit-identical logits to an unguarded one.
         prompt_check: check once before the first token.
         final_check: check once more at the end, so that no tail goes unchecked.
         max_interventions: after this many, the next unsafe verdict ends the answer with the fixed refusal.
-        hold_back: show tokens only after the check that covers them has passed. ``None``: on, except for ``continue``.
+        hold_back: show tokens only after the check that covers them has passed. ``None``: on, except for ``continue`` and
+            ``monitor``.
         refusal: the fixed refusal.
     """
 
@@ -66,7 +68,7 @@ class GuardConfig:
 
     @property
     def holds_back(self) -> bool:
-        return self.policy != "continue" if self.hold_back is None else self.hold_back
+        return self.policy not in ("continue", "monitor") if self.hold_back is None else self.hold_back
 
     def replace(self, **changes: Any) -> GuardConfig:
         """A copy with ``changes``; unknown names are an error."""
