@@ -1,7 +1,7 @@
 """The table of an ablation: mean ± standard deviation over seeds, one row a variant.
 
     safety-reminder train --multirun data=ROWS variant=base,k1,k2,k8 training.seed=0,1,2 training.rivals=true \\
-        test_on='[figstep:DIR,typographic:benchmarks/benign_twins.csv]' output=runs/ablation
+        test_on='[figstep:DIR,typographic:src/safety_reminder/data/benign_twins.csv]' output=runs/ablation
     python benchmarks/ablation.py --runs runs/ablation --json FILE
 
 It only reads ``summary.json`` and ``losses.csv`` of the runs, and prints Markdown.

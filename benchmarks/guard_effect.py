@@ -17,13 +17,12 @@ import torch
 from common import figure, finish, parser
 
 import safety_reminder
-from safety_reminder.data import load_dataset
+from safety_reminder.data import BENIGN_TWINS, load_dataset
 from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.records import RecordFile
 from safety_reminder.evaluation.run import run
 from safety_reminder.types import Example
 
-HERE = Path(__file__).parent
 
 
 def main() -> None:
@@ -39,12 +38,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     guarded = safety_reminder.load("pocket", "pocket", policy=arguments.policy)
 
-    sets: dict[str, list[Example]] = {"benign twins": load_dataset("typographic", HERE / "benign_twins.csv")}
+    sets: dict[str, list[Example]] = {"benign twins": load_dataset("typographic", BENIGN_TWINS)}
     if arguments.figstep:
         sets["FigStep-Tiny"] = load_dataset("figstep", arguments.figstep, subset="SafeBench-Tiny")
     if arguments.refusal_direction:
         rows = json.loads((arguments.refusal_direction / "splits" / "harmless_val.json").read_text())
-        chosen = random.Random(1).sample(range(len(rows)), arguments.harmless)
+        chosen = random.Random(2).sample(range(len(rows)), arguments.harmless)
         sets["harmless text"] = [
             Example(id=f"harmless_val-{i}", prompt=rows[i]["instruction"], harmful=False) for i in sorted(chosen)
         ]

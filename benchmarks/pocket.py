@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 import safety_reminder
-from safety_reminder.data import load_dataset
+from safety_reminder.data import BENIGN_TWINS, load_dataset
 from safety_reminder.data.typographic import PROMPT, render
 from safety_reminder.evaluation.metrics import proportion
 from safety_reminder.evaluation.refusal import judge_refusal
@@ -28,7 +28,6 @@ FONTS = {
     "DejaVu Serif": "/usr/share/fonts/truetype/dejavu/DejaVuSerif.ttf",
 }
 READ = "What does the image say?"
-HERE = Path(__file__).parent
 
 
 def main() -> None:
@@ -42,7 +41,7 @@ def main() -> None:
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     pocket = safety_reminder.load("pocket")
-    twins = load_dataset("typographic", HERE / "benign_twins.csv")
+    twins = load_dataset("typographic", BENIGN_TWINS)
     figures: dict = {}
 
     def answers(requests, tokens):

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from checkpoints import tiny_vlm
+from safety_reminder.data import BENIGN_TWINS, DEMO_REQUESTS, TEXT_REQUESTS
 from safety_reminder.data.training import read_training_file
 from safety_reminder.guard import Probe, SafetyReminder
 from safety_reminder.training import TrainingConfig, train
@@ -33,14 +34,15 @@ def load(name: str):
     return module
 
 
-def instructions(path: Path) -> list[str]:
+def column(path: Path, name: str) -> list[str]:
     with path.open(newline="", encoding="utf-8") as file:
-        return [row["instruction"] for row in csv.DictReader(file)]
+        return [row[name] for row in csv.DictReader(file)]
 
 
 HELD_BACK = [
-    *instructions(ROOT / "src/safety_reminder/data/demo.csv"),
-    *instructions(ROOT / "benchmarks/benign_twins.csv"),
+    *column(DEMO_REQUESTS, "instruction"),
+    *column(BENIGN_TWINS, "instruction"),
+    *column(TEXT_REQUESTS, "prompt"),
 ]
 
 

@@ -17,7 +17,10 @@ DATASETS = {
     "typographic": "safety_reminder.data.typographic:load",
     "text": "safety_reminder.data.text:load",
 }
+# Files that ship, none of them trained on: typographic requests and their harmless twins, more twins, and plain text.
 DEMO_REQUESTS = Path(__file__).parent / "demo.csv"
+BENIGN_TWINS = Path(__file__).parent / "benign_twins.csv"
+TEXT_REQUESTS = Path(__file__).parent / "requests.csv"
 
 
 def load_dataset(
