@@ -14,6 +14,7 @@ from safety_reminder.types import Example
 
 DATASETS = {
     "figstep": "safety_reminder.data.figstep:load",
+    "mm_safetybench": "safety_reminder.data.mm_safetybench:load",
     "typographic": "safety_reminder.data.typographic:load",
     "text": "safety_reminder.data.text:load",
 }
