@@ -15,6 +15,7 @@ from safety_reminder.types import Example
 DATASETS = {
     "figstep": "safety_reminder.data.figstep:load",
     "mm_safetybench": "safety_reminder.data.mm_safetybench:load",
+    "mmvet": "safety_reminder.data.mmvet:load",
     "typographic": "safety_reminder.data.typographic:load",
     "text": "safety_reminder.data.text:load",
 }
