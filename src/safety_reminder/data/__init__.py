@@ -16,6 +16,9 @@ DATASETS = {
     "figstep": "safety_reminder.data.figstep:load",
     "mm_safetybench": "safety_reminder.data.mm_safetybench:load",
     "mmvet": "safety_reminder.data.mmvet:load",
+    "advbench": "safety_reminder.data.advbench:load",
+    "xstest": "safety_reminder.data.xstest:load",
+    "harmbench": "safety_reminder.data.harmbench:load",
     "typographic": "safety_reminder.data.typographic:load",
     "text": "safety_reminder.data.text:load",
 }
