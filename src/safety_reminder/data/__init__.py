@@ -19,6 +19,9 @@ DATASETS = {
     "advbench": "safety_reminder.data.advbench:load",
     "xstest": "safety_reminder.data.xstest:load",
     "harmbench": "safety_reminder.data.harmbench:load",
+    "spa_vl": "safety_reminder.data.spa_vl_eval:load",
+    "vlsafe": "safety_reminder.data.vlsafe_eval:load",
+    "vlguard": "safety_reminder.data.vlguard_eval:load",
     "typographic": "safety_reminder.data.typographic:load",
     "text": "safety_reminder.data.text:load",
 }
