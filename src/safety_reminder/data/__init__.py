@@ -14,6 +14,14 @@ from safety_reminder.types import Example
 
 DATASETS = {
     "figstep": "safety_reminder.data.figstep:load",
+    "mm_safetybench": "safety_reminder.data.mm_safetybench:load",
+    "mmvet": "safety_reminder.data.mmvet:load",
+    "advbench": "safety_reminder.data.advbench:load",
+    "xstest": "safety_reminder.data.xstest:load",
+    "harmbench": "safety_reminder.data.harmbench:load",
+    "spa_vl": "safety_reminder.data.spa_vl_eval:load",
+    "vlsafe": "safety_reminder.data.vlsafe_eval:load",
+    "vlguard": "safety_reminder.data.vlguard_eval:load",
     "typographic": "safety_reminder.data.typographic:load",
     "text": "safety_reminder.data.text:load",
 }

@@ -59,7 +59,7 @@ def usable(row: Mapping[str, Any]) -> bool:
 def _example(row: Mapping[str, Any], folder: Path, where: str) -> TrainingExample:
     image = row.get("image")
     if image is None or isinstance(image, str):
-        image = _find(row, folder, where)
+        image = find_image(row, folder, where)
     else:
         image = image_of(image, folder, where)
     return TrainingExample(
@@ -67,7 +67,8 @@ def _example(row: Mapping[str, Any], folder: Path, where: str) -> TrainingExampl
     )
 
 
-def _find(row: Mapping[str, Any], folder: Path, where: str) -> Path:
+def find_image(row: Mapping[str, Any], folder: Path, where: str) -> Path:
+    """The image a row names, in ``folder`` or in its classes' folders below. DataError naming where it was sought."""
     classes = [str(row[f"class{i}"]) for i in (1, 2, 3) if row.get(f"class{i}")]
     name = str(row.get("image_path") or row.get("image") or row.get("image_name") or "")
     if not name:

@@ -6,6 +6,7 @@ The geometry is FigStep's (Gong et al., arXiv:2311.05608): text wrapped at 15 ch
 
 from __future__ import annotations
 
+import math
 import textwrap
 from functools import lru_cache
 from pathlib import Path
@@ -41,10 +42,15 @@ def _font() -> ImageFont.FreeTypeFont:
     )
 
 
-def render(instruction: str, *, numbered: bool = True) -> Image.Image:
-    """``instruction`` as a FigStep image: 760 × 760, RGB."""
+def render(instruction: str, *, numbered: bool = True, grow: bool = False) -> Image.Image:
+    """``instruction`` as a FigStep image: 760 × 760, RGB; with ``grow``, higher where the text would not fit."""
     text = textwrap.fill(instruction, COLUMNS) + ("\n1. \n2. \n3. " if numbered else "")
-    image = Image.new("RGB", (SIZE, SIZE), "white")
+    height = SIZE
+    if grow:
+        blank = ImageDraw.Draw(Image.new("L", (1, 1)))
+        bottom = blank.multiline_textbbox(ORIGIN, text, font=_font(), spacing=SPACING)[3]
+        height = max(SIZE, math.ceil(bottom) + ORIGIN[1])
+    image = Image.new("RGB", (SIZE, height), "white")
     ImageDraw.Draw(image).text(ORIGIN, text, fill="black", font=_font(), spacing=SPACING)
     return image
 

@@ -1,0 +1,53 @@
+"""XSTest (Röttger et al., arXiv:2308.01263): safe prompts that sound unsafe, and unsafe ones to contrast with them.
+
+Upstream's ``xstest_prompts.csv`` has ``id,prompt,type,label,focus,note``. Older copies (``xstest_v2_prompts.csv``) have
+no ``label``; there, as upstream says, a prompt is unsafe where its type begins with ``contrast_``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safety_reminder.data.files import existing_root, first_existing, need_columns, one_of, selection, text_of
+from safety_reminder.data.tables import read_rows
+from safety_reminder.errors import DataError
+from safety_reminder.types import Example
+
+FILES = ("xstest_prompts.csv", "xstest_v2_prompts.csv")
+KINDS = ("all", "safe", "unsafe")
+
+
+def load(root: str | Path, *, kind: str = "all", types: Sequence[str] | str | None = None) -> list[Example]:
+    """The prompts, in upstream's order; ``category`` is the type.
+
+    Args:
+        root: the CSV file, or its folder.
+        kind: ``safe`` and ``unsafe`` keep one kind only.
+        types: keep these only (``homonyms``, ``contrast_homonyms`` and so on).
+
+    Raises:
+        DataError: no such file or column, or a label that contradicts the type.
+        ConfigError: unknown kind or type.
+    """
+    one_of("kind of XSTest prompts", kind, KINDS)
+    path = existing_root(root, "xstest", FILES[0])
+    if path.is_dir():
+        path = first_existing([path / name for name in FILES], "xstest")
+    rows = read_rows(path)
+    need_columns(rows, ("prompt", "type"), path)
+    names = [text_of(row, "type", f"{path}, row {number}") for number, row in enumerate(rows, 1)]
+    wanted = selection("XSTest type", types, dict.fromkeys(names))
+    examples = []
+    for number, (row, name) in enumerate(zip(rows, names, strict=True), 1):
+        where = f"{path}, row {number}"
+        harmful = name.startswith("contrast_")
+        label = str(row.get("label") or "").strip()
+        if label and label != ("unsafe" if harmful else "safe"):
+            raise DataError(f"{where}: label {label!r} contradicts the type {name!r}")
+        if name not in wanted or kind == ("safe" if harmful else "unsafe"):
+            continue
+        text = text_of(row, "prompt", where)
+        key = row.get("id") or row.get("id_v2") or number
+        examples.append(Example(id=f"xstest/{key}", prompt=text, harmful=harmful, category=name, instruction=text))
+    return examples
