@@ -24,7 +24,6 @@ from safety_reminder.evaluation.run import run
 from safety_reminder.types import Example
 
 
-
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--figstep", type=Path, help="FigStep's 'data' folder, with SafeBench-Tiny")

@@ -28,8 +28,8 @@ class GuardConfig:
         prompt_check: check once before the first token.
         final_check: check once more at the end, so that no tail goes unchecked.
         max_interventions: after this many, the next unsafe verdict ends the answer with the fixed refusal.
-        hold_back: show tokens only after the check that covers them has passed. ``None``: on, except for ``continue`` and
-            ``monitor``.
+        hold_back: show tokens only after the check that covers them has passed. ``None``: on, except for ``continue``
+            and ``monitor``.
         refusal: the fixed refusal.
     """
 

@@ -1,0 +1,117 @@
+"""A thread that gathers requests into batches and answers them with a model in this process."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from safety_reminder.errors import ConfigError
+from safety_reminder.types import Response
+
+Messages = Sequence[Mapping[str, Any]]
+AnswerBatch = Callable[..., list[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A response, and how many ``rows`` its batch had: they share the ``seconds`` of it."""
+
+    response: Response
+    rows: int
+
+
+@dataclass
+class _Request:
+    messages: Messages
+    options: dict[str, Any]
+    future: Future[Answered] = field(default_factory=Future)
+
+
+class BatchingEngine:
+    """Answers what is submitted from any thread, up to ``batch_size`` requests of equal options at a time.
+
+    Args:
+        answer: ``(batch, **options) -> responses``, such as ``GuardedVLM.generate_batch``. Only the engine's own thread
+            calls it.
+        batch_size: rows of a batch, at most.
+        wait: seconds to wait for more requests once there is one. While a batch is answered others gather anyway, so
+            this matters for the first only.
+    """
+
+    def __init__(self, answer: AnswerBatch, *, batch_size: int = 8, wait: float = 0.05) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be a whole number from 1, got {batch_size}")
+        self._answer, self._batch_size, self._wait = answer, batch_size, wait
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # a request is either in front of the end mark or refused
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="batching-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, messages: Messages, **options: Any) -> Future[Answered]:
+        """The response to come. What goes wrong with one request is raised by its own future alone.
+
+        Raises:
+            ConfigError: the engine is closed.
+        """
+        request = _Request(messages, options)
+        with self._lock:
+            if self._closed:
+                raise ConfigError("this engine is closed")
+            self._requests.put(request)
+        return request.future
+
+    def close(self) -> None:
+        """Answer what was submitted, then end the thread."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._requests.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        waiting: list[_Request] = []
+        ended = False
+        while waiting or not ended:
+            if not waiting:
+                first = self._requests.get()
+                if first is None:
+                    return
+                waiting.append(first)
+            until = time.monotonic() + self._wait
+            while not ended and sum(r.options == waiting[0].options for r in waiting) < self._batch_size:
+                try:
+                    request = self._requests.get(timeout=max(0.0, until - time.monotonic()))
+                except queue.Empty:
+                    break
+                if request is None:
+                    ended = True
+                else:
+                    waiting.append(request)
+            batch = [r for r in waiting if r.options == waiting[0].options][: self._batch_size]
+            chosen = {id(r) for r in batch}
+            waiting = [r for r in waiting if id(r) not in chosen]
+            # One that was cancelled while it waited is not answered.
+            self._finish([r for r in batch if r.future.set_running_or_notify_cancel()])
+
+    def _finish(self, batch: list[_Request]) -> None:
+        if not batch:
+            return
+        try:
+            responses = self._answer([r.messages for r in batch], **batch[0].options)
+            pairs = list(zip(batch, responses, strict=True))
+        except BaseException as error:
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+                return
+            # Whose fault it was shows when each is asked alone.
+            for request in batch:
+                self._finish([request])
+            return
+        for request, response in pairs:
+            request.future.set_result(Answered(response, len(batch)))

@@ -1,0 +1,18 @@
+"""What Inspect finds through the entry point ``inspect_ai``: tasks, scorers, and the provider ``safety-reminder/``."""
+
+from __future__ import annotations
+
+from inspect_ai.model import ModelAPI, modelapi
+
+from safety_reminder.evaluation.scorers import refusal
+from safety_reminder.evaluation.tasks import benchmark
+
+__all__ = ["benchmark", "refusal", "safety_reminder"]
+
+
+@modelapi(name="safety-reminder")
+def safety_reminder() -> type[ModelAPI]:
+    # Loaded when a model of ours is asked for: other providers' users need no torch.
+    from safety_reminder.evaluation.provider import SafetyReminderAPI
+
+    return SafetyReminderAPI

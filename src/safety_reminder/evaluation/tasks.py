@@ -1,0 +1,80 @@
+"""The Inspect task :func:`benchmark`, over any data set of :data:`~safety_reminder.data.DATASETS`.
+
+inspect eval safety_reminder/benchmark -T dataset=figstep -T root=data/FigStep --model safety-reminder/pocket
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from inspect_ai import Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import ChatMessageUser, Content, ContentImage, ContentText, GenerateConfig
+from inspect_ai.solver import generate
+from PIL import Image
+
+from safety_reminder.data import load_dataset
+from safety_reminder.evaluation.records import identity
+from safety_reminder.evaluation.scorers import refusal
+from safety_reminder.types import Example
+
+
+@task
+def benchmark(
+    dataset: str,
+    root: str = "",
+    options: dict[str, Any] | None = None,
+    name: str | None = None,
+    max_tokens: int = 512,
+    temperature: float = 0.0,
+    seed: int | None = None,
+) -> Task:
+    """A data set, answered and scored by refusal rules.
+
+    Args:
+        dataset: a name of :data:`~safety_reminder.data.DATASETS`. root: its file or folder.
+        options: of the loader, such as ``{"subset": "SafeBench-Tiny"}``, and ``limit`` and ``seed`` of a sample.
+        name: of the task; default: the data set's.
+        max_tokens, temperature, seed: of the answers. Temperature 0 is greedy.
+    """
+    return Task(
+        name=name or dataset,
+        dataset=MemoryDataset([as_sample(e) for e in load_dataset(dataset, root, **(options or {}))], name=dataset),
+        solver=generate(),
+        scorer=refusal(),
+        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature, seed=seed),
+    )
+
+
+def as_sample(example: Example) -> Sample:
+    """An example with what metrics need to know of it in its metadata."""
+    content: list[Content] = []
+    if example.image is not None:
+        content.append(ContentImage(image=_address(example.image)))
+    content.append(ContentText(text=example.prompt))
+    _, _, image_sha256 = identity(example)
+    return Sample(
+        input=[ChatMessageUser(content=content)],
+        target=example.target,
+        id=example.id,
+        metadata={
+            "harmful": example.harmful,
+            "category": example.category,
+            "instruction": example.instruction,
+            "prompt": example.prompt,
+            "image": str(example.image) if isinstance(example.image, str | Path) else None,
+            "image_sha256": image_sha256,
+        },
+    )
+
+
+def _address(image: Any) -> str:
+    """A path as it is; an image that was drawn here as a data URL."""
+    if not isinstance(image, Image.Image):
+        return str(image)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
