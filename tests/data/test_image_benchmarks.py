@@ -190,6 +190,9 @@ def test_mmes_two_layouts_are_read(tmp_path):
     assert [e.image for e in examples[1:]] == [root / "existence" / "0001.jpg", root / "artwork" / "images" / "10.png"]
     assert not any(e.harmful for e in examples)
     assert load_dataset("mme", root, tasks="ARTWORK") == examples[2:]
+    (tmp_path / "MME_Benchmark_release_version").mkdir()
+    moved = root.rename(tmp_path / "MME_Benchmark_release_version" / "MME_Benchmark")
+    assert load_dataset("mme", tmp_path) == load_dataset("mme", moved)
 
 
 def test_mme_names_what_is_missing(tmp_path):

@@ -25,7 +25,8 @@ def load(root: str | Path, *, tasks: Sequence[str] | str | None = None) -> list[
     ``target`` is ``Yes`` or ``No``. Upstream's questions themselves ask for one of the two.
 
     Args:
-        root: the folder of the tasks' folders, or the one above ``MME_Benchmark``.
+        root: the folder of the tasks' folders, or the one above ``MME_Benchmark``, or where upstream's
+            archive was unpacked.
         tasks: these only; by default all that are there.
 
     Raises:
@@ -34,8 +35,8 @@ def load(root: str | Path, *, tasks: Sequence[str] | str | None = None) -> list[
     """
     chosen = selection("MME task", tasks, TASKS)
     folder = existing_root(root, "mme", "MME's folder, with one folder a task")
-    if (folder / "MME_Benchmark").is_dir():
-        folder = folder / "MME_Benchmark"
+    nested = (folder / name for name in ("MME_Benchmark", "MME_Benchmark_release_version/MME_Benchmark"))
+    folder = next((place for place in nested if place.is_dir()), folder)
     if not tasks:
         chosen = [task for task in chosen if (folder / task).is_dir()]
         if not chosen:
