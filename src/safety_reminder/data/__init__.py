@@ -22,6 +22,11 @@ DATASETS = {
     "spa_vl": "safety_reminder.data.spa_vl_eval:load",
     "vlsafe": "safety_reminder.data.vlsafe_eval:load",
     "vlguard": "safety_reminder.data.vlguard_eval:load",
+    "jailbreakv": "safety_reminder.data.jailbreakv:load",
+    "mossbench": "safety_reminder.data.mossbench:load",
+    "siuo": "safety_reminder.data.siuo:load",
+    "mme": "safety_reminder.data.mme:load",
+    "visual_adv": "safety_reminder.data.visual_adv:load",
     "typographic": "safety_reminder.data.typographic:load",
     "text": "safety_reminder.data.text:load",
 }

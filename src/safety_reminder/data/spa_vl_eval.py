@@ -24,8 +24,8 @@ SPLITS = ("harm", "help")
 def load(root: str | Path, *, split: str = "harm", images: str | Path | None = None) -> list[Example]:
     """The questions of a split, in upstream's order; ``category`` is ``class1``, one of six domains.
 
-    ``harm`` counts as harmful. ``help`` does not: upstream compares how helpful its answers are. Its questions are on
-    images of the same domains, so some are close to the line.
+    ``harm`` (upstream's HarmEval) counts as harmful. ``help`` (HelpEval) does not, since upstream compares how helpful
+    its answers are; single questions bear no label, and that none of them asks for harm has not been checked.
 
     Args:
         root: upstream's folder, or one ``.parquet``, ``.json`` or ``.jsonl`` file, of whose rows ``split`` then says
