@@ -9,7 +9,7 @@ DATA ?=
 WORKERS ?= 2
 POCKET_TRAINING := dtype=bfloat16 training.lr=0.02 training.cuts=4 training.epochs=3 training.probe_weight=0.5 training.budget=0.02 \
   training.answer_tokens=72 training.target_tokens=24 training.validation=0.06 training.calibration=0.16 \
-  training.test=0.1 training.keep_gb=11.0
+  training.test=0.1 training.keep_gb=12.0 training.empty_prob=0.45 training.unheeded_prob=0.25
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0
 

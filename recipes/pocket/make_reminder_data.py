@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--asked", type=int, default=90, help="harmful image requests that pocket answers itself")
-    parser.add_argument("--scripted", type=int, default=280, help="harmful image requests with a list by the script")
+    parser.add_argument("--scripted", type=int, default=380, help="harmful image requests with a list by the script")
     parser.add_argument("--tasks", type=int, default=480, help="harmless requests in text that pocket answers itself")
     parser.add_argument("--text-harmful", type=int, default=80, help="harmful requests in text, with scripted lists")
     parser.add_argument("--refused", type=int, default=50, help="harmful requests, in image or text, that are refused")
