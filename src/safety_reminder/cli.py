@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -86,8 +86,7 @@ def _with_hydra(name: str, task: str) -> Callable[[list[str]], None]:
             output = Path(values["output"]).expanduser()
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 output = output / _name_of_job(given=sys.argv[1:])
-            module, _, function = task.partition(":")
-            getattr(importlib.import_module(module), function)(values, output)
+            pkgutil.resolve_name(task)(values, output)
         except SafetyReminderError as error:
             _fail(str(error))
         except OSError as error:

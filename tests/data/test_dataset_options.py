@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,7 @@ FOLDER = Path(safety_reminder.config.__file__).parent / "dataset"
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_command_line_offers_the_loader_s_options_with_its_defaults(name):
-    module, _, function = DATASETS[name].partition(":")
-    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    parameters = inspect.signature(pkgutil.resolve_name(DATASETS[name])).parameters
     offered = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     assert isinstance(offered, dict)
     assert offered.pop("name") == name

@@ -48,8 +48,8 @@ def site(monkeypatch):
             if asked and state.ranges and self.headers.get("If-Range") in (None, state.etag):
                 start = int(asked.removeprefix("bytes=").removesuffix("-"))
                 if start >= len(body):
-                    self.send_error(416)
                     state.requests.append((self.path, asked, 0))
+                    self.send_error(416)
                     return
                 self.send_response(206)
                 shown = start + 1 if state.wrong_range else start
@@ -61,8 +61,9 @@ def site(monkeypatch):
             self.send_header("Content-Length", str(len(body) - start))
             self.end_headers()
             sent = body[start:][: state.cut_after]
-            self.wfile.write(sent)
+            # Before the last byte: the client may be done, and the test look, as soon as it has that.
             state.requests.append((self.path, asked, len(sent)))
+            self.wfile.write(sent)
 
         def log_message(self, format, *args):
             pass

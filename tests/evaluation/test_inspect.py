@@ -13,10 +13,12 @@ from inspect_ai.scorer import includes
 
 from checkpoints import random_reminder
 from safety_reminder import load
+from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.logs import read_answers
 from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.tasks import benchmark
+from safety_reminder.models import load_image
 from safety_reminder.models.tiny import tiny_checkpoint
 
 # Of Inspect's own making.
@@ -70,6 +72,27 @@ def test_answers_and_their_trace_are_those_of_the_guarded_model(folder):
     for name in ("attack_success_rate", "refusal_rate", "over_refusal_rate"):
         assert found[name] == pytest.approx(expected[name].value)
     assert summarise(answers.records)["false_alarm_rate"].n == 2
+
+
+def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a_batch(folder):
+    (folder / "pages.csv").write_text("id,instruction\na,Bake bread.\nb,Grow lemons.\nc,Draw a horse.\n")
+    drawn = benchmark("typographic", str(folder / "pages.csv"), max_tokens=4)
+    in_files = benchmark("typographic", str(folder / "pages.csv"), max_tokens=4)
+    for sample in in_files.dataset:
+        picture, _ = sample.input[0].content
+        path = folder / f"{sample.id}.png"
+        load_image(picture.image).save(path)
+        picture.image = str(path)
+    guarded = load(str(folder / "model"), device="cpu")
+    logs = [run(folder, task) for task in (drawn, in_files)]
+    pages = [example.messages() for example in load_dataset("typographic", folder / "pages.csv")]
+    expected = [guarded.generate(messages, max_new_tokens=4, do_sample=False) for messages in pages]
+    for log in logs:
+        records = read_answers(log).records
+        assert [record.token_ids for record in records] == [list(response.token_ids) for response in expected]
+        # With the image's places among them.
+        assert [record.prompt_tokens for record in records] == [response.prompt_tokens for response in expected]
+        assert max(sample.output.metadata["safety_reminder"]["rows"] for sample in log.samples) > 1
 
 
 def test_without_harmful_rows_attack_success_is_not_a_number(folder):

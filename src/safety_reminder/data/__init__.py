@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,7 @@ def load_dataset(
         raise ConfigError(unknown_name("dataset", name, DATASETS))
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise ConfigError(f"dataset.limit must be a whole number from 1, got {limit!r}")
-    module, _, function = DATASETS[name].partition(":")
-    loader: Callable[..., list[Example]] = getattr(importlib.import_module(module), function)
+    loader: Callable[..., list[Example]] = pkgutil.resolve_name(DATASETS[name])
     known = set(inspect.signature(loader).parameters) - {"root"}
     for option in options:
         if option not in known:

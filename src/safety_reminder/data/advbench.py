@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safety_reminder.data.files import existing_root, first_existing, need_columns, text_of
+from safety_reminder.data.files import find_file, need_columns, text_of
 from safety_reminder.data.tables import read_rows
 from safety_reminder.types import Example
 
@@ -23,9 +23,7 @@ def load(root: str | Path) -> list[Example]:
     Raises:
         DataError: no such file, or no column ``goal``.
     """
-    path = existing_root(root, "advbench", FILE)
-    if path.is_dir():
-        path = first_existing([path / FILE, path / "data" / "advbench" / FILE], "advbench")
+    path = find_file(root, "advbench", FILE, FILE, f"data/advbench/{FILE}")
     rows = read_rows(path)
     need_columns(rows, ("goal", "target"), path)
     goals = [text_of(row, "goal", f"{path}, row {number}") for number, row in enumerate(rows, 1)]

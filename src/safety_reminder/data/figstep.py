@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safety_reminder.data.files import one_of, selection
 from safety_reminder.data.tables import read_rows
 from safety_reminder.data.typographic import PROMPT
-from safety_reminder.errors import ConfigError, DataError, unknown_name
+from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
 # CSV file → (folder of its images, short form of its images' file names); upstream spells both sets differently.
@@ -42,13 +43,13 @@ def load(
     questions = next((folder / name for name in ("question", "questions") if (folder / name).is_dir()), None)
     if questions is None:
         raise DataError(f"{folder} has neither question/ nor questions/; expected FigStep's 'data' folder")
-    if subset is not None and subset not in SUBSETS:
-        raise ConfigError(unknown_name("FigStep subset", subset, SUBSETS))
+    if subset is not None:
+        one_of("FigStep subset", subset, SUBSETS)
     candidates = [subset] if subset else list(SUBSETS)
     found = next((name for name in candidates if _csv(questions, name) is not None), None)
     if found is None:
         raise DataError(f"{questions} has none of: {', '.join(f'{name}.csv' for name in candidates)}")
-    wanted = _topics(topics)
+    wanted = {topic.lower() for topic in selection("FigStep topic", topics, TOPICS)} if topics else None
     path = _csv(questions, found)
     assert path is not None
     rows = read_rows(path)
@@ -79,14 +80,3 @@ def load(
 def _csv(folder: Path, subset: str) -> Path | None:
     names = (f"{subset}.csv", f"{subset.lower()}.csv", f"{subset.replace('-', '_')}.csv")
     return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _topics(topics: list[str] | str | None) -> set[str] | None:
-    if not topics:
-        return None
-    topics = [topics] if isinstance(topics, str) else topics
-    known = {topic.lower(): topic for topic in TOPICS}
-    for topic in topics:
-        if topic.strip().lower() not in known:
-            raise ConfigError(unknown_name("FigStep topic", topic, TOPICS))
-    return {topic.strip().lower() for topic in topics}

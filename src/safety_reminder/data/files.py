@@ -37,6 +37,16 @@ def first_existing(candidates: Iterable[Path], dataset: str) -> Path:
     return found
 
 
+def find_file(root: str | Path, dataset: str, what: str, *places: str | Path) -> Path:
+    """``root`` itself where it is a file; of a folder, the first of the ``places`` in it that is there.
+
+    Raises:
+        DataError: there is nothing; names what was expected.
+    """
+    path = existing_root(root, dataset, what)
+    return first_existing([path / place for place in places], dataset) if path.is_dir() else path
+
+
 def read_mapping(path: Path) -> dict[str, dict[str, Any]]:
     """A JSON object of objects, as some benchmarks keep their rows: id → row.
 

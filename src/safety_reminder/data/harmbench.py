@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safety_reminder.data.files import (
-    existing_root,
+    find_file,
     first_existing,
     image_at,
     need_columns,
@@ -50,10 +50,8 @@ def load(
         ConfigError: unknown modality or category.
     """
     one_of("HarmBench modality", modality, MODALITIES)
-    path = existing_root(root, "harmbench", "HarmBench's data folder, or one of its CSV files")
-    if path.is_dir():
-        folders = (path / "behavior_datasets", path / "data" / "behavior_datasets", path)
-        path = first_existing([folder / MODALITIES[modality] for folder in folders], "harmbench")
+    places = [f"{folder}/{MODALITIES[modality]}" for folder in ("behavior_datasets", "data/behavior_datasets", ".")]
+    path = find_file(root, "harmbench", "HarmBench's data folder, or one of its CSV files", *places)
     rows = read_rows(path)
     need_columns(rows, (*COLUMNS, "ImageFileName") if modality == "multimodal" else COLUMNS, path)
     kinds = [text_of(row, "FunctionalCategory", f"{path}, row {number}") for number, row in enumerate(rows, 1)]

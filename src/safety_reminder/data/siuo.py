@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safety_reminder.data.files import existing_root, first_existing, image_at, need_columns, selection, text_of
+from safety_reminder.data.files import find_file, image_at, need_columns, selection, text_of
 from safety_reminder.data.tables import read_rows
 from safety_reminder.types import Example
 
@@ -30,9 +30,7 @@ def load(root: str | Path, *, categories: Sequence[str] | str | None = None) -> 
         DataError: a file is not where it should be, or an image cannot be read; says which.
         ConfigError: unknown category.
     """
-    path = existing_root(root, "siuo", f"SIUO's folder with {FILE} and images/")
-    if path.is_dir():
-        path = first_existing([path / FILE, path / "data" / FILE], "siuo")
+    path = find_file(root, "siuo", f"SIUO's folder with {FILE} and images/", FILE, f"data/{FILE}")
     rows = read_rows(path)
     need_columns(rows, ("question_id", "image", "question", "category"), path)
     known = dict.fromkeys(text_of(row, "category", f"{path}, row {n}") for n, row in enumerate(rows, 1))

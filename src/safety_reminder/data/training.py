@@ -6,9 +6,9 @@ for a single user message), ``safe``, ``chosen``, and perhaps ``rejected``, ``im
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
+import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,7 @@ def load_training(
     limit = None if None in most else sum(count for count in most if count is not None)
     for name in parts:
         if name in TRAINING_SETS:
-            module, _, function = TRAINING_SETS[name].partition(":")
-            loader: Callable[..., list[TrainingExample]] = getattr(importlib.import_module(module), function)
+            loader: Callable[..., list[TrainingExample]] = pkgutil.resolve_name(TRAINING_SETS[name])
             known = set(inspect.signature(loader).parameters) - {"root", "limit", "seed"}
             known_options |= known
             fitting = {key: value for key, value in options.items() if key in known}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.data.files import existing_root, first_existing, image_at, need_columns, selection, text_of
+from safety_reminder.data.files import find_file, first_existing, image_at, need_columns, selection, text_of
 from safety_reminder.data.tables import read_rows
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
@@ -41,9 +41,7 @@ def load(
         ConfigError: unknown subset.
     """
     chosen = selection("VLGuard subset", subsets, SUBSETS)
-    path = existing_root(root, "vlguard", "VLGuard's folder with test.json and test/")
-    if path.is_dir():
-        path = first_existing([path / "test.json", path / "data" / "test.json"], "vlguard")
+    path = find_file(root, "vlguard", "VLGuard's folder with test.json and test/", "test.json", "data/test.json")
     rows = read_rows(path)
     need_columns(rows, ("image", "safe", "instr-resp"), path)
     folder = first_existing([Path(images).expanduser() if images is not None else path.parent / "test"], "vlguard")

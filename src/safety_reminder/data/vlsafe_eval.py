@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safety_reminder.data.files import existing_root, first_existing, image_at, need_columns, text_of
+from safety_reminder.data.files import find_file, first_existing, image_at, need_columns, text_of
 from safety_reminder.data.tables import read_rows
 from safety_reminder.types import Example
 
@@ -25,9 +25,7 @@ def load(root: str | Path, *, images: str | Path | None = None) -> list[Example]
     Raises:
         DataError: a file is not where it should be, or an image cannot be read; says which.
     """
-    path = existing_root(root, "vlsafe", FILE)
-    if path.is_dir():
-        path = first_existing([path / FILE, path / "VLSafe" / FILE], "vlsafe")
+    path = find_file(root, "vlsafe", FILE, FILE, f"VLSafe/{FILE}")
     rows = read_rows(path)
     need_columns(rows, ("image_id", "query"), path)
     places = [path.parent / "images", path.parent / "train2017"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safety_reminder.data.files import existing_root, first_existing, need_columns, one_of, selection, text_of
+from safety_reminder.data.files import find_file, need_columns, one_of, selection, text_of
 from safety_reminder.data.tables import read_rows
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
@@ -31,9 +31,7 @@ def load(root: str | Path, *, kind: str = "all", types: Sequence[str] | str | No
         ConfigError: unknown kind or type.
     """
     one_of("kind of XSTest prompts", kind, KINDS)
-    path = existing_root(root, "xstest", FILES[0])
-    if path.is_dir():
-        path = first_existing([path / name for name in FILES], "xstest")
+    path = find_file(root, "xstest", FILES[0], *FILES)
     rows = read_rows(path)
     need_columns(rows, ("prompt", "type"), path)
     names = [text_of(row, "type", f"{path}, row {number}") for number, row in enumerate(rows, 1)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import pkgutil
+from collections.abc import Callable
 from typing import Any
 
-from safety_reminder.defenses.base import Defense, Messages
+from safety_reminder.defenses.base import Defense
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.guard import GuardedVLM
 
@@ -17,7 +18,7 @@ DEFENSES = {
     "self_reminder": "safety_reminder.defenses.self_reminder:SelfReminder",
 }
 
-__all__ = ["DEFENSES", "Defense", "Messages", "load_defense"]
+__all__ = ["DEFENSES", "Defense", "load_defense"]
 
 
 def load_defense(name: str, guarded: GuardedVLM, **options: Any) -> Defense:
@@ -32,8 +33,7 @@ def load_defense(name: str, guarded: GuardedVLM, **options: Any) -> Defense:
     """
     if name not in DEFENSES:
         raise ConfigError(unknown_name("defense", name, DEFENSES))
-    module, _, attribute = DEFENSES[name].partition(":")
-    make = getattr(importlib.import_module(module), attribute)
+    make: Callable[..., Defense] = pkgutil.resolve_name(DEFENSES[name])
     known = set(inspect.signature(make).parameters) - {"guarded"}
     for option in options:
         if option not in known:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+from safety_reminder.errors import MessageError
+from safety_reminder.models import Messages
 from safety_reminder.types import Response
-
-Messages = Sequence[Mapping[str, Any]]
 
 
 class Defense(Protocol):
@@ -24,22 +24,22 @@ class Defense(Protocol):
         ...
 
 
-def around_last_request(messages: Messages, before: str = "", after: str = "") -> list[dict[str, Any]]:
-    """A copy whose last user message has text in front of its own and behind it; images stay where they are."""
+def behind_last_request(messages: Messages, text: str) -> list[dict[str, Any]]:
+    """A copy whose last user message has ``text`` behind its own; images stay where they are."""
     changed = [dict(message) for message in messages]
-    last = next(message for message in reversed(changed) if message["role"] == "user")
+    last = next((message for message in reversed(changed) if message["role"] == "user"), None)
+    if last is None:
+        raise MessageError("the conversation has no user message")
     content = last["content"]
     if isinstance(content, str):
-        last["content"] = before + content + after
+        last["content"] = content + text
         return changed
     parts = [dict(part) for part in content]
     texts = [part for part in parts if part.get("type") == "text"]
-    if not texts:
-        # Only an image was sent: the texts stand behind it.
-        texts = [{"type": "text", "text": ""}]
-        parts += texts
-    texts[0]["text"] = before + texts[0]["text"]
-    texts[-1]["text"] += after
+    if texts:
+        texts[-1]["text"] += text
+    else:  # only an image was sent
+        parts.append({"type": "text", "text": text})
     last["content"] = parts
     return changed
 

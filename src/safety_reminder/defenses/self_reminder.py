@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from safety_reminder.defenses.base import Messages, around_last_request, with_system_text
+from safety_reminder.defenses.base import behind_last_request, with_system_text
 from safety_reminder.guard import GuardedVLM
+from safety_reminder.models import Messages
 from safety_reminder.types import Response
 
 # The paper's two sentences, with "AI assistant" for "ChatGPT", as later comparisons on open models have it.
@@ -31,5 +32,5 @@ class SelfReminder:
         self._guarded = guarded
 
     def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
-        changed = [with_system_text(around_last_request(messages, after=AFTER), BEFORE) for messages in batch]
+        changed = [with_system_text(behind_last_request(messages, AFTER), BEFORE) for messages in batch]
         return self._guarded.generate_batch(changed, guard=False, **options)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from safety_reminder.defenses.base import Messages, with_system_text
+from safety_reminder.defenses.base import with_system_text
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM
+from safety_reminder.models import Messages
 from safety_reminder.types import Response
 
 TEXT = (

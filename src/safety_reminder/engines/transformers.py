@@ -5,15 +5,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 from safety_reminder.errors import ConfigError
+from safety_reminder.models import Messages
 from safety_reminder.types import Response
 
-Messages = Sequence[Mapping[str, Any]]
 AnswerBatch = Callable[..., list[Response]]
 
 

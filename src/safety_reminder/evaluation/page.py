@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from safety_reminder.evaluation.console import outcome
 from safety_reminder.evaluation.metrics import Metric
-from safety_reminder.models.messages import load_image
+from safety_reminder.models import data_url, load_image
 from safety_reminder.run_files import provenance, write_text
 from safety_reminder.types import Example, Record
 
@@ -51,7 +49,7 @@ def write_page(
             "title": example.instruction or example.prompt,
             "category": example.category,
             "harmful": example.harmful,
-            "image": _data_url(example.image),
+            "image": _thumbnail(example.image),
             "unguarded": without.seen_text,
             "unguarded_outcome": outcome(without),
             "guarded": with_guard.seen_text,
@@ -116,11 +114,9 @@ def _display(name: str, m: Metric) -> dict[str, str]:
     return {"value": f"{m.value:.2f}", "interval": f"{m.low:.2f}–{m.high:.2f}, n = {m.n}"}
 
 
-def _data_url(image: Any) -> str | None:
+def _thumbnail(image: Any) -> str | None:
     if image is None:
         return None
     picture = load_image(image)
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_url(picture)

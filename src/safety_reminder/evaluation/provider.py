@@ -30,9 +30,8 @@ from safety_reminder.defenses import load_defense
 from safety_reminder.engines import Answered, BatchingEngine
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.logs import TRACE, as_trace
-from safety_reminder.guard import GuardedVLM, SafetyReminder
+from safety_reminder.guard import GuardedVLM, load_reminder
 from safety_reminder.models import VLM, load_vlm
-from safety_reminder.models.pocket import reminder_folder
 from safety_reminder.types import Response
 
 _STOP: dict[str, StopReason] = {
@@ -75,7 +74,7 @@ class SafetyReminderAPI(ModelAPI):
         vlm, self._one_at_a_time = _load(model_name, device, dtype)
         pack = None
         if with_reminder:
-            pack = SafetyReminder.from_pretrained(reminder_folder() if reminder == "pocket" else reminder)
+            pack = load_reminder(reminder)
         names = {f.name for f in dataclasses.fields(GuardConfig)}
         guard = {name: options.pop(name) for name in list(options) if name in names}
         guarded = GuardedVLM(vlm, pack, check_base=check_base, **guard)

@@ -5,9 +5,6 @@ inspect eval safety_reminder/benchmark -T dataset=figstep -T root=data/FigStep -
 
 from __future__ import annotations
 
-import base64
-import io
-from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task, task
@@ -19,6 +16,7 @@ from PIL import Image
 from safety_reminder.data import load_dataset
 from safety_reminder.evaluation.records import identity
 from safety_reminder.evaluation.scorers import refusal
+from safety_reminder.models import data_url
 from safety_reminder.types import Example
 
 
@@ -53,7 +51,9 @@ def as_sample(example: Example) -> Sample:
     """An example with what metrics need to know of it in its metadata."""
     content: list[Content] = []
     if example.image is not None:
-        content.append(ContentImage(image=_address(example.image)))
+        image = example.image
+        # A path as it is; an image that was drawn here as a data URL.
+        content.append(ContentImage(image=data_url(image) if isinstance(image, Image.Image) else str(image)))
     content.append(ContentText(text=example.prompt))
     _, _, image_sha256 = identity(example)
     return Sample(
@@ -65,16 +65,6 @@ def as_sample(example: Example) -> Sample:
             "category": example.category,
             "instruction": example.instruction,
             "prompt": example.prompt,
-            "image": str(example.image) if isinstance(example.image, str | Path) else None,
             "image_sha256": image_sha256,
         },
     )
-
-
-def _address(image: Any) -> str:
-    """A path as it is; an image that was drawn here as a data URL."""
-    if not isinstance(image, Image.Image):
-        return str(image)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -2,7 +2,7 @@
 
 from safety_reminder.guard.custom import GuardedGenerateOutput, guarded_decoding
 from safety_reminder.guard.decode import Guard, decode
-from safety_reminder.guard.guarded import GuardedVLM, collect, load
+from safety_reminder.guard.guarded import GuardedVLM, collect, load, load_reminder
 from safety_reminder.guard.probe import Probe
 from safety_reminder.guard.reminder import SafetyReminder
 
@@ -16,4 +16,5 @@ __all__ = [
     "decode",
     "guarded_decoding",
     "load",
+    "load_reminder",
 ]

@@ -14,10 +14,9 @@ from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError, unknown_name
 from safety_reminder.guard.decode import Guard, decode
 from safety_reminder.guard.reminder import SafetyReminder
-from safety_reminder.models import VLM, fingerprint_mismatch
+from safety_reminder.models import VLM, Messages, fingerprint_mismatch
 from safety_reminder.types import Check, Done, Event, Intervention, Response, Retraction, Token
 
-Messages = Sequence[Mapping[str, Any]]
 NEW_TOKENS = 512  # where neither the caller nor the model's generation config says
 
 
@@ -211,6 +210,13 @@ def collect(events: Iterator[Event]) -> Response:
     return collector.response(0, time.perf_counter() - began)
 
 
+def load_reminder(name: str) -> SafetyReminder:
+    """By name: ``pocket``, a hub id or a folder."""
+    from safety_reminder.models.pocket import reminder_folder
+
+    return SafetyReminder.from_pretrained(reminder_folder() if name == "pocket" else name)
+
+
 def load(
     model: str,
     reminder: str | SafetyReminder | None = None,
@@ -235,8 +241,7 @@ def load(
         ModelError, PackError, ConfigError: with what to do about it.
     """
     from safety_reminder.models import load_vlm
-    from safety_reminder.models.pocket import reminder_folder
 
     if isinstance(reminder, str):
-        reminder = SafetyReminder.from_pretrained(reminder_folder() if reminder == "pocket" else reminder)
+        reminder = load_reminder(reminder)
     return GuardedVLM(load_vlm(model, device=device, dtype=dtype), reminder, config, check_base=check_base, **options)

@@ -3,13 +3,15 @@
 from safety_reminder.models.embedding import embedding_weight, hidden_size
 from safety_reminder.models.families import FAMILIES, Family
 from safety_reminder.models.fingerprint import fingerprint, fingerprint_mismatch
-from safety_reminder.models.messages import load_image
+from safety_reminder.models.messages import Messages, data_url, load_image
 from safety_reminder.models.vlm import VLM, load_vlm
 
 __all__ = [
     "FAMILIES",
     "VLM",
     "Family",
+    "Messages",
+    "data_url",
     "embedding_weight",
     "fingerprint",
     "fingerprint_mismatch",

@@ -42,6 +42,13 @@ def load_image(source: Any) -> Image.Image:
         raise MessageError(f"cannot read the image {name}: {reason}") from error
 
 
+def data_url(image: Image.Image) -> str:
+    """The image as a PNG in a data URL."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
 def _from_data_url(url: str) -> io.BytesIO:
     header, _, body = url.partition(",")
     if not header.endswith(";base64"):
