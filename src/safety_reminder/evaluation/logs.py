@@ -12,6 +12,7 @@ from inspect_ai.model import ModelOutput
 
 from safety_reminder.engines import Answered
 from safety_reminder.errors import DataError
+from safety_reminder.evaluation.records import answer_fields
 from safety_reminder.types import Record
 
 TRACE = "safety_reminder"  # the trace's key in an output's metadata
@@ -65,17 +66,9 @@ def _record(sample: EvalSample, trace: Mapping[str, Any]) -> Record:
         harmful=sample.metadata["harmful"],
         category=sample.metadata["category"],
         image_sha256=sample.metadata["image_sha256"],
-        prompt_tokens=trace["prompt_tokens"],
-        text=trace["text"],
-        seen_text=trace["seen_text"],
-        token_ids=list(trace["token_ids"]),
-        checks=list(trace["checks"]),
-        interventions=list(trace["interventions"]),
-        leaked_tokens=trace["leaked_tokens"],
-        tail_start=trace["tail_start"],
-        finish_reason=trace["finish_reason"],
+        **answer_fields(trace),
         seconds=trace["seconds"] / trace["rows"],  # its share of its batch's
-        guard=bool(trace["checks"]),
+        guard=trace["defense"] == "reminder",
         batch=[],
         verdicts=verdicts,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -26,20 +27,19 @@ def make_record(
         harmful=harmful,
         category=example.category,
         image_sha256=image_sha256,
-        prompt_tokens=response.prompt_tokens,
-        text=response.text,
-        seen_text=response.seen_text,
-        token_ids=list(response.token_ids),
-        checks=[asdict(check) for check in response.checks],
-        interventions=[asdict(intervention) for intervention in response.interventions],
-        leaked_tokens=response.leaked_tokens,
-        tail_start=response.tail_start,
-        finish_reason=response.finish_reason,
+        **answer_fields(asdict(response)),
         seconds=response.seconds,
         guard=guard,
         batch=batch,
         verdicts=verdicts,
     )
+
+
+def answer_fields(response: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record takes over as it is from a :class:`~safety_reminder.types.Response`, given as a mapping."""
+    names = ("prompt_tokens", "text", "seen_text", "leaked_tokens", "tail_start", "finish_reason")
+    lists = ("token_ids", "checks", "interventions")
+    return {name: response[name] for name in names} | {name: list(response[name]) for name in lists}
 
 
 def identity(example: Example) -> tuple[str, bool, str | None]:
