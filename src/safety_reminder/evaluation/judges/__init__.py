@@ -12,6 +12,11 @@ from safety_reminder.evaluation.judges.base import UNREADABLE, Item, Judge, Judg
 _HERE = "safety_reminder.evaluation.judges"
 JUDGES: dict[str, str] = {
     "refusal": f"{_HERE}.refusal:RefusalJudge",
+    "llama_guard_3": f"{_HERE}.llama_guard:LlamaGuard3",
+    "llama_guard_3_vision": f"{_HERE}.llama_guard:LlamaGuard3Vision",
+    "llama_guard_4": f"{_HERE}.llama_guard:LlamaGuard4",
+    "harmbench": f"{_HERE}.harmbench:HarmBench",
+    "qwen3guard": f"{_HERE}.qwen3guard:Qwen3Guard",
 }
 
 
