@@ -17,6 +17,12 @@ JUDGES: dict[str, str] = {
     "llama_guard_4": f"{_HERE}.llama_guard:LlamaGuard4",
     "harmbench": f"{_HERE}.harmbench:HarmBench",
     "qwen3guard": f"{_HERE}.qwen3guard:Qwen3Guard",
+    "md_judge": f"{_HERE}.md_judge:MDJudge",
+    "md_judge_v02": f"{_HERE}.md_judge:MDJudgeV2",
+    "strongreject": f"{_HERE}.strongreject:StrongReject",
+    "mmvet": f"{_HERE}.mmvet:MMVet",
+    "mmvet_match": f"{_HERE}.mmvet:MMVetMatch",
+    "yes_no": f"{_HERE}.yes_no:YesNo",
 }
 
 
