@@ -20,6 +20,7 @@ JUDGES: dict[str, str] = {
     "md_judge": f"{_HERE}.md_judge:MDJudge",
     "md_judge_v02": f"{_HERE}.md_judge:MDJudgeV2",
     "strongreject": f"{_HERE}.strongreject:StrongReject",
+    "panel": f"{_HERE}.panel:Panel",
     "mmvet": f"{_HERE}.mmvet:MMVet",
     "mmvet_match": f"{_HERE}.mmvet:MMVetMatch",
     "yes_no": f"{_HERE}.yes_no:YesNo",
