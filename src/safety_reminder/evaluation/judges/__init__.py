@@ -43,6 +43,8 @@ def load_judge(name: str, **options: Any) -> Judge:
     kind = getattr(importlib.import_module(module), attribute)
     parameters = inspect.signature(kind).parameters
     for option in options:
+        if not parameters:
+            raise ConfigError(f"judge={name} takes no options, got {option!r}")
         if option not in parameters:
             raise ConfigError(unknown_name(f"option of judge={name}", option, parameters))
     for option, parameter in parameters.items():
