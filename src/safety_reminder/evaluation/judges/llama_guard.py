@@ -43,7 +43,7 @@ class LlamaGuard3(LocalJudge):
 
     name = "llama_guard_3"
     default_model = "meta-llama/Llama-Guard-3-8B"
-    max_new_tokens = 24  # an empty line, the verdict, and a few categories
+    max_new_tokens = 64  # an empty line, the verdict, and up to all categories
     sees = False
 
     def ask(self, items: Sequence[Item]) -> list[Generation]:
