@@ -78,7 +78,7 @@ QWEN3GUARD = (
     "{% for message in messages %}{% if message.role == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
     "{{ message.content }}\n\n{% endfor %}<END CONVERSATION>\n\n"
     "Provide your safety assessment for ONLY THE LAST **ASSISTANT's response** in the above conversation:<|im_end|>\n"
-    "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    "{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' }}"
 )
 CONTROL = {
     "llama": ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|image|>"],
@@ -102,6 +102,7 @@ def text_guard(folder: Path, template: str | None, *, kind: str = "llama", room:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": CONTROL[kind]})
     tokenizer.chat_template = template
+    (folder / "chat_template.jinja").unlink()
     sizes = {**_SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": room}
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -124,7 +125,7 @@ def vision_guard(folder: Path) -> Path:
 
     tiny_checkpoint("llama", folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": CONTROL["llama"]})
+    tokenizer.add_special_tokens({"additional_special_tokens": CONTROL["llama"], "bos_token": "<|begin_of_text|>"})
     image = tokenizer.convert_tokens_to_ids("<|image|>")
     tiles = [[1, 1], [1, 2], [2, 1]]
     vision = MllamaVisionConfig(
@@ -165,7 +166,8 @@ def script(judge_model: LocalModel, texts: Sequence[str]) -> list[str]:
         ids = kwargs["input_ids"]
         if ids.shape[1] > 1:  # a new batch
             state.update(rows=[lines.pop(0) for _ in range(len(ids))], step=0)
-            mask = kwargs["attention_mask"]
+            mask = kwargs.get("attention_mask")
+            mask = torch.ones_like(ids) if mask is None else mask  # left away where nothing is padded
             prompts.extend(tokenizer.decode(row[keep.bool()]) for row, keep in zip(ids, mask, strict=True))
         for row, line in enumerate(state["rows"]):
             output.logits[row, -1, line[min(state["step"], len(line) - 1)]] += 100

@@ -1,4 +1,4 @@
-"""Judges that are models, end to end: tiny random ones of the real classes, with the templates of the published ones."""
+"""Judges that are models, end to end: tiny random ones of the real classes, with published templates."""
 
 from __future__ import annotations
 
