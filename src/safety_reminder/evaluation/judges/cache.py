@@ -85,5 +85,6 @@ def _read(path: Path) -> dict[str, Judgement]:
                 raise ValueError("not a verdict of this version")
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}; give another file, or remove it") from error
-        known[row.pop("key")] = Judgement(**row)
+        key = row.pop("key")
+        known[key] = Judgement(**row)
     return known
