@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from transformers import Llama4ForCausalLM, Llama4TextConfig, LlamaConfig
 
 from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.evaluation.judges import UNREADABLE, Item, load_judge
 from safety_reminder.evaluation.judges.harmbench import harmbench_prompt
-from safety_reminder.evaluation.judges.local import LocalModel, Turn
+from safety_reminder.evaluation.judges.local import LocalModel, Turn, complete
 from safety_reminder.evaluation.judges.md_judge import md_judge_prompt
 
 _spec = importlib.util.spec_from_file_location("judge_guards", Path(__file__).parent / "guards.py")
@@ -152,6 +153,21 @@ def test_guards_that_see(places, name):
     assert prompts[-2].startswith("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n<|image|> Task: Check")
     assert "S13: Elections.\n<END UNSAFE" in prompts[-2]
     assert prompts[-2].count("<|image|>") == 1
+
+
+def test_llama_4_runs_where_its_attention_is_not_chunked():
+    """As in the configuration of Llama Guard 4, whose processor cannot be had here without torchvision."""
+    text = Llama4TextConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, intermediate_size_mlp=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_local_experts=1, moe_layers=[],
+        attention_chunk_size=None, max_position_embeddings=512, pad_token_id=0, bos_token_id=2, eos_token_id=1,
+    )  # fmt: skip
+    model = Llama4ForCausalLM(complete(text)).eval()
+    assert model.config.attention_chunk_size == 512
+    ids = torch.arange(3, 12)[None]
+    assert model.generate(ids, max_new_tokens=4, do_sample=False).shape[1] > ids.shape[1]
+    whole = LlamaConfig(attention_bias=True)
+    assert complete(whole) is whole
 
 
 def test_a_template_that_drops_the_conversation_is_refused(places, tmp_path):

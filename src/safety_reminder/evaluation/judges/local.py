@@ -279,6 +279,15 @@ def exchange(item: Item, *, image: bool = False) -> list[Turn]:
     return [Turn("user", item.prompt, item.image if image else None), Turn("assistant", item.response)]
 
 
+def complete(config: Any) -> Any:
+    """Llama Guard 4 says that its attention is not chunked by a size of null, which transformers cannot run: one chunk
+    as long as the model reaches is the same."""
+    text = config.get_text_config()
+    if getattr(text, "attention_chunk_size", 0) is None:
+        text.attention_chunk_size = text.max_position_embeddings
+    return config
+
+
 def _load(name: str, device: str | None, dtype: str) -> tuple[Any, Any]:
     from transformers import (
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -293,10 +302,11 @@ def _load(name: str, device: str | None, dtype: str) -> tuple[Any, Any]:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         device = str(accelerator or "cpu")
     try:
-        sees = type(AutoConfig.from_pretrained(name)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        config = complete(AutoConfig.from_pretrained(name))
+        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(name)
-        model: Any = loader.from_pretrained(name, dtype=dtype)
+        model: Any = loader.from_pretrained(name, config=config, dtype=dtype)
         model.to(device)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
