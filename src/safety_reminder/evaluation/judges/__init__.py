@@ -1,0 +1,56 @@
+"""Judges of harm and of answers, by name. One file a judge, one row here."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.evaluation.judges.base import UNREADABLE, Item, Judge, Judgement, unreadable
+
+_HERE = "safety_reminder.evaluation.judges"
+JUDGES: dict[str, str] = {
+    "refusal": f"{_HERE}.refusal:RefusalJudge",
+    "llama_guard_3": f"{_HERE}.llama_guard:LlamaGuard3",
+    "llama_guard_3_vision": f"{_HERE}.llama_guard:LlamaGuard3Vision",
+    "llama_guard_4": f"{_HERE}.llama_guard:LlamaGuard4",
+    "harmbench": f"{_HERE}.harmbench:HarmBench",
+    "qwen3guard": f"{_HERE}.qwen3guard:Qwen3Guard",
+    "md_judge": f"{_HERE}.md_judge:MDJudge",
+    "md_judge_v02": f"{_HERE}.md_judge:MDJudgeV2",
+    "strongreject": f"{_HERE}.strongreject:StrongReject",
+    "panel": f"{_HERE}.panel:Panel",
+    "mmvet": f"{_HERE}.mmvet:MMVet",
+    "mmvet_match": f"{_HERE}.mmvet:MMVetMatch",
+    "yes_no": f"{_HERE}.yes_no:YesNo",
+}
+
+
+def load_judge(name: str, **options: Any) -> Judge:
+    """A judge by name.
+
+    Args:
+        options: of its class, as documented there; for a judge that is a model, ``model``, ``device``, ``dtype``, ...
+
+    Raises:
+        ConfigError: no such judge, no such option, or an option that is needed and not given.
+        ModelError: a judge model that cannot be loaded.
+    """
+    if name not in JUDGES:
+        raise ConfigError(unknown_name("judge", name, JUDGES))
+    module, _, attribute = JUDGES[name].partition(":")
+    kind = getattr(importlib.import_module(module), attribute)
+    parameters = inspect.signature(kind).parameters
+    for option in options:
+        if not parameters:
+            raise ConfigError(f"judge={name} takes no options, got {option!r}")
+        if option not in parameters:
+            raise ConfigError(unknown_name(f"option of judge={name}", option, parameters))
+    for option, parameter in parameters.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise ConfigError(f"judge={name} needs the option {option!r}")
+    return kind(**options)
+
+
+__all__ = ["JUDGES", "UNREADABLE", "Item", "Judge", "Judgement", "load_judge", "unreadable"]

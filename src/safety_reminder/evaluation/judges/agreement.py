@@ -1,0 +1,110 @@
+"""How far verdicts agree, with people's labels or with one another. Pure functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from safety_reminder.errors import ConfigError
+from safety_reminder.evaluation.metrics import Metric, proportion
+
+
+def cohen_kappa(a: Sequence[Hashable | None], b: Sequence[Hashable | None], *, resamples: int = 2000) -> Metric | None:
+    """Cohen's kappa (1960) of two raters, with a percentile bootstrap interval over items.
+
+    Args:
+        a, b: their labels of the same items; items that either left open (None) do not count.
+
+    Returns:
+        None where both gave every item the same one label: by chance they would agree as well, so that kappa is
+        undefined. Resamples in which that happens are left out of the interval.
+
+    Raises:
+        ConfigError: they labelled different numbers of items, or none in common.
+    """
+    pairs = _pairs(a, b)
+    classes = sorted({label for pair in pairs for label in pair}, key=repr)
+    if len(classes) == 1:
+        return None
+    place = {label: i for i, label in enumerate(classes)}
+    table = np.zeros((len(classes), len(classes)))
+    for x, y in pairs:
+        table[place[x], place[y]] += 1
+    n = len(pairs)
+    # Drawing items with replacement is drawing the cells of the table.
+    drawn = np.random.default_rng(0).multinomial(n, table.ravel() / n, size=resamples)
+    values = _kappa(drawn.reshape(-1, *table.shape) / n)
+    low, high = np.nanpercentile(values, (2.5, 97.5))
+    return Metric(float(_kappa(table[None] / n)[0]), float(low), float(high), n)
+
+
+def _kappa(tables: np.ndarray) -> np.ndarray:
+    """Tables of shares (tables, classes, classes) → kappas; NaN where chance alone agrees on everything."""
+    observed = tables.trace(axis1=1, axis2=2)
+    expected = (tables.sum(2) * tables.sum(1)).sum(1)
+    room = 1 - expected
+    undefined = room < 1e-12
+    return np.where(undefined, np.nan, (observed - expected) / np.where(undefined, 1.0, room))
+
+
+def krippendorff_alpha(units: Sequence[Sequence[Hashable | None]]) -> float | None:
+    """Krippendorff's alpha for nominal labels by any number of raters, some of them missing (Krippendorff, 2004).
+
+    Args:
+        units: one row an item, one label a rater; None where there is none. Items with fewer than two labels are left
+            out, since nothing can be compared.
+
+    Returns:
+        None where only one label was ever given: then there is no disagreement to expect, and alpha is undefined.
+
+    Raises:
+        ConfigError: no item has two labels.
+    """
+    rated = [[label for label in unit if label is not None] for unit in units]
+    rated = [labels for labels in rated if len(labels) > 1]
+    if not rated:
+        raise ConfigError("agreement over zero items is undefined; no item has two labels")
+    totals: Counter[Hashable] = Counter()
+    disagreeing = 0.0  # pairs of labels of one item, each item weighing as much as it has labels
+    for labels in rated:
+        counts = Counter(labels)
+        totals += counts
+        disagreeing += (len(labels) ** 2 - sum(c * c for c in counts.values())) / (len(labels) - 1)
+    if len(totals) == 1:
+        return None
+    n = totals.total()
+    expected = (n * n - sum(c * c for c in totals.values())) / (n - 1)
+    return 1 - disagreeing / expected
+
+
+def detection(truth: Sequence[bool | None], verdicts: Sequence[bool | None]) -> dict[str, Metric | None]:
+    """``accuracy``, ``precision`` and ``recall`` of verdicts against the truth, each with Wilson's interval.
+
+    Args:
+        truth, verdicts: whether each item is positive; items that either left open (None) do not count.
+
+    Returns:
+        None for precision where nothing was taken for positive, and for recall where nothing is.
+
+    Raises:
+        ConfigError: different numbers of items, or none in common.
+    """
+    pairs = _pairs(truth, verdicts)
+    hits = sum(bool(t) and bool(v) for t, v in pairs)
+    taken, positive = sum(bool(v) for _, v in pairs), sum(bool(t) for t, _ in pairs)
+    return {
+        "accuracy": proportion(sum(bool(t) == bool(v) for t, v in pairs), len(pairs)),
+        "precision": proportion(hits, taken) if taken else None,
+        "recall": proportion(hits, positive) if positive else None,
+    }
+
+
+def _pairs(a: Sequence[Hashable | None], b: Sequence[Hashable | None]) -> list[tuple[Hashable, Hashable]]:
+    if len(a) != len(b):
+        raise ConfigError(f"labels of {len(a)} items cannot be compared with labels of {len(b)}")
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    if not pairs:
+        raise ConfigError("agreement over zero items is undefined; no item has two labels")
+    return pairs

@@ -1,0 +1,315 @@
+"""Judges that are models, run with transformers: greedy, left-padded, a few new tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from safetensors import SafetensorError
+
+from safety_reminder.errors import ConfigError, ModelError, unknown_name
+from safety_reminder.evaluation.judges.base import Item, Judgement, unreadable
+from safety_reminder.models import fingerprint, load_image
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_MARKERS = ("first-turn-marker", "second-turn-marker")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation to judge: ``user`` or ``assistant``."""
+
+    role: str
+    text: str
+    image: Any | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the model wrote.
+
+    ``logits`` (vocabulary) are those from which its first token that is not blank was chosen: some judges begin with
+    empty lines. None where they were not asked for, or all was blank. ``problem``: why the model was not asked.
+    """
+
+    text: str
+    logits: torch.Tensor | None = None
+    problem: str = ""
+
+
+class LocalModel:
+    """A model with its tokenizer or processor.
+
+    Args:
+        name: a hub id or a folder, of a causal or an image-text-to-text model.
+        device: where it runs; an accelerator if there is one.
+        dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
+        batch_size: conversations in one pass.
+
+    Raises:
+        ConfigError: an unknown dtype or a batch size below 1.
+        ModelError: nothing there, or nothing that transformers can load without running code from the hub.
+    """
+
+    def __init__(self, name: str, *, device: str | None = None, dtype: str = "auto", batch_size: int = 8) -> None:
+        if dtype not in DTYPES:
+            raise ConfigError(unknown_name("dtype", str(dtype), DTYPES))
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ConfigError(f"batch_size of a judge must be a whole number from 1, got {batch_size!r}")
+        self.name, self.batch_size = name, batch_size
+        self.model, self.processor = _load(name, device, dtype)
+        self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        self.reads_images = self.tokenizer is not self.processor
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self._special = sorted(
+            {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special},
+            key=len,
+            reverse=True,
+        )
+
+    @cached_property
+    def version(self) -> str:
+        """Name, data type and a hash of projections of the weights: a folder may be filled anew."""
+        digest = hashlib.sha256(json.dumps(fingerprint(self.model), sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.name}@{digest}/{str(self.model.dtype).removeprefix('torch.')}"
+
+    def chat(
+        self, conversations: Sequence[Sequence[Turn]], *, max_new_tokens: int, logits: bool = False, **template: Any
+    ) -> list[Generation]:
+        """Answer conversations through the model's own chat template.
+
+        Args:
+            template: variables of the chat template.
+
+        Raises:
+            ModelError: it has no chat template, or one that leaves the conversation out.
+            MessageError: an image that cannot be read.
+        """
+        rows = [[self._message(turn) for turn in turns] for turns in conversations]
+        encode = lambda batch: self._encode_chat(batch, template)  # noqa: E731
+        # Some processors cannot batch conversations with and without images.
+        pictured = [any(turn.image is not None for turn in turns) for turns in conversations]
+        return self._in_batches(rows, pictured, encode, max_new_tokens, logits)
+
+    def complete(self, prompts: Sequence[str], *, max_new_tokens: int, logits: bool = False) -> list[Generation]:
+        """Continue prompts that hold their template already; the tokenizer puts its beginning-of-sequence token."""
+        encode = lambda batch: self.tokenizer(batch, padding=True, return_tensors="pt")  # noqa: E731
+        return self._in_batches(prompts, [False] * len(prompts), encode, max_new_tokens, logits)
+
+    def defuse(self, text: str) -> str:
+        """``text`` in which nothing is read as a control token: what is judged must not end its own turn."""
+        for token in self._special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def preference(self, logits: torch.Tensor | None, word: str, other: str) -> float | None:
+        """P(``word``) against ``other`` as the next token; None where their first tokens are the same."""
+        if logits is None:
+            return None
+        ids, other_ids = self._first_tokens(word), self._first_tokens(other)
+        if not ids or not other_ids or ids & other_ids:
+            return None
+        scores = torch.stack([logits[sorted(chosen)].float().logsumexp(0) for chosen in (ids, other_ids)])
+        return float(scores.softmax(0)[0])
+
+    def _first_tokens(self, word: str) -> set[int]:
+        """First tokens of the word at a beginning and after a space, blank ones left out."""
+        found = {
+            next((i for i in self.tokenizer.encode(text, add_special_tokens=False) if not self._blank(i)), None)
+            for text in (word, f" {word}")
+        }
+        return {i for i in found if i is not None}
+
+    def _blank(self, token: int) -> bool:
+        return not self.tokenizer.decode([token], skip_special_tokens=True).strip()
+
+    def _message(self, turn: Turn) -> dict[str, Any]:
+        text = self.defuse(turn.text)
+        if not self.reads_images:
+            content = text if self._plain_content else [{"type": "text", "text": text}]
+            return {"role": turn.role, "content": content}
+        parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
+        if turn.image is not None:
+            parts.insert(0, {"type": "image", "image": load_image(turn.image)})
+        return {"role": turn.role, "content": parts}
+
+    @cached_property
+    def _plain_content(self) -> bool:
+        """Whether the template takes a message's text as it is, or as a list of parts. A template that expects the
+        other form drops the text without an error, and the judge would judge nothing."""
+        for plain in (True, False):
+            messages = [
+                {"role": role, "content": text if plain else [{"type": "text", "text": text}]}
+                for role, text in zip(("user", "assistant"), _MARKERS, strict=True)
+            ]
+            try:
+                text = str(self.tokenizer.apply_chat_template(messages, tokenize=False))
+            except (ValueError, TypeError, TemplateError):
+                continue
+            if all(text.count(marker) == 1 for marker in _MARKERS):
+                return plain
+        raise ModelError(f"{self.name} has no chat template that holds a request and its answer; it cannot judge")
+
+    def _encode_chat(self, batch: list[Any], template: Mapping[str, Any]) -> Any:
+        options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, **template}
+        padding = {"padding": True, "return_tensors": "pt"}
+        if self.reads_images:
+            options["processor_kwargs"] = padding
+        else:
+            options |= padding
+        try:
+            return self.processor.apply_chat_template(batch, **options)
+        except (ValueError, TypeError, TemplateError) as error:
+            raise ModelError(f"{self.name} has no chat template that takes this conversation: {error}") from error
+
+    def _in_batches(
+        self,
+        rows: Sequence[Any],
+        pictured: Sequence[bool],
+        encode: Callable[[list[Any]], Any],
+        max_new_tokens: int,
+        logits: bool,
+    ) -> list[Generation]:
+        found: dict[int, Generation] = {}
+        for kind in (False, True):
+            places = [i for i, is_pictured in enumerate(pictured) if is_pictured == kind]
+            for start in range(0, len(places), self.batch_size):
+                batch = places[start : start + self.batch_size]
+                generations = self._batch([rows[i] for i in batch], encode, max_new_tokens, logits)
+                found |= dict(zip(batch, generations, strict=True))
+        return [found[i] for i in range(len(rows))]
+
+    def _batch(
+        self, rows: list[Any], encode: Callable[[list[Any]], Any], max_new_tokens: int, logits: bool
+    ) -> list[Generation]:
+        inputs = encode(rows)
+        room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        if room is None or max(lengths) + max_new_tokens <= room:
+            return self._generate(inputs, max_new_tokens, logits)
+        # Cut off, the text would be another one; the rest of the batch is judged as if it were not there.
+        fits = [length + max_new_tokens <= room for length in lengths]
+        short = [row for row, is_short in zip(rows, fits, strict=True) if is_short]
+        rest = iter(self._generate(encode(short), max_new_tokens, logits) if short else [])
+        too_long = f"not judged: {{}} tokens and the verdict, of the {room} that {self.name} takes"
+        return [
+            next(rest) if is_short else Generation("", problem=too_long.format(length))
+            for is_short, length in zip(fits, lengths, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _generate(self, inputs: Any, max_new_tokens: int, logits: bool) -> list[Generation]:
+        from transformers import GenerationConfig
+
+        device, dtype = self.model.device, self.model.dtype
+        tensors = {
+            key: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+            for key, value in inputs.items()
+            if isinstance(value, torch.Tensor)
+        }
+        eos = self.model.generation_config.eos_token_id
+        # Of the checkpoint's own settings only the end counts: a verdict is not sampled.
+        config = GenerationConfig(
+            do_sample=False,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=50,
+            max_new_tokens=max_new_tokens,
+            max_length=None,
+            eos_token_id=self.tokenizer.eos_token_id if eos is None else eos,
+            pad_token_id=self.tokenizer.pad_token_id,
+            output_logits=logits,
+            return_dict_in_generate=True,
+        )
+        out: Any = self.model.generate(**tensors, generation_config=config)
+        written = out.sequences[:, tensors["input_ids"].shape[1] :]
+        generations = []
+        for row, ids in enumerate(written):
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            first = next((i for i, token in enumerate(ids.tolist()) if not self._blank(token)), None)
+            chosen = out.logits[first][row].cpu() if logits and first is not None else None
+            generations.append(Generation(text, chosen))
+        return generations
+
+
+class LocalJudge:
+    """A judge that is a model. Subclasses say what it is asked and how its verdict is read.
+
+    Args:
+        model: a hub id or a folder; by default the published judge, which its publisher may ask you to apply for.
+        device, dtype, batch_size: as of :class:`LocalModel`.
+    """
+
+    name = ""
+    default_model = ""
+    prompt_version = "1"
+    max_new_tokens = 16
+
+    def __init__(
+        self, model: str | None = None, device: str | None = None, dtype: str = "auto", batch_size: int = 8
+    ) -> None:
+        self.model = LocalModel(model or self.default_model, device=device, dtype=dtype, batch_size=batch_size)
+        self.version = f"{self.prompt_version}/{self.model.version}"
+
+    def ask(self, items: Sequence[Item]) -> list[Generation]:
+        raise NotImplementedError
+
+    def read(self, generation: Generation) -> Judgement:
+        raise NotImplementedError
+
+    def judge(self, items: Sequence[Item]) -> list[Judgement]:
+        if not items:
+            return []
+        return [
+            unreadable(generation.problem) if generation.problem else self.read(generation)
+            for generation in self.ask(items)
+        ]
+
+
+def exchange(item: Item, *, image: bool = False) -> list[Turn]:
+    """Request and answer as a conversation, with the request's image where the judge sees."""
+    return [Turn("user", item.prompt, item.image if image else None), Turn("assistant", item.response)]
+
+
+def complete(config: Any) -> Any:
+    """Llama Guard 4 says that its attention is not chunked by a size of null, which transformers cannot run: one chunk
+    as long as the model reaches is the same."""
+    text = config.get_text_config()
+    if getattr(text, "attention_chunk_size", 0) is None:
+        text.attention_chunk_size = text.max_position_embeddings
+    return config
+
+
+def _load(name: str, device: str | None, dtype: str) -> tuple[Any, Any]:
+    from transformers import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        AutoTokenizer,
+    )
+
+    if device is None:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        device = str(accelerator or "cpu")
+    try:
+        config = complete(AutoConfig.from_pretrained(name))
+        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(name)
+        model: Any = loader.from_pretrained(name, config=config, dtype=dtype)
+        model.to(device)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise ModelError(f"cannot load the judge model {name!r}: {reason}") from error
+    return model.eval(), processor

@@ -1,0 +1,35 @@
+"""MME's rule (Fu et al., arXiv:2306.13394): the first ``yes`` or ``no`` in the answer against the right one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from safety_reminder.errors import DataError
+from safety_reminder.evaluation.judges.base import Item, Judgement, unreadable
+
+_WORD = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+
+
+class YesNo:
+    """A judge of answers: score 1 or 0, label ``yes`` or ``no``. An answer without either word is unreadable; MME
+    counts it as wrong."""
+
+    name = "yes_no"
+    version = "1"
+
+    def judge(self, items: Sequence[Item]) -> list[Judgement]:
+        """Raises:
+        DataError: a target that is neither yes nor no.
+        """
+        return [self._one(item) for item in items]
+
+    def _one(self, item: Item) -> Judgement:
+        target = item.target.strip().lower()
+        if target not in ("yes", "no"):
+            raise DataError(f"judge=yes_no needs a target of yes or no, got {item.target!r}")
+        found = _WORD.search(item.response)
+        if found is None:
+            return unreadable(item.response)
+        word = found[1].lower()
+        return Judgement(None, float(word == target), word, item.response)
