@@ -62,7 +62,7 @@ def _fail(message: str) -> None:
 
 def _usage() -> str:
     lines = ["safety-reminder COMMAND [key=value ...]", ""]
-    lines += [f"  {name:<10} {help}" for name, (_, help) in COMMANDS.items()]
+    lines += [f"  {name:<11} {help}" for name, (_, help) in COMMANDS.items()]
     return "\n".join([*lines, "", "safety-reminder COMMAND --help lists a command's options."])
 
 
@@ -215,6 +215,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "calibrate": (
         _with_hydra("calibrate", "safety_reminder.training.session:calibrate"),
         "set a reminder's threshold from one's own safe responses",
+    ),
+    "judge-check": (
+        _with_hydra("judge_check", "safety_reminder.evaluation.judges.check:judge_check"),
+        "a judge of harm against people's labels",
     ),
     "analyze": (_analyze, "what a model's own answers show: awareness"),
     "pocket": (_pocket, "assemble the small VLM that ships, and print its folder"),
