@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import DataError
@@ -105,3 +106,15 @@ def test_text_that_is_not_utf8_is_an_error_and_not_a_traceback(tmp_path):
 def test_a_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no file at .*gone\.csv; give dataset\.root=FILE"):
         load_dataset("text", tmp_path / "gone.csv")
+
+
+def test_rows_may_have_images_and_right_answers(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    path = write(tmp_path / "rows.csv", "prompt,image,target\nWhat is this?,images/a.png,a square\nHello.,,\n")
+    with_image, plain = load_dataset("text", path)
+    assert (with_image.image, with_image.target) == (tmp_path / "images" / "a.png", "a square")
+    assert (plain.image, plain.target) == (None, "")
+    write(path, "prompt,image\nWhat is this?,images/b.png\n")
+    with pytest.raises(DataError, match=r"row 1: no image at .*b\.png"):
+        load_dataset("text", path)

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from checkpoints import tiny_guarded, tiny_vlm
-from safety_reminder.defenses import DEFENSES, load_defense
+from safety_reminder.defenses import DEFENSES, adashield_s, ecso, load_defense
 from safety_reminder.defenses.self_reminder import AFTER, BEFORE
 from safety_reminder.errors import ConfigError
-from safety_reminder.guard import GuardedVLM
+from safety_reminder.guard import GuardedVLM, SafetyReminder
+from safety_reminder.types import Response
 
 OPTIONS = {"max_new_tokens": 9, "do_sample": False}
 IMAGE = Image.new("RGB", (28, 28), "red")
@@ -45,9 +46,19 @@ def timeless(responses):
     return [replace(response, seconds=0.0) for response in responses]
 
 
+@pytest.fixture
+def header(tmp_path):
+    """A pack behind the header that alarms at once: a probe of zeros says 0.5."""
+    return str(replace(SafetyReminder.of_header(tiny_vlm()), interval=4).save_pretrained(tmp_path / "header"))
+
+
+def options_of(name, header):
+    return {"header_probe": {"probe": header}, "post_hoc": {"judge": lambda asked: [False] * len(asked)}}.get(name, {})
+
+
 @pytest.mark.parametrize("name", DEFENSES)
-def test_a_row_of_a_batch_is_answered_as_alone_and_messages_stay_as_they_are(name):
-    defense = load_defense(name, tiny_guarded())
+def test_a_row_of_a_batch_is_answered_as_alone_and_messages_stay_as_they_are(name, header):
+    defense = load_defense(name, tiny_guarded(), **options_of(name, header))
     before = copy.deepcopy(BATCH[:1] + BATCH[2:])
     batch = BATCH[:1] + BATCH[2:]
     together = defense.generate_batch(batch, **OPTIONS)
@@ -101,8 +112,89 @@ def test_a_request_that_is_only_an_image_gets_its_text_behind_it():
         ("system_prompt", {"txt": "x"}, "unknown option of defense=system_prompt 'txt'; did you mean 'text'"),
         ("system_prompt", {"text": " "}, "needs a text"),
         ("reminder", {}, "needs a reminder"),
+        ("prompt_tuning", {}, "needs a reminder"),
+        ("post_hoc", {}, "needs the option 'judge'"),
     ],
 )
 def test_what_cannot_be_loaded_says_why(name, options, message):
     with pytest.raises(ConfigError, match=message):
         load_defense(name, GuardedVLM(tiny_vlm()), **options)
+
+
+def test_adashield_says_the_request_twice_around_its_prompt():
+    model = Recorder()
+    load_defense("adashield_s", model).generate_batch([BATCH[1]], **OPTIONS)
+    image, text = model.asked[0][0]["content"]
+    assert image["type"] == "image"
+    assert text["text"] == f"What is this?{adashield_s.PROMPT}What is this?"
+
+
+class Scripted(GuardedVLM):
+    """Gives the texts it was given, one list a round, and keeps what it was asked."""
+
+    def __init__(self, *rounds):
+        super().__init__(tiny_vlm())
+        self.rounds, self.asked = list(rounds), []
+
+    def generate_batch(self, batch, **options):
+        if not batch:
+            return []
+        self.asked.append((list(batch), options["max_new_tokens"]))
+        texts = self.rounds.pop(0)
+        return [Response(text, (1,), text, (), (), 0, "stop") for text in texts]
+
+
+def test_ecso_closes_its_eyes_where_its_own_answer_was_harmful_and_nowhere_else():
+    model = Scripted(["first", "second", "third"], ["Yes, it is.", "no"], ["a red square"], ["I cannot."])
+    batch = [BATCH[1], BATCH[1], BATCH[0]]
+    found = load_defense("ecso", model).generate_batch(batch, **OPTIONS)
+    assert [response.text for response in found] == ["I cannot.", "second", "third"]
+    (_, full), (tell, short), (caption, _), (answer, _) = model.asked
+    assert (full, short) == (9, 8)
+    assert len(tell) == 2  # a request in text has no image to leave out
+    query = "What is this?"
+    assert tell[0][0]["content"] == [
+        {"type": "image", "image": IMAGE}, {"type": "text", "text": ecso.TELL.format(query=query, response="first")},
+    ]  # fmt: skip
+    assert caption[0][0]["content"][1]["text"] == ecso.CAPTION.format(query=query)
+    assert answer[0][0]["content"] == [
+        {"type": "text", "text": ecso.ANSWER.format(caption="a red square", query=query)}
+    ]
+
+
+def test_prompt_tuning_is_the_reminder_behind_the_prompt_and_no_alarm():
+    [found] = load_defense("prompt_tuning", tiny_guarded()).generate_batch([BATCH[0]], **OPTIONS)
+    always = {"threshold": 1e-9, "policy": "continue", "prompt_check": True, "final_check": False, "interval": 99}
+    expected = tiny_guarded().generate(BATCH[0], **always, **OPTIONS)
+    assert [check.kind for check in expected.checks] == ["prompt"]
+    assert found.token_ids == expected.token_ids
+    assert found.token_ids != tiny_guarded().generate(BATCH[0], guard=False, **OPTIONS).token_ids
+    assert (found.checks, found.interventions, found.leaked_tokens) == ((), (), 0)
+
+
+def test_the_header_probe_reads_behind_the_header_and_its_policy_is_its_own(header):
+    guarded = GuardedVLM(tiny_vlm())
+    [stopped] = load_defense("header_probe", guarded, probe=header).generate_batch([BATCH[0]], **OPTIONS)
+    assert (stopped.finish_reason, stopped.checks[0].p_unsafe) == ("guard", 0.5)
+    [left_in] = load_defense("header_probe", guarded, probe=header, policy="rewind").generate_batch(
+        [BATCH[0]], **OPTIONS
+    )
+    assert left_in.interventions[0].policy == "rewind"
+    vectors = SafetyReminder.from_pretrained(header).vectors
+    ids = guarded.vlm.assistant_header()
+    assert (vectors == guarded.vlm.model.get_input_embeddings().weight[ids]).all()
+
+
+@pytest.mark.parametrize(("verdict", "withheld"), [(True, True), (None, True), (False, False)])
+def test_a_judge_after_the_fact_withholds_what_is_unsafe_or_unread(verdict, withheld):
+    asked = []
+
+    def judge(items):
+        asked.extend(items)
+        return [verdict] * len(items)
+
+    [plain] = load_defense("none", GuardedVLM(tiny_vlm())).generate_batch([BATCH[1]], **OPTIONS)
+    [found] = load_defense("post_hoc", GuardedVLM(tiny_vlm()), judge=judge).generate_batch([BATCH[1]], **OPTIONS)
+    assert asked == [("What is this?", IMAGE, plain.text)]
+    assert found.seen_text == ("I'm sorry, but I can't help with that." if withheld else plain.seen_text)
+    assert found.finish_reason == ("guard" if withheld else plain.finish_reason)

@@ -12,15 +12,15 @@ import pytest
 from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ModelOutput, get_model
-from inspect_ai.scorer import Target, includes
+from inspect_ai.scorer import SampleScore, Score, Target, includes
 
 from checkpoints import random_reminder
 from safety_reminder import load
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.logs import TRACE, read_answers
-from safety_reminder.evaluation.metrics import summarise
-from safety_reminder.evaluation.scorers import refusal
+from safety_reminder.evaluation.metrics import judged, summarise
+from safety_reminder.evaluation.scorers import harmful_rate, refusal, unread_rate
 from safety_reminder.evaluation.tasks import benchmark
 from safety_reminder.models import load_image
 from safety_reminder.models.tiny import tiny_checkpoint
@@ -170,3 +170,48 @@ def test_a_log_that_is_not_finished_or_not_ours_is_refused(folder):
 def test_unknown_options_of_the_provider_say_so(folder):
     with pytest.raises(ConfigError, match="unknown option of defense=none 'remindr'"):
         model(folder, remindr="pocket")
+
+
+def test_judges_score_beside_the_rules_and_come_back_with_the_records(folder):
+    rows = [{**row, "target": "river"} for row in ROWS]
+    (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    cache = folder / "verdicts.jsonl"
+    task = benchmark(
+        "text", str(folder / "answers.jsonl"), judges="refusal,mmvet_match", cache=str(cache), max_tokens=5
+    )
+    log = run(folder, task, reminder=str(folder / "pack"))
+    records = read_answers(log).records
+    found = metrics_of(log)
+    engaged = [r.verdicts["refusal"]["value"] for r in records if r.harmful]
+    assert found["harmful_rate"] == sum(engaged) / len(engaged)
+    assert (found["utility_score"], found["unread_rate"]) == (0.0, 0.0)
+    metrics = judged(records)
+    assert metrics["utility:mmvet_match"].value == 0.0
+    assert metrics["harmful_rate:refusal"].n == 1
+    assert len(cache.read_text().splitlines()) == 2 * len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"judges": "refusl"}, "did you mean 'refusal'"),
+        ({"judges": ["yes_no"], "judge_options": {"mmvet": {}}}, "unknown judge in judge_options 'mmvet'"),
+    ],
+)
+def test_unknown_judges_say_so(folder, options, message):
+    with pytest.raises(ConfigError, match=message):
+        benchmark("text", str(folder / "rows.jsonl"), **options)
+
+
+def test_a_verdict_that_cannot_be_read_leaves_a_sample_without_a_score_and_is_counted():
+    rows = [(None, True), (1.0, True), (0.0, True), (1.0, False)]
+    scores = [
+        SampleScore(score=Score(value=math.nan if v is None else v), sample_metadata={"harmful": h}) for v, h in rows
+    ]
+    assert (harmful_rate()(scores), unread_rate()(scores)) == (0.5, 0.25)
+
+
+def test_a_judge_after_the_fact_can_be_named(folder):
+    log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=5), defense="post_hoc", judge="refusal")
+    # These rules call unsafe whatever engages, and what is left is the fixed refusal.
+    assert [r.seen_text for r in read_answers(log).records] == [REFUSAL] * 3

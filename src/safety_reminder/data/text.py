@@ -12,14 +12,17 @@ TEXT_COLUMNS = ("prompt", "instruction", "question", "goal")
 
 
 def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -> list[Example]:
-    """Text examples from a ``.csv``, a ``.json`` list of objects or a ``.jsonl`` file.
+    """One's own rows: text, or text with an image, from a ``.csv``, a ``.json`` list of objects or a ``.jsonl`` file.
+
+    Optional columns: ``id``, ``category``, ``harmful``, ``image`` (a path, relative to the file) and ``target``, where
+    there is a right answer.
 
     Args:
         harmful: of rows without a ``harmful`` column.
         column: of the text; by default the first there is of ``prompt``, ``instruction``, ``question``, ``goal``.
 
     Raises:
-        DataError: no such file, not that format, or no such column.
+        DataError: no such file, not that format, no such column, or an image that is not there.
     """
     path = Path(root).expanduser()
     if not path.is_file():
@@ -36,13 +39,18 @@ def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -
         text = str(row.get(name) or "").strip()
         if not text:
             raise DataError(f"{where}: {name} is empty")
+        image = path.parent / str(row["image"]) if row.get("image") else None
+        if image is not None and not image.is_file():
+            raise DataError(f"{where}: no image at {image}")
         examples.append(
             Example(
                 id=str(row.get("id") or f"{path.stem}-{number:04d}"),
                 prompt=text,
+                image=image,
                 harmful=truth(row.get("harmful"), where, default=harmful),
                 category=str(row.get("category") or ""),
                 instruction=text,
+                target=str(row.get("target") or ""),
             )
         )
     return examples

@@ -16,6 +16,11 @@ DEFENSES = {
     "reminder": "safety_reminder.defenses.plain:Reminder",
     "system_prompt": "safety_reminder.defenses.system_prompt:SystemPrompt",
     "self_reminder": "safety_reminder.defenses.self_reminder:SelfReminder",
+    "adashield_s": "safety_reminder.defenses.adashield_s:AdaShieldS",
+    "ecso": "safety_reminder.defenses.ecso:ECSO",
+    "prompt_tuning": "safety_reminder.defenses.prompt_tuning:PromptTuning",
+    "header_probe": "safety_reminder.defenses.header_probe:HeaderProbe",
+    "post_hoc": "safety_reminder.defenses.post_hoc:PostHoc",
 }
 
 __all__ = ["DEFENSES", "Defense", "load_defense"]
@@ -34,8 +39,11 @@ def load_defense(name: str, guarded: GuardedVLM, **options: Any) -> Defense:
     if name not in DEFENSES:
         raise ConfigError(unknown_name("defense", name, DEFENSES))
     make: Callable[..., Defense] = pkgutil.resolve_name(DEFENSES[name])
-    known = set(inspect.signature(make).parameters) - {"guarded"}
+    known = {k: v for k, v in inspect.signature(make).parameters.items() if k != "guarded"}
     for option in options:
         if option not in known:
             raise ConfigError(unknown_name(f"option of defense={name}", option, known))
+    for option, parameter in known.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise ConfigError(f"defense={name} needs the option {option!r}")
     return make(guarded, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from safety_reminder.errors import MessageError
@@ -18,6 +18,7 @@ class Defense(Protocol):
     """
 
     name: str
+    monitors: bool  # its responses carry a guard's verdicts
 
     def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
         """``options``: as :meth:`~safety_reminder.guard.GuardedVLM.generate_batch` takes them."""
@@ -26,21 +27,69 @@ class Defense(Protocol):
 
 def behind_last_request(messages: Messages, text: str) -> list[dict[str, Any]]:
     """A copy whose last user message has ``text`` behind its own; images stay where they are."""
+
+    def change(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        texts = [part for part in parts if part.get("type") == "text"]
+        if not texts:  # only an image was sent
+            return [*parts, {"type": "text", "text": text}]
+        texts[-1]["text"] += text
+        return parts
+
+    return _change_last_request(messages, change)
+
+
+def with_request(messages: Messages, text: str) -> list[dict[str, Any]]:
+    """A copy whose last user message says ``text`` instead of its own, behind its images."""
+    return _change_last_request(
+        messages, lambda parts: [*(p for p in parts if p.get("type") != "text"), {"type": "text", "text": text}]
+    )
+
+
+def last_request(messages: Messages) -> str:
+    """The text of the last user message."""
+    content = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part.get("type") == "text")
+
+
+def without_images(messages: Messages) -> list[dict[str, Any]]:
+    """A copy with text alone."""
+    return [
+        dict(message)
+        if isinstance(message["content"], str)
+        else {**message, "content": [part for part in message["content"] if part.get("type") == "text"]}
+        for message in messages
+    ]
+
+
+def has_images(messages: Messages) -> bool:
+    return first_image(messages) is not None
+
+
+def first_image(messages: Messages) -> Any | None:
+    """The first image of the conversation, as it was given."""
+    for message in messages:
+        for part in [] if isinstance(message["content"], str) else message["content"]:
+            if part.get("type") != "text":
+                found = next((part[name] for name in ("image", "path", "url", "image_url") if name in part), None)
+                return found["url"] if isinstance(found, dict) else found
+    return None
+
+
+def _change_last_request(
+    messages: Messages, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """A copy in which the parts of the last user message are what ``change`` makes of them. Text that was given as a
+    string stays one."""
     changed = [dict(message) for message in messages]
     last = next((message for message in reversed(changed) if message["role"] == "user"), None)
     if last is None:
         raise MessageError("the conversation has no user message")
-    content = last["content"]
-    if isinstance(content, str):
-        last["content"] = content + text
-        return changed
-    parts = [dict(part) for part in content]
-    texts = [part for part in parts if part.get("type") == "text"]
-    if texts:
-        texts[-1]["text"] += text
-    else:  # only an image was sent
-        parts.append({"type": "text", "text": text})
-    last["content"] = parts
+    plain = isinstance(last["content"], str)
+    parts = [{"type": "text", "text": last["content"]}] if plain else [dict(part) for part in last["content"]]
+    parts = change(parts)
+    last["content"] = parts[0]["text"] if plain else parts
     return changed
 
 

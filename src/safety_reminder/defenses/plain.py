@@ -15,6 +15,7 @@ class Undefended:
     """The model as it is."""
 
     name = "none"
+    monitors = False
 
     def __init__(self, guarded: GuardedVLM) -> None:
         self._guarded = guarded
@@ -27,6 +28,7 @@ class Reminder:
     """The Safety Reminder (arXiv:2506.15734), with the policy and threshold that ``guarded`` has."""
 
     name = "reminder"
+    monitors = True
 
     def __init__(self, guarded: GuardedVLM) -> None:
         if guarded.reminder is None:

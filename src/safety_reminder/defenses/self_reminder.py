@@ -27,6 +27,7 @@ class SelfReminder:
     """
 
     name = "self_reminder"
+    monitors = False
 
     def __init__(self, guarded: GuardedVLM) -> None:
         self._guarded = guarded

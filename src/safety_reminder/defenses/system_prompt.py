@@ -24,6 +24,7 @@ class SystemPrompt:
     """
 
     name = "system_prompt"
+    monitors = False
 
     def __init__(self, guarded: GuardedVLM, text: str = TEXT) -> None:
         if not text.strip():

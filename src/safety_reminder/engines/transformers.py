@@ -8,58 +8,57 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from safety_reminder.errors import ConfigError
-from safety_reminder.models import Messages
-from safety_reminder.types import Response
 
-AnswerBatch = Callable[..., list[Response]]
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A response, and how many ``rows`` its batch had: they share the ``seconds`` of it."""
+@dataclass(frozen=True)
+class Answered(Generic[Answer]):
+    """A response, and how many ``rows`` its batch had: they share its time."""
 
-    response: Response
+    response: Answer
     rows: int
 
 
 @dataclass
-class _Request:
-    messages: Messages
+class _Request(Generic[Asked, Answer]):
+    asked: Asked
     options: dict[str, Any]
-    future: Future[Answered] = field(default_factory=Future)
+    future: Future[Answered[Answer]] = field(default_factory=Future)
 
 
-class BatchingEngine:
+class BatchingEngine(Generic[Asked, Answer]):
     """Answers what is submitted from any thread, up to ``batch_size`` requests of equal options at a time.
 
     Args:
-        answer: ``(batch, **options) -> responses``, such as ``GuardedVLM.generate_batch``. Only the engine's own thread
-            calls it.
+        answer: ``(batch, **options) -> responses``, such as ``GuardedVLM.generate_batch``, or a judge's ``judge``. Only
+            the engine's own thread calls it.
         batch_size: rows of a batch, at most.
         wait: seconds to wait for more requests once there is one. While a batch is answered others gather anyway, so
             this matters for the first only.
     """
 
-    def __init__(self, answer: AnswerBatch, *, batch_size: int = 8, wait: float = 0.05) -> None:
+    def __init__(self, answer: Callable[..., list[Answer]], *, batch_size: int = 8, wait: float = 0.05) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be a whole number from 1, got {batch_size}")
         self._answer, self._batch_size, self._wait = answer, batch_size, wait
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[_Request[Asked, Answer] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # a request is either in front of the end mark or refused
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="batching-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, messages: Messages, **options: Any) -> Future[Answered]:
+    def submit(self, asked: Asked, **options: Any) -> Future[Answered[Answer]]:
         """The response to come. What goes wrong with one request is raised by its own future alone.
 
         Raises:
             ConfigError: the engine is closed.
         """
-        request = _Request(messages, options)
+        request: _Request[Asked, Answer] = _Request(asked, options)
         with self._lock:
             if self._closed:
                 raise ConfigError("this engine is closed")
@@ -75,7 +74,7 @@ class BatchingEngine:
         self._thread.join()
 
     def _work(self) -> None:
-        waiting: list[_Request] = []
+        waiting: list[_Request[Asked, Answer]] = []
         ended = False
         while waiting or not ended:
             if not waiting:
@@ -99,11 +98,11 @@ class BatchingEngine:
             # One that was cancelled while it waited is not answered.
             self._finish([r for r in batch if r.future.set_running_or_notify_cancel()])
 
-    def _finish(self, batch: list[_Request]) -> None:
+    def _finish(self, batch: list[_Request[Asked, Answer]]) -> None:
         if not batch:
             return
         try:
-            responses = self._answer([r.messages for r in batch], **batch[0].options)
+            responses = self._answer([r.asked for r in batch], **batch[0].options)
             pairs = list(zip(batch, responses, strict=True))
         except BaseException as error:
             if len(batch) == 1:

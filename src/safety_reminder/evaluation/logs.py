@@ -13,14 +13,17 @@ from inspect_ai.model import ModelOutput
 from safety_reminder.engines import Answered
 from safety_reminder.errors import DataError
 from safety_reminder.evaluation.records import answer_fields
-from safety_reminder.types import Record
+from safety_reminder.types import Record, Response
 
 TRACE = "safety_reminder"  # the trace's key in an output's metadata
 
 
-def as_trace(answered: Answered, defense: str) -> dict[str, Any]:
-    """What an output's metadata holds: the whole response, the rows of its batch, and the defence's name."""
-    return dataclasses.asdict(answered.response) | {"rows": answered.rows, "defense": defense}
+def as_trace(answered: Answered[Response], defense: str, *, monitored: bool) -> dict[str, Any]:
+    """What an output's metadata holds: the whole response, the rows of its batch, the defence's name, and whether it
+    has a guard's checks."""
+    return dataclasses.asdict(answered.response) | {
+        "rows": answered.rows, "defense": defense, "monitored": monitored,
+    }  # fmt: skip
 
 
 def seen_text(output: ModelOutput) -> str:
@@ -57,9 +60,13 @@ def read_answers(log: EvalLog) -> Answers:
 
 
 def _record(sample: EvalSample, trace: Mapping[str, Any]) -> Record:
-    found = (sample.scores or {}).get("refusal")
-    known = (found.metadata or {}) if found else {}
-    verdicts = {"refusal": known["where"], "refusal_position": known["position"]} if known else {}
+    verdicts: dict[str, Any] = {}
+    for score in (sample.scores or {}).values():
+        known = score.metadata or {}
+        if "where" in known:
+            verdicts |= {"refusal": known["where"], "refusal_position": known["position"]}
+        elif "judge" in known:
+            verdicts[known["judge"]] = {name: known[name] for name in ("kind", "label", "value")}
     return Record(
         id=str(sample.id),
         prompt=sample.metadata["prompt"],
@@ -68,7 +75,7 @@ def _record(sample: EvalSample, trace: Mapping[str, Any]) -> Record:
         image_sha256=sample.metadata["image_sha256"],
         **answer_fields(trace),
         seconds=trace["seconds"] / trace["rows"],  # its share of its batch's
-        guard=trace["defense"] == "reminder",
+        guard=trace["monitored"],
         batch=[],
         verdicts=verdicts,
     )

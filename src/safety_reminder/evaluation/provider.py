@@ -27,8 +27,10 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.defenses import load_defense
+from safety_reminder.defenses.post_hoc import Verdicts
 from safety_reminder.engines import Answered, BatchingEngine
 from safety_reminder.errors import ConfigError
+from safety_reminder.evaluation.judges import Item, Judge, load_judge
 from safety_reminder.evaluation.logs import TRACE, as_trace
 from safety_reminder.guard import GuardedVLM, load_reminder
 from safety_reminder.models import VLM, load_vlm
@@ -46,6 +48,7 @@ class SafetyReminderAPI(ModelAPI):
         model_name: a configured name (``pocket``), a hub id or a folder.
         reminder: ``pocket``, a hub id or a folder; ``none``.
         defense: a name of :data:`~safety_reminder.defenses.DEFENSES`; default ``reminder`` if there is one.
+        label: what to call it in records, to tell two uses of one defence apart; default: its name.
         batch_size: rows answered together.
         device, dtype, check_base: as in :func:`safety_reminder.load`.
         options: guard options (``policy``, ``threshold``, ...) and options of the defence.
@@ -63,6 +66,7 @@ class SafetyReminderAPI(ModelAPI):
         *,
         reminder: str = "none",
         defense: str | None = None,
+        label: str | None = None,
         batch_size: int = 8,
         device: str | None = None,
         dtype: str = "auto",
@@ -77,10 +81,16 @@ class SafetyReminderAPI(ModelAPI):
             pack = load_reminder(reminder)
         names = {f.name for f in dataclasses.fields(GuardConfig)}
         guard = {name: options.pop(name) for name in list(options) if name in names}
+        name = defense or ("reminder" if with_reminder else "none")
+        if name == "header_probe" and "policy" in guard:
+            options["policy"] = guard.pop("policy")  # of its own guard
+        if name == "post_hoc" and "judge" in options:
+            options["judge"] = _verdicts(load_judge(options["judge"], **options.pop("judge_options", {})))
         guarded = GuardedVLM(vlm, pack, check_base=check_base, **guard)
-        self.defense = load_defense(defense or ("reminder" if with_reminder else "none"), guarded, **options)
+        self.defense = load_defense(name, guarded, **options)
+        self.label = label or name
         self.batch_size = batch_size
-        self._engine: BatchingEngine | None = None
+        self._engine: BatchingEngine[Any, Response] | None = None
 
     async def generate(
         self,
@@ -100,7 +110,7 @@ class SafetyReminderAPI(ModelAPI):
         with self._one_at_a_time:
             return self.defense.generate_batch(batch, **options)
 
-    def _output(self, answered: Answered) -> ModelOutput:
+    def _output(self, answered: Answered[Response]) -> ModelOutput:
         response = answered.response
         reason = response.finish_reason
         output = ModelOutput.from_content(self.model_name, response.text, stop_reason=_STOP[reason])
@@ -110,7 +120,7 @@ class SafetyReminderAPI(ModelAPI):
             total_tokens=response.prompt_tokens + len(response.token_ids),
         )
         output.time = response.seconds
-        output.metadata = {TRACE: as_trace(answered, self.defense.name)}
+        output.metadata = {TRACE: as_trace(answered, self.label, monitored=self.defense.monitors)}
         return output
 
     def max_connections(self) -> int:
@@ -133,6 +143,12 @@ class SafetyReminderAPI(ModelAPI):
 def _load(name: str, device: str | None, dtype: str) -> tuple[VLM, threading.Lock]:
     """The model, once for all defences of a run, and a lock: they must not use it at the same time."""
     return load_vlm(name, device=device, dtype=dtype), threading.Lock()
+
+
+def _verdicts(judge: Judge) -> Verdicts:
+    return lambda asked: [
+        found.unsafe for found in judge.judge([Item(prompt, answer, image) for prompt, image, answer in asked])
+    ]
 
 
 def as_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from inspect_ai.model import ModelAPI, modelapi
 
-from safety_reminder.evaluation.scorers import refusal
+from safety_reminder.evaluation.scorers import harm, refusal, utility
 from safety_reminder.evaluation.tasks import benchmark
 
-__all__ = ["benchmark", "refusal", "safety_reminder"]
+__all__ = ["benchmark", "harm", "refusal", "safety_reminder", "utility"]
 
 
 @modelapi(name="safety-reminder")

@@ -10,12 +10,15 @@ from typing import Any
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageUser, Content, ContentImage, ContentText, GenerateConfig
+from inspect_ai.scorer import Scorer
 from inspect_ai.solver import generate
 from PIL import Image
 
 from safety_reminder.data import load_dataset
+from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.evaluation.judges import JUDGES, OF_ANSWERS
 from safety_reminder.evaluation.records import identity
-from safety_reminder.evaluation.scorers import refusal
+from safety_reminder.evaluation.scorers import harm, refusal, utility
 from safety_reminder.models import data_url
 from safety_reminder.types import Example
 
@@ -25,16 +28,21 @@ def benchmark(
     dataset: str,
     root: str = "",
     options: dict[str, Any] | None = None,
+    judges: str | list[str] | None = None,
+    judge_options: dict[str, Any] | None = None,
+    cache: str | None = None,
     name: str | None = None,
     max_tokens: int = 512,
     temperature: float = 0.0,
     seed: int | None = None,
 ) -> Task:
-    """A data set, answered and scored by refusal rules.
+    """A data set, answered, and scored by refusal rules and by ``judges``.
 
     Args:
         dataset: a name of :data:`~safety_reminder.data.DATASETS`. root: its file or folder.
         options: of the loader, such as ``{"subset": "SafeBench-Tiny"}``, and ``limit`` and ``seed`` of a sample.
+        judges: further ones by name, in a list or with commas. judge_options: of each, by its name.
+        cache: file of the judges' verdicts, so that none is asked for twice.
         name: of the task; default: the data set's.
         max_tokens, temperature, seed: of the answers. Temperature 0 is greedy.
     """
@@ -42,9 +50,21 @@ def benchmark(
         name=name or dataset,
         dataset=MemoryDataset([as_sample(e) for e in load_dataset(dataset, root, **(options or {}))], name=dataset),
         solver=generate(),
-        scorer=refusal(),
+        scorer=_scorers(judges, judge_options or {}, cache),
         config=GenerateConfig(max_tokens=max_tokens, temperature=temperature, seed=seed),
     )
+
+
+def _scorers(judges: str | list[str] | None, options: dict[str, Any], cache: str | None) -> list[Scorer]:
+    """Refusal rules first, then what was asked for."""
+    names = [name.strip() for name in (judges.split(",") if isinstance(judges, str) else judges or [])]
+    for name in names:
+        if name not in JUDGES:
+            raise ConfigError(unknown_name("judge", name, JUDGES))
+    for name in options:
+        if name not in names:
+            raise ConfigError(unknown_name("judge in judge_options", name, names))
+    return [refusal(), *((utility if n in OF_ANSWERS else harm)(n, options.get(n), cache) for n in names)]
 
 
 def as_sample(example: Example) -> Sample:

@@ -211,10 +211,11 @@ def collect(events: Iterator[Event]) -> Response:
 
 
 def load_reminder(name: str) -> SafetyReminder:
-    """By name: ``pocket``, a hub id or a folder."""
-    from safety_reminder.models.pocket import reminder_folder
+    """By name: ``pocket``, ``pocket-header`` (of the defence ``header_probe``), a hub id or a folder."""
+    from safety_reminder.models.pocket import header_folder, reminder_folder
 
-    return SafetyReminder.from_pretrained(reminder_folder() if name == "pocket" else name)
+    shipped = {"pocket": reminder_folder, "pocket-header": header_folder}
+    return SafetyReminder.from_pretrained(shipped[name]() if name in shipped else name)
 
 
 def load(

@@ -12,6 +12,7 @@ import torch
 from safety_reminder.errors import PackError
 from safety_reminder.guard import pack
 from safety_reminder.guard.probe import Probe
+from safety_reminder.models import VLM, embedding_weight, fingerprint
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,20 @@ class SafetyReminder:
             )
         if not torch.isfinite(self.vectors).all():
             raise PackError("the reminder holds values that are not finite")
+
+    @classmethod
+    def of_header(cls, vlm: VLM) -> SafetyReminder:
+        """The embeddings of the assistant's header as vectors, with a probe that is still to be fitted.
+
+        For a rival in the style of Any-Depth Alignment (arXiv:2510.18081).
+
+        Raises:
+            ModelError: the model's chat template has no header.
+        """
+        weight = embedding_weight(vlm.model)
+        vectors = weight[torch.tensor(vlm.assistant_header(), device=weight.device)].detach().float().cpu()
+        probe = Probe(torch.zeros(vectors.shape[1]))
+        return cls(vectors, probe, base_model=vlm.name, fingerprint=fingerprint(vlm.model))
 
     @property
     def length(self) -> int:

@@ -80,6 +80,9 @@ def named_datasets(option: str, entries: Sequence[str] | None) -> dict[str, list
 
 
 def _load(values: dict[str, Any]) -> tuple[Any, SafetyReminder]:
+    if values["reminder"] == "header":
+        vlm = load_vlm(values["model"], device=values["device"], dtype=values["dtype"])
+        return vlm, SafetyReminder.of_header(vlm)
     guarded = load(
         values["model"], values["reminder"], device=values["device"], dtype=values["dtype"],
         check_base=values["check_base"],

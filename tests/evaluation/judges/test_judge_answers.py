@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from safety_reminder.errors import DataError
-from safety_reminder.evaluation.judges import UNREADABLE, Item, load_judge
+from safety_reminder.evaluation.judges import Item, load_judge
 from safety_reminder.evaluation.judges.mmvet import match
 
 
@@ -47,8 +47,8 @@ def test_a_right_answer_without_content_is_an_error(target):
         ("Yes, it is.", "Yes", 1.0, "yes"),
         ("No. Yes would be wrong.", "yes", 0.0, "no"),
         ("I know that the answer is no.", "no", 1.0, "no"),
-        ("Yesterday, nothing.", "no", None, UNREADABLE),
-        ("", "yes", None, UNREADABLE),
+        ("Yesterday, nothing.", "no", 0.0, "neither"),
+        ("", "yes", 0.0, "neither"),
     ],
 )
 def test_yes_no(response, target, score, label):

@@ -8,6 +8,7 @@ from typing import Any
 
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.evaluation.judges.base import UNREADABLE, Item, Judge, Judgement, unreadable
+from safety_reminder.evaluation.judges.cache import cached
 
 _HERE = "safety_reminder.evaluation.judges"
 JUDGES: dict[str, str] = {
@@ -25,6 +26,7 @@ JUDGES: dict[str, str] = {
     "mmvet_match": f"{_HERE}.mmvet:MMVetMatch",
     "yes_no": f"{_HERE}.yes_no:YesNo",
 }
+OF_ANSWERS = frozenset({"mmvet", "mmvet_match", "yes_no"})  # the others judge harm
 
 
 def load_judge(name: str, **options: Any) -> Judge:
@@ -53,4 +55,4 @@ def load_judge(name: str, **options: Any) -> Judge:
     return kind(**options)
 
 
-__all__ = ["JUDGES", "UNREADABLE", "Item", "Judge", "Judgement", "load_judge", "unreadable"]
+__all__ = ["JUDGES", "OF_ANSWERS", "UNREADABLE", "Item", "Judge", "Judgement", "cached", "load_judge", "unreadable"]

@@ -6,14 +6,13 @@ import re
 from collections.abc import Sequence
 
 from safety_reminder.errors import DataError
-from safety_reminder.evaluation.judges.base import Item, Judgement, unreadable
+from safety_reminder.evaluation.judges.base import Item, Judgement
 
 _WORD = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
 
 class YesNo:
-    """A judge of answers: score 1 or 0, label ``yes`` or ``no``. An answer without either word is unreadable; MME
-    counts it as wrong."""
+    """A judge of answers: score 1 or 0, label ``yes``, ``no``, or ``neither``, which is wrong, as in MME."""
 
     name = "yes_no"
     version = "1"
@@ -30,6 +29,6 @@ class YesNo:
             raise DataError(f"judge=yes_no needs a target of yes or no, got {item.target!r}")
         found = _WORD.search(item.response)
         if found is None:
-            return unreadable(item.response)
+            return Judgement(None, 0.0, "neither", item.response)
         word = found[1].lower()
         return Judgement(None, float(word == target), word, item.response)

@@ -63,6 +63,11 @@ def reminder_folder() -> Path:
     return Path(__file__).parent / "reminder"
 
 
+def header_folder() -> Path:
+    """The rival pack that ships for pocket: a probe behind the assistant's header."""
+    return Path(__file__).parent / "header"
+
+
 def checkpoint_folder() -> Path:
     """The assembled checkpoint, made on the first call (about a minute, 0.6 GB) and found again afterwards.
 

@@ -1,0 +1,34 @@
+"""In the style of Any-Depth Alignment (Zhang et al., arXiv:2510.18081): the assistant's header is put behind the
+partial answer, and a linear probe reads the hidden state at its last token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from safety_reminder.guard import GuardedVLM, load_reminder
+from safety_reminder.models import Messages
+from safety_reminder.types import Policy, Response
+
+
+class HeaderProbe:
+    """A guard whose vectors are the header's embeddings, which nobody trained: only the probe and its threshold are.
+
+    Args:
+        probe: a pack that ``safety-reminder probe reminder=header`` wrote; ``pocket-header`` ships.
+        policy: ``stop`` ends with a fixed refusal, as the paper's probe does; ``rewind`` and ``continue`` leave the
+            header in, as its rethinking does.
+
+    The checks come every ``interval`` tokens of the pack, over the same cache and with the same hold-back as the
+    reminder's, where the paper streams; and the probe is fitted to image, prompt and partial answer.
+    """
+
+    name = "header_probe"
+    monitors = True
+
+    def __init__(self, guarded: GuardedVLM, probe: str = "pocket-header", policy: Policy = "stop") -> None:
+        self._guarded = GuardedVLM(guarded.vlm, load_reminder(probe), policy=policy)
+
+    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
+        return self._guarded.generate_batch(batch, guard=True, **options)
