@@ -207,6 +207,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
         _with_hydra("demo", "safety_reminder.evaluation.session:demo"),
         "unguarded and guarded side by side, and one HTML page",
     ),
+    "evaluate": (
+        _with_hydra("evaluate", "safety_reminder.evaluation.evaluate:evaluate"),
+        "data sets x defences: one table and one page",
+    ),
     "train": (_with_hydra("train", "safety_reminder.evaluation.session:train"), "learn a reminder for a model"),
     "probe": (
         _with_hydra("probe", "safety_reminder.training.session:probe"),

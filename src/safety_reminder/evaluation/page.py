@@ -37,19 +37,12 @@ def write_page(
     threshold: float,
 ) -> Path:
     """Write the page and return its path. ``guarded`` and ``unguarded`` are in the order of ``examples``."""
-    environment = Environment(
-        loader=PackageLoader("safety_reminder.evaluation", "templates"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     samples = [
         {
             "title": example.instruction or example.prompt,
             "category": example.category,
             "harmful": example.harmful,
-            "image": _thumbnail(example.image),
+            "image": thumbnail(example.image),
             "unguarded": without.seen_text,
             "unguarded_outcome": outcome(without),
             "guarded": with_guard.seen_text,
@@ -62,11 +55,24 @@ def write_page(
         for example, with_guard, without in zip(examples, guarded, unguarded, strict=True)
     ]
     tiles = [{"label": label, **_display(name, metrics[name])} for name, label in _TILES if name in metrics]
-    html = environment.get_template("demo.html.jinja").render(
-        samples=samples, tiles=tiles, config=config, provenance=provenance(), threshold=f"{threshold:.2f}"
+    html = (
+        environment()
+        .get_template("demo.html.jinja")
+        .render(samples=samples, tiles=tiles, config=config, provenance=provenance(), threshold=f"{threshold:.2f}")
     )
     write_text(path, html)
     return path
+
+
+def environment() -> Environment:
+    """Where the pages' templates are."""
+    return Environment(
+        loader=PackageLoader("safety_reminder.evaluation", "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def timeline(record: Record, threshold: float) -> dict[str, Any]:
@@ -114,7 +120,8 @@ def _display(name: str, m: Metric) -> dict[str, str]:
     return {"value": f"{m.value:.2f}", "interval": f"{m.low:.2f}–{m.high:.2f}, n = {m.n}"}
 
 
-def _thumbnail(image: Any) -> str | None:
+def thumbnail(image: Any) -> str | None:
+    """A small copy as a data URL."""
     if image is None:
         return None
     picture = load_image(image)

@@ -86,8 +86,8 @@ class SafetyReminderAPI(ModelAPI):
             options["policy"] = guard.pop("policy")  # of its own guard
         if name == "post_hoc" and "judge" in options:
             options["judge"] = _verdicts(load_judge(options["judge"], **options.pop("judge_options", {})))
-        guarded = GuardedVLM(vlm, pack, check_base=check_base, **guard)
-        self.defense = load_defense(name, guarded, **options)
+        self.guarded = GuardedVLM(vlm, pack, check_base=check_base, **guard)
+        self.defense = load_defense(name, self.guarded, **options)
         self.label = label or name
         self.batch_size = batch_size
         self._engine: BatchingEngine[Any, Response] | None = None

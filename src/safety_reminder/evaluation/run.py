@@ -18,7 +18,7 @@ from safety_reminder.run_files import provenance, write_json
 from safety_reminder.types import Example, Record
 
 # These may differ between the first run into a folder and the one that finishes it.
-_FREE_TO_CHANGE = {"output", "batch_size", "device"}
+_FREE_TO_CHANGE = {"output", "batch_size", "device", "samples", "defenses"}
 
 
 def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> RecordFile:
@@ -31,21 +31,31 @@ def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> 
         ConfigError: the folder holds a run with another configuration.
     """
     output.mkdir(parents=True, exist_ok=True)
-    saved, rows = output / "config.json", output / "records.jsonl"
-    # Through JSON, as it will be read back: a tuple becomes a list there.
-    fixed = json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}))
+    rows = output / "records.jsonl"
     if rows.is_file() and rows.stat().st_size > 0:
-        before = _read_config(saved) if saved.is_file() else {}
-        differing = sorted(k for k in fixed.keys() | before.keys() - _FREE_TO_CHANGE if fixed.get(k) != before.get(k))
+        differing = differing_options(output, config)
         if differing and restart:
             rows.unlink()
         elif differing:
-            raise ConfigError(
-                f"{output} holds a run with another configuration ({', '.join(differing)}); "
-                "give another output=DIR, or remove it to start over"
-            )
-    write_json(saved, config)
+            raise another_configuration(output, differing)
+    write_json(output / "config.json", config)
     return RecordFile(rows)
+
+
+def differing_options(output: Path, config: dict[str, Any]) -> list[str]:
+    """Names of the options that ``output/config.json`` has otherwise, of those that may not change within a run."""
+    # Through JSON, as it will be read back: a tuple becomes a list there.
+    fixed = json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}))
+    saved = output / "config.json"
+    before = _read_config(saved) if saved.is_file() else {}
+    return sorted(k for k in fixed.keys() | before.keys() - _FREE_TO_CHANGE if fixed.get(k) != before.get(k))
+
+
+def another_configuration(output: Path, differing: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f"{output} holds a run with another configuration ({', '.join(differing)}); "
+        "give another output=DIR, or remove it to start over"
+    )
 
 
 def run(

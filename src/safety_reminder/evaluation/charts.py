@@ -1,0 +1,105 @@
+"""Coordinates for the report's charts. The template draws them as inline SVG, in the page's colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from safety_reminder.evaluation.metrics import Metric
+from safety_reminder.evaluation.results import SweepPoint
+
+WIDTH, HEIGHT = 560, 340  # of an SVG's own units
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 40
+_COLOURS = 8  # that the template has
+
+
+class Chart:
+    """Axes from 0 to ``x_max`` and from 0 to 1, and what is drawn on them."""
+
+    def __init__(self, x_label: str, y_label: str, *, x_max: float = 1.0, percent: bool = True) -> None:
+        self.x_label, self.y_label, self.x_max = x_label, y_label, x_max
+        steps = [i / 4 for i in range(5)]
+        name = lambda value: f"{100 * value:.0f} %" if percent else f"{value:.0f}"  # noqa: E731
+        self.x_ticks = [{"at": self.x(s * x_max), "label": name(s * x_max)} for s in steps]
+        self.y_ticks = [{"at": self.y(s), "label": f"{100 * s:.0f} %" if percent else f"{s:g}"} for s in steps]
+        self.points: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []
+        self.bands: list[dict[str, Any]] = []
+        self.marks: list[dict[str, Any]] = []
+
+    width, height, left, top = WIDTH, HEIGHT, _LEFT, _TOP
+    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+
+    def x(self, value: float) -> float:
+        return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * min(value / self.x_max, 1.0), 1)
+
+    def y(self, value: float) -> float:
+        return round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - value), 1)
+
+    def line(self, xy: Sequence[tuple[float, float]], colour: int) -> None:
+        self.lines.append({"points": " ".join(f"{self.x(a)},{self.y(b)}" for a, b in xy), "colour": colour})
+
+    def band(self, rows: Sequence[tuple[float, float, float]], colour: int) -> None:
+        """(x, low, high) each."""
+        there = [f"{self.x(a)},{self.y(low)}" for a, low, _ in rows]
+        back = [f"{self.x(a)},{self.y(high)}" for a, _, high in reversed(rows)]
+        self.bands.append({"points": " ".join([*there, *back]), "colour": colour})
+
+
+def pareto(table: Mapping[str, Mapping[str, Metric]]) -> Chart | None:
+    """Attack success against over-refusal, a numbered point with both intervals for each defence."""
+    chart = Chart("attack success (harmful requests)", "over-refusal (harmless requests)")
+    for number, (label, metrics) in enumerate(table.items()):
+        attack, over = metrics.get("attack_success_rate"), metrics.get("over_refusal_rate")
+        if attack and over:
+            chart.points.append(
+                {
+                    "x": chart.x(attack.value),
+                    "y": chart.y(over.value),
+                    "x1": chart.x(attack.low),
+                    "x2": chart.x(attack.high),
+                    "y1": chart.y(over.low),
+                    "y2": chart.y(over.high),
+                    "number": number + 1,
+                    "label": label,
+                    "colour": number % _COLOURS,
+                }
+            )
+    return chart if chart.points else None
+
+
+def sweep_chart(points: Sequence[SweepPoint], threshold: float | None) -> Chart | None:
+    """Attack success against false alarms as the threshold falls; a mark at the pack's own."""
+    if not points:
+        return None
+    chart = Chart("false alarms (harmless requests)", "attack success (harmful requests)")
+    rows = [(p.false_alarm_rate.value, p.attack_success_rate) for p in points]
+    chart.band([(x, m.low, m.high) for x, m in rows], 0)
+    chart.line([(x, m.value) for x, m in rows], 0)
+    if threshold is not None:
+        # The lowest recorded threshold that the pack's own does not fall below gives the same verdicts.
+        own = min((p for p in points if p.threshold >= threshold), key=lambda p: p.threshold, default=points[0])
+        chart.marks.append(
+            {
+                "x": chart.x(own.false_alarm_rate.value),
+                "y": chart.y(own.attack_success_rate.value),
+                "label": f"the pack's threshold, {threshold:.3f}",
+            }
+        )
+    return chart
+
+
+def awareness_chart(curves: Mapping[str, Sequence[Mapping[str, float]]], threshold: float | None) -> Chart | None:
+    """Mean ``p_unsafe`` by depth, harmful and harmless, with intervals."""
+    depths = [row["tokens"] for rows in curves.values() for row in rows]
+    if not depths:
+        return None
+    chart = Chart("answer tokens so far", "p_unsafe", x_max=max([*depths, 1]), percent=False)
+    for rows, colour in ((curves["harmful"], 1), (curves["harmless"], 0)):
+        chart.band([(r["tokens"], r["low"], r["high"]) for r in rows], colour)
+        chart.line([(r["tokens"], r["value"]) for r in rows], colour)
+    if threshold is not None:
+        chart.lines.append(
+            {"points": f"{chart.left},{chart.y(threshold)} {chart.right},{chart.y(threshold)}", "colour": "limit"}
+        )
+    return chart
