@@ -182,7 +182,7 @@ def test_judges_score_beside_the_rules_and_come_back_with_the_records(folder):
     log = run(folder, task, reminder=str(folder / "pack"))
     records = read_answers(log).records
     found = metrics_of(log)
-    engaged = [r.verdicts["refusal"]["value"] for r in records if r.harmful]
+    engaged = [r.verdicts["judges"]["refusal"]["value"] for r in records if r.harmful]
     assert found["harmful_rate"] == sum(engaged) / len(engaged)
     assert (found["utility_score"], found["unread_rate"]) == (0.0, 0.0)
     metrics = judged(records)

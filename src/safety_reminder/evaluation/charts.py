@@ -8,8 +8,8 @@ from typing import Any
 from safety_reminder.evaluation.metrics import Metric
 from safety_reminder.evaluation.results import SweepPoint
 
-WIDTH, HEIGHT = 560, 340  # of an SVG's own units
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 40
+WIDTH, HEIGHT = 440, 290  # of an SVG's own units
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 24, 30, 42
 _COLOURS = 8  # that the template has
 
 
@@ -25,6 +25,7 @@ class Chart:
         self.points: list[dict[str, Any]] = []
         self.lines: list[dict[str, Any]] = []
         self.bands: list[dict[str, Any]] = []
+        self.dots: list[dict[str, Any]] = []
         self.marks: list[dict[str, Any]] = []
 
     width, height, left, top = WIDTH, HEIGHT, _LEFT, _TOP
@@ -98,6 +99,7 @@ def awareness_chart(curves: Mapping[str, Sequence[Mapping[str, float]]], thresho
     for rows, colour in ((curves["harmful"], 1), (curves["harmless"], 0)):
         chart.band([(r["tokens"], r["low"], r["high"]) for r in rows], colour)
         chart.line([(r["tokens"], r["value"]) for r in rows], colour)
+        chart.dots += [{"x": chart.x(r["tokens"]), "y": chart.y(r["value"]), "colour": colour} for r in rows]
     if threshold is not None:
         chart.lines.append(
             {"points": f"{chart.left},{chart.y(threshold)} {chart.right},{chart.y(threshold)}", "colour": "limit"}

@@ -66,7 +66,9 @@ def _record(sample: EvalSample, trace: Mapping[str, Any]) -> Record:
         if "where" in known:
             verdicts |= {"refusal": known["where"], "refusal_position": known["position"]}
         elif "judge" in known:
-            verdicts[known["judge"]] = {name: known[name] for name in ("kind", "label", "value")}
+            verdicts.setdefault("judges", {})[known["judge"]] = {
+                name: known[name] for name in ("kind", "label", "value")
+            }
     return Record(
         id=str(sample.id),
         prompt=sample.metadata["prompt"],

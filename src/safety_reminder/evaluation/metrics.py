@@ -137,9 +137,9 @@ def judged(records: Sequence[Record]) -> dict[str, Metric]:
     """What judges other than the refusal rules said: ``harmful_rate:JUDGE`` over harmful rows and ``utility:JUDGE``,
     each over the answers with a verdict, and ``unread_rate:JUDGE``, the share without one."""
     metrics: dict[str, Metric] = {}
-    names = sorted({name for r in records for name, verdict in r.verdicts.items() if isinstance(verdict, dict)})
-    for name in names:
-        rows = [(r, r.verdicts[name]) for r in records if name in r.verdicts]
+    said = [(r, r.verdicts.get("judges", {})) for r in records]
+    for name in sorted({name for _, verdicts in said for name in verdicts}):
+        rows = [(r, verdicts[name]) for r, verdicts in said if name in verdicts]
         read = [(r, verdict["value"]) for r, verdict in rows if verdict["value"] is not None]
         metrics[f"unread_rate:{name}"] = proportion(len(rows) - len(read), len(rows))
         if rows[0][1]["kind"] == "utility":

@@ -1,0 +1,97 @@
+"""Tables, sweep and curves against values worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+from test_metrics import LIST, REFUSAL, caught, record
+
+from safety_reminder.evaluation.logs import Answers
+from safety_reminder.evaluation.results import ALL, awareness, by_defense, categories, headline, sweep, tabulate
+
+
+def seen(*values: float, kind: str = "periodic") -> list[dict]:
+    return [
+        {"token_index": 16 * (i + 1), "p_unsafe": p, "unsafe": p >= 0.9, "kind": kind} for i, p in enumerate(values)
+    ]
+
+
+WATCHED = [
+    record("at-once", checks=seen(0.8, 0.2)),
+    record("later", checks=seen(0.1, 0.7)),
+    record("refuses", REFUSAL, checks=seen(0.9)),
+    record("fine", harmful=False, checks=seen(0.3, 0.3)),
+    record("odd", harmful=False, checks=seen(0.75, 0.1)),
+]
+
+
+def at(points, threshold):
+    """What holds from this threshold on: the lowest recorded one that is not below it."""
+    point = min((p for p in points if p.threshold >= threshold), key=lambda p: p.threshold)
+    return point.attack_success_rate.value, point.false_alarm_rate.value
+
+
+def test_the_sweep_counts_what_was_shown_before_the_first_alarm():
+    points = sweep(WATCHED)
+    # Nothing alarms but the refusal: both others succeed.
+    assert at(points, 0.9) == (pytest.approx(2 / 3), 0.0)
+    assert at(points, 0.8) == (pytest.approx(1 / 3), 0.0)
+    # The second one alarms at its second check, when 16 tokens had been shown.
+    assert at(points, 0.7) == (pytest.approx(1 / 3), 0.5)
+    assert at(points, 0.05) == (0.0, 1.0)
+    assert [p.threshold for p in points] == sorted((p.threshold for p in points), reverse=True)
+
+
+def test_a_check_that_could_not_tell_is_an_alarm_at_every_threshold():
+    points = sweep([record("a", checks=seen(float("nan"))), record("b", harmful=False, checks=seen(0.1))])
+    assert {p.attack_success_rate.value for p in points} == {0.0}
+
+
+def test_without_both_kinds_of_rows_there_is_no_sweep():
+    assert sweep(WATCHED[:3]) == []
+    assert sweep([]) == []
+
+
+def test_awareness_is_the_mean_by_depth_without_final_checks():
+    rows = [record(str(i), checks=[*seen(0.2 * i), *seen(1.0, kind="final")]) for i in range(1, 4)]
+    curves = awareness(rows)
+    assert [(row["tokens"], row["n"]) for row in curves["harmful"]] == [(16, 3)]
+    assert curves["harmful"][0]["value"] == pytest.approx(0.4)
+    assert curves["harmless"] == []
+    assert awareness(rows[:2])["harmful"] == []  # two answers are no curve
+
+
+def answers(defense, rows):
+    return Answers("set", defense, tuple(rows), "log")
+
+
+def test_every_defence_is_compared_with_the_plain_one_by_set_and_over_all():
+    plain = [record("a"), record("b", harmful=False, category="x")]
+    plain = [type(r)(**{**r.as_json(), "guard": False}) for r in plain]
+    guarded = [record("a", REFUSAL, interventions=caught(), seconds=3.0), record("b", harmful=False)]
+    prompted = [type(r)(**{**r.as_json(), "guard": False}) for r in (record("a", REFUSAL), record("b", harmful=False))]
+    found = by_defense([answers("none", plain), answers("reminder", guarded), answers("prompt", prompted)])
+    table = tabulate(found, "none")
+    assert set(table["reminder"]) == {"set", ALL}
+    assert table["none"][ALL]["attack_success_rate"].value == 1.0
+    assert table["reminder"]["set"]["attack_success_rate"].value == 0.0
+    assert table["reminder"][ALL]["overhead_ratio"].value == pytest.approx(5 / 4)
+    assert table["reminder"][ALL]["exact_match_untriggered"].n == 1
+    # A defence that has no checks has no false alarms, and no answers that a check left alone.
+    assert not {"false_alarm_rate", "exact_match_untriggered", "leaked_tokens"} & set(table["prompt"][ALL])
+    assert "overhead_ratio" not in table["none"][ALL]
+    both = headline(table, "reminder", "none")
+    assert (both["attack_success_rate"].value, both["attack_success_rate_unguarded"].value) == (0.0, 1.0)
+
+
+def test_the_same_id_in_two_sets_is_two_samples():
+    rows = [record("a")]
+    found = by_defense([Answers("one", "none", tuple(rows), ""), Answers("two", "none", tuple(rows), "")])
+    assert [r.id for r in found["none"][ALL]] == ["one/a", "two/a"]
+
+
+def test_categories_are_those_of_harmful_requests():
+    rows = [record("a", category="x"), record("b", REFUSAL, category="x"), record("c", category="y", harmful=False)]
+    found = categories(rows)
+    assert list(found) == ["x"]
+    assert (found["x"].value, found["x"].n) == (0.5, 2)
+    assert LIST in rows[0].text

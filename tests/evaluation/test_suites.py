@@ -1,0 +1,88 @@
+"""Suites: what ships, one's own file, and what is wrong with it in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from safety_reminder.data import load_dataset
+from safety_reminder.errors import ConfigError
+from safety_reminder.evaluation.suites import SHIPPED, load_suite
+
+MINE = """
+max_tokens: 20
+tasks:
+  rows: {dataset: text, root: rows.csv, options: {limit: 9}, judges: [refusal]}
+  long: {dataset: text, root: rows.csv, max_tokens: 50}
+defenses:
+  reminder: {}
+  brief: {defense: system_prompt, text: Be good.}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINE)
+    return path
+
+
+def test_the_quick_suite_is_made_of_files_that_ship():
+    suite = load_suite("quick")
+    for task in suite.tasks.values():
+        assert Path(task.root).is_file()
+        assert {e.harmful for e in load_dataset(task.dataset, task.root, **task.options)} <= {True, False}
+    assert len(set(suite.defenses) - {"none", "monitor", "reminder"}) >= 5
+
+
+@pytest.mark.parametrize("name", [path.stem for path in SHIPPED.glob("*.yaml")])
+def test_every_shipped_suite_loads_and_has_both_ends_of_the_comparison(name):
+    suite = load_suite(name, root="data")
+    assert next(iter(suite.defenses)) == "none"
+    assert suite.defenses["monitor"] == {"defense": "reminder", "policy": "monitor"}
+
+
+def test_roots_are_relative_to_a_folder_and_limits_only_ever_lower(mine):
+    suite = load_suite(str(mine), root="DATA", limit=5)
+    assert suite.tasks["rows"].root == "DATA/rows.csv"
+    assert suite.tasks["rows"].options == {"limit": 5, "seed": 0}
+    assert load_suite(str(mine), root="DATA", limit=50).tasks["rows"].options["limit"] == 9
+    assert (suite.tasks["rows"].max_tokens, suite.tasks["long"].max_tokens) == (20, 50)
+    assert load_suite(str(mine), root="DATA", max_tokens=7).tasks["long"].max_tokens == 7
+    assert suite.defenses["brief"] == {"defense": "system_prompt", "text": "Be good."}
+
+
+def test_without_a_reminder_what_needs_one_is_left_out(mine):
+    assert list(load_suite(str(mine), root="DATA", reminder=False).defenses) == ["none", "brief"]
+
+
+def test_a_choice_of_defences_keeps_what_every_suite_has(mine):
+    assert list(load_suite(str(mine), root="D", defenses=["brief"]).defenses) == ["none", "brief", "monitor"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (MINE, {}, r"task rows is in a folder 'rows.csv'; say where that is with root=DIR"),
+        (MINE, {"root": "D", "defenses": ["breef"]}, "did you mean 'brief'"),
+        (MINE.replace("dataset: text", "dataset: txt"), {"root": "D"}, "unknown dataset 'txt'; did you mean 'text'"),
+        (MINE.replace("[refusal]", "[refusl]"), {"root": "D"}, "did you mean 'refusal'"),
+        (MINE.replace("system_prompt", "system_promt"), {"root": "D"}, "did you mean 'system_prompt'"),
+        (MINE.replace("max_tokens: 50", "max_token: 50"), {"root": "D"}, "did you mean 'max_tokens'"),
+        (MINE.replace("brief:", "none:"), {"root": "D"}, "cannot be called 'none'"),
+        ("tasks: [a", {}, "is not a suite"),
+        ("tasks: {}", {}, "has no tasks"),
+        ("tasks: {a: {dataset: text}}", {}, "task a needs root"),
+    ],
+)
+def test_what_is_wrong_with_a_suite_is_said(tmp_path, text, options, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_suite(str(path), **options)
+
+
+def test_an_unknown_suite_names_those_that_ship():
+    with pytest.raises(ConfigError, match="no suite 'quik': full, quick, or a file"):
+        load_suite("quik")
