@@ -198,3 +198,28 @@ def test_a_judge_after_the_fact_withholds_what_is_unsafe_or_unread(verdict, with
     assert asked == [("What is this?", IMAGE, plain.text)]
     assert found.seen_text == ("I'm sorry, but I can't help with that." if withheld else plain.seen_text)
     assert found.finish_reason == ("guard" if withheld else plain.finish_reason)
+
+
+def test_bluesuffix_purifies_rewrites_and_appends_in_that_order():
+    model = Recorder()
+    options = {
+        "purifier": lambda image: image.resize((14, 14)),
+        "rewriter": lambda texts: ["Describe it." if "What" in text else "" for text in texts],
+        "suffix": lambda request: f" [{request}]",
+    }
+    load_defense("bluesuffix", model, **options).generate_batch(BATCH[:2], **OPTIONS)
+    # What the rewriter left empty stays as it was asked.
+    assert model.asked[0] == [{"role": "user", "content": "Name a river. [Name a river.]"}]
+    image, text = model.asked[1][0]["content"]
+    assert image["image"].size == (14, 14)
+    assert text["text"] == "Describe it. [Describe it.]"
+
+
+def test_bluesuffix_by_itself_is_its_suffix_and_plug_ins_can_be_named():
+    model = Recorder()
+    load_defense("bluesuffix", model, suffix=" Be careful.").generate_batch([BATCH[0]], **OPTIONS)
+    load_defense("bluesuffix", model, suffix="textwrap:dedent").generate_batch([BATCH[0]], **OPTIONS)
+    asked = [messages[0]["content"] for messages in model.asked]
+    assert asked == ["Name a river. Be careful.", "Name a river.Name a river."]
+    with pytest.raises(ConfigError, match="no function 'nowhere:nothing'"):
+        load_defense("bluesuffix", model, purifier="nowhere:nothing")

@@ -215,3 +215,21 @@ def test_a_judge_after_the_fact_can_be_named(folder):
     log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=5), defense="post_hoc", judge="refusal")
     # These rules call unsafe whatever engages, and what is left is the fixed refusal.
     assert [r.seen_text for r in read_answers(log).records] == [REFUSAL] * 3
+
+
+def test_a_chat_model_rewrites_requests_for_bluesuffix(folder, monkeypatch):
+    asked = []
+
+    class Chat:
+        def ask(self, questions, *, max_new_tokens):
+            asked.extend(questions)
+            return ["Name a sea."] * len(questions)
+
+    monkeypatch.setattr("safety_reminder.evaluation.provider.chat_model", lambda *given: asked.append(given) or Chat())
+    options = {"defense": "bluesuffix", "rewriter_model": "small", "rewriter_url": "http://x/v1", "suffix": " Now."}
+    log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=5), **options)
+    assert asked[0][:2] == ("small", "http://x/v1")
+    assert all(any(row["prompt"] in question for question in asked[1:]) for row in ROWS)
+    plain = load(str(folder / "model"), device="cpu")
+    expected = plain.generate([{"role": "user", "content": "Name a sea. Now."}], max_new_tokens=5, do_sample=False)
+    assert [r.token_ids for r in read_answers(log).records] == [list(expected.token_ids)] * 3

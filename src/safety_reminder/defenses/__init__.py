@@ -20,6 +20,7 @@ DEFENSES = {
     "ecso": "safety_reminder.defenses.ecso:ECSO",
     "prompt_tuning": "safety_reminder.defenses.prompt_tuning:PromptTuning",
     "header_probe": "safety_reminder.defenses.header_probe:HeaderProbe",
+    "bluesuffix": "safety_reminder.defenses.bluesuffix:BlueSuffix",
     "post_hoc": "safety_reminder.defenses.post_hoc:PostHoc",
 }
 

@@ -72,9 +72,29 @@ def first_image(messages: Messages) -> Any | None:
     for message in messages:
         for part in [] if isinstance(message["content"], str) else message["content"]:
             if part.get("type") != "text":
-                found = next((part[name] for name in ("image", "path", "url", "image_url") if name in part), None)
-                return found["url"] if isinstance(found, dict) else found
+                return _image_of(part)
     return None
+
+
+def map_images(messages: Messages, change: Callable[[Any], Any]) -> list[dict[str, Any]]:
+    """A copy in which every image is what ``change`` makes of it."""
+    return [
+        dict(message)
+        if isinstance(message["content"], str)
+        else {
+            **message,
+            "content": [
+                dict(part) if part.get("type") == "text" else {"type": "image", "image": change(_image_of(part))}
+                for part in message["content"]
+            ],
+        }
+        for message in messages
+    ]
+
+
+def _image_of(part: dict[str, Any]) -> Any | None:
+    found = next((part[name] for name in ("image", "path", "url", "image_url") if name in part), None)
+    return found["url"] if isinstance(found, dict) else found
 
 
 def _change_last_request(

@@ -27,10 +27,13 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.defenses import load_defense
+from safety_reminder.defenses.bluesuffix import REWRITE, Rewriter
 from safety_reminder.defenses.post_hoc import Verdicts
 from safety_reminder.engines import Answered, BatchingEngine
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.judges import Item, Judge, load_judge
+from safety_reminder.evaluation.judges.chat import chat_model
+from safety_reminder.evaluation.judges.prompts import fill
 from safety_reminder.evaluation.logs import TRACE, as_trace
 from safety_reminder.guard import GuardedVLM, load_reminder
 from safety_reminder.models import VLM, load_vlm
@@ -86,6 +89,8 @@ class SafetyReminderAPI(ModelAPI):
             options["policy"] = guard.pop("policy")  # of its own guard
         if name == "post_hoc" and "judge" in options:
             options["judge"] = _verdicts(load_judge(options["judge"], **options.pop("judge_options", {})))
+        if name == "bluesuffix" and "rewriter_model" in options:
+            options["rewriter"] = _rewriter(options.pop("rewriter_model"), options.pop("rewriter_url", None), device)
         self.guarded = GuardedVLM(vlm, pack, check_base=check_base, **guard)
         self.defense = load_defense(name, self.guarded, **options)
         self.label = label or name
@@ -143,6 +148,11 @@ class SafetyReminderAPI(ModelAPI):
 def _load(name: str, device: str | None, dtype: str) -> tuple[VLM, threading.Lock]:
     """The model, once for all defences of a run, and a lock: they must not use it at the same time."""
     return load_vlm(name, device=device, dtype=dtype), threading.Lock()
+
+
+def _rewriter(model: str, url: str | None, device: str | None) -> Rewriter:
+    chat = chat_model(model, url, device, "auto", 8)
+    return lambda requests: chat.ask([fill(REWRITE, request=text) for text in requests], max_new_tokens=512)
 
 
 def _verdicts(judge: Judge) -> Verdicts:
