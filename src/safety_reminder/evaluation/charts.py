@@ -19,7 +19,7 @@ class Chart:
     def __init__(self, x_label: str, y_label: str, *, x_max: float = 1.0, percent: bool = True) -> None:
         self.x_label, self.y_label, self.x_max = x_label, y_label, x_max
         steps = [i / 4 for i in range(5)]
-        name = lambda value: f"{100 * value:.0f} %" if percent else f"{value:.0f}"  # noqa: E731
+        name = lambda value: f"{100 * value:g} %" if percent else f"{value:.0f}"  # noqa: E731
         self.x_ticks = [{"at": self.x(s * x_max), "label": name(s * x_max)} for s in steps]
         self.y_ticks = [{"at": self.y(s), "label": f"{100 * s:.0f} %" if percent else f"{s:g}"} for s in steps]
         self.points: list[dict[str, Any]] = []
@@ -73,8 +73,13 @@ def sweep_chart(points: Sequence[SweepPoint], threshold: float | None) -> Chart 
     """Attack success against false alarms as the threshold falls; a mark at the pack's own."""
     if not points:
         return None
-    chart = Chart("false alarms (harmless requests)", "attack success (harmful requests)")
     rows = [(p.false_alarm_rate.value, p.attack_success_rate) for p in points]
+    # As far to the right as attack success still falls: beyond, there is nothing to choose.
+    best = min(m.value for _, m in rows)
+    end = next(x for x, m in rows if m.value == best)
+    x_max = next(limit for limit in (0.1, 0.25, 0.5, 1.0) if end <= limit)
+    chart = Chart("false alarms (harmless requests)", "attack success (harmful requests)", x_max=x_max)
+    rows = [(x, m) for x, m in rows if x <= x_max]
     chart.band([(x, m.low, m.high) for x, m in rows], 0)
     chart.line([(x, m.value) for x, m in rows], 0)
     if threshold is not None:
