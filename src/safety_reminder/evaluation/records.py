@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from safety_reminder.errors import DataError
 from safety_reminder.models.messages import load_image
+from safety_reminder.run_files import append_lines, whole_lines
 from safety_reminder.types import Example, Record, Response
 
 
@@ -65,16 +65,9 @@ class RecordFile:
         self.records = self._read()
 
     def _read(self) -> list[Record]:
-        if not self.path.is_file():
-            return []
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
         names = {f.name for f in fields(Record)}
         records = []
-        for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+        for number, line in enumerate(whole_lines(self.path), 1):
             try:
                 row = json.loads(line.decode("utf-8"))
                 if not isinstance(row, dict) or set(row) != names:
@@ -85,10 +78,7 @@ class RecordFile:
         return records
 
     def append(self, record: Record) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record.as_json(), ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self.path, [record.as_json()])
         self.records.append(record)
 
     def done(self, *, guard: bool) -> set[str]:

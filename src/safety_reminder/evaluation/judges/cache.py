@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from safety_reminder.errors import DataError
 from safety_reminder.evaluation.judges.base import Item, Judge, Judgement
 from safety_reminder.evaluation.records import image_hash
+from safety_reminder.run_files import append_lines, whole_lines
 
 _CHUNK = 64  # verdicts are on disk after so many, so that an interrupted run loses no more
 
@@ -58,27 +58,15 @@ class _Cached:
         return [self._known[key] for key in keys]
 
     def _append(self, verdicts: dict[str, Judgement]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            for key, verdict in verdicts.items():
-                file.write(json.dumps({"key": key, **verdict.as_json()}, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self._path, ({"key": key, **verdict.as_json()} for key, verdict in verdicts.items()))
         self._known |= verdicts
 
 
 def _read(path: Path) -> dict[str, Judgement]:
-    """What the file holds. A last line that was cut off by a kill is dropped from it."""
-    if not path.is_file():
-        return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
+    """What the file holds."""
     names = {"key", *(field.name for field in fields(Judgement))}
     known = {}
-    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+    for number, line in enumerate(whole_lines(path), 1):
         try:
             row = json.loads(line.decode("utf-8"))
             if not isinstance(row, dict) or set(row) != names:
