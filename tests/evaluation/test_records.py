@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 
 import pytest
 from PIL import Image
 
 from safety_reminder.errors import DataError, MessageError
-from safety_reminder.evaluation import records as module
 from safety_reminder.evaluation.records import RecordFile, image_hash, make_record
 from safety_reminder.run_files import provenance, write_json, write_text
 from safety_reminder.types import Check, Example, Intervention, Record, Response
@@ -117,7 +117,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_json(path, {"n": 2})
     assert json.loads(path.read_text()) == {"n": 1}
