@@ -100,6 +100,10 @@ def test_a_pack_is_three_files_without_pickle_and_with_a_card(folder):
     assert "0.375" in card
 
 
+def test_others_can_read_a_pack(folder):
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+
+
 @pytest.mark.parametrize("name", ["reminder.safetensors", "config.json"])
 def test_a_file_that_is_missing_is_named(folder, name):
     (folder / name).unlink()

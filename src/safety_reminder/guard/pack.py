@@ -122,6 +122,7 @@ def write(reminder: SafetyReminder, folder: Path) -> Path:
     # The config goes first and comes last: a folder in which it is present is complete, and of one piece.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
         save_file(tensors, Path(scratch) / WEIGHTS)
+        (Path(scratch) / WEIGHTS).chmod(0o644)  # a pack is shared; safetensors keeps files to their owner
         (Path(scratch) / CARD).write_text(card(reminder), encoding="utf-8")
         (Path(scratch) / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (folder / CONFIG).unlink(missing_ok=True)
