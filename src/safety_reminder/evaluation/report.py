@@ -37,8 +37,10 @@ _TILES = ("attack_success_rate", "over_refusal_rate", "false_alarm_rate", "exact
 
 
 def columns(table: Mapping[str, Mapping[str, Metrics]]) -> dict[str, str]:
-    """The metrics that some defence has, judges' ones included, with their headings."""
-    there = [name for sets in table.values() for name in sets[ALL]]
+    """The metrics that some defence has, judges' ones included, with their headings. That all verdicts could be read
+    needs no column."""
+    found = [(name, metric) for sets in table.values() for name, metric in sets[ALL].items()]
+    there = [name for name, metric in found if metric.value or not name.startswith("unread_rate")]
     judges = {name: name.replace(":", ", by ").replace("_", " ") for name in sorted(there) if ":" in name}
     return {name: label for name, label in (_COLUMNS | judges).items() if name in there}
 
