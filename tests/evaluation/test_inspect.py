@@ -15,7 +15,7 @@ from inspect_ai.model import ModelOutput, get_model
 from inspect_ai.scorer import SampleScore, Score, Target, includes
 
 from checkpoints import random_reminder
-from safety_reminder import load
+from safety_reminder import SafetyReminder, load
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.logs import TRACE, read_answers
@@ -212,9 +212,21 @@ def test_a_verdict_that_cannot_be_read_leaves_a_sample_without_a_score_and_is_co
 
 
 def test_a_judge_after_the_fact_can_be_named(folder):
-    log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=5), defense="post_hoc", judge="refusal")
+    task = benchmark("text", str(folder / "rows.jsonl"), max_tokens=5)
+    log = run(folder, task, defense="post_hoc", judge="refusal", refusal="No.")
     # These rules call unsafe whatever engages, and what is left is the fixed refusal.
-    assert [r.seen_text for r in read_answers(log).records] == [REFUSAL] * 3
+    assert [r.seen_text for r in read_answers(log).records] == ["No."] * 3
+
+
+def test_a_policy_goes_to_the_guard_that_the_defence_makes(folder):
+    header = SafetyReminder.of_header(load(str(folder / "model"), device="cpu").vlm)
+    pack = str(header.save_pretrained(folder / "header"))
+    task = benchmark("text", str(folder / "rows.jsonl"), max_tokens=20)
+    log = run(folder, task, defense="header_probe", probe=pack, policy="rewind", label="mine")
+    answers = read_answers(log)
+    assert answers.defense == "mine"
+    assert answers.records[0].interventions[0]["policy"] == "rewind"
+    assert all(record.guard for record in answers.records)
 
 
 def test_a_chat_model_rewrites_requests_for_bluesuffix(folder, monkeypatch):

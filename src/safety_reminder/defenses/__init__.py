@@ -24,7 +24,7 @@ DEFENSES = {
     "post_hoc": "safety_reminder.defenses.post_hoc:PostHoc",
 }
 
-__all__ = ["DEFENSES", "Defense", "load_defense"]
+__all__ = ["DEFENSES", "Defense", "defense_options", "load_defense"]
 
 
 def load_defense(name: str, guarded: GuardedVLM, **options: Any) -> Defense:
@@ -37,10 +37,8 @@ def load_defense(name: str, guarded: GuardedVLM, **options: Any) -> Defense:
     Raises:
         ConfigError: unknown defence or option, or a reminder that is missing.
     """
-    if name not in DEFENSES:
-        raise ConfigError(unknown_name("defense", name, DEFENSES))
+    known = defense_options(name)
     make: Callable[..., Defense] = pkgutil.resolve_name(DEFENSES[name])
-    known = {k: v for k, v in inspect.signature(make).parameters.items() if k != "guarded"}
     for option in options:
         if option not in known:
             raise ConfigError(unknown_name(f"option of defense={name}", option, known))
@@ -48,3 +46,15 @@ def load_defense(name: str, guarded: GuardedVLM, **options: Any) -> Defense:
         if parameter.default is parameter.empty and option not in options:
             raise ConfigError(f"defense={name} needs the option {option!r}")
     return make(guarded, **options)
+
+
+def defense_options(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a defence, by name.
+
+    Raises:
+        ConfigError: unknown defence.
+    """
+    if name not in DEFENSES:
+        raise ConfigError(unknown_name("defense", name, DEFENSES))
+    parameters = inspect.signature(pkgutil.resolve_name(DEFENSES[name])).parameters
+    return {option: parameter for option, parameter in parameters.items() if option != "guarded"}

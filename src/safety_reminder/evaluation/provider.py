@@ -26,7 +26,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from safety_reminder.config import GuardConfig
-from safety_reminder.defenses import load_defense
+from safety_reminder.defenses import defense_options, load_defense
 from safety_reminder.defenses.bluesuffix import REWRITE, Rewriter
 from safety_reminder.defenses.post_hoc import Verdicts
 from safety_reminder.engines import Answered, BatchingEngine
@@ -82,11 +82,10 @@ class SafetyReminderAPI(ModelAPI):
         pack = None
         if with_reminder:
             pack = load_reminder(reminder)
-        names = {f.name for f in dataclasses.fields(GuardConfig)}
-        guard = {name: options.pop(name) for name in list(options) if name in names}
         name = defense or ("reminder" if with_reminder else "none")
-        if name == "header_probe" and "policy" in guard:
-            options["policy"] = guard.pop("policy")  # of its own guard
+        # An option that the defence has itself is its own, such as the policy of a guard that it makes.
+        names = {f.name for f in dataclasses.fields(GuardConfig)} - set(defense_options(name))
+        guard = {option: options.pop(option) for option in list(options) if option in names}
         if name == "post_hoc" and "judge" in options:
             options["judge"] = _verdicts(load_judge(options["judge"], **options.pop("judge_options", {})))
         if name == "bluesuffix" and "rewriter_model" in options:
