@@ -48,7 +48,7 @@ def outcome(record: Record) -> str:
     if not record.interventions:
         return refusal
     peak = max(check["p_unsafe"] for check in record.checks)
-    return f"{refusal}; reminder stayed (p_unsafe {peak:.2f}), {record.leaked_tokens} tokens leaked"
+    return f"{refusal}; intervened (p_unsafe {peak:.2f}), {record.leaked_tokens} tokens leaked"
 
 
 def _wrap(head: str, width: int, text: str) -> list[str]:
