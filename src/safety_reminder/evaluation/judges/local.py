@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -240,7 +241,7 @@ class LocalModel:
         return generations
 
 
-class LocalJudge:
+class LocalJudge(ABC):
     """A judge that is a model. Subclasses say what it is asked and how its verdict is read.
 
     Args:
@@ -259,11 +260,11 @@ class LocalJudge:
         self.model = LocalModel(model or self.default_model, device=device, dtype=dtype, batch_size=batch_size)
         self.version = f"{self.prompt_version}/{self.model.version}"
 
-    def ask(self, items: Sequence[Item]) -> list[Generation]:
-        raise NotImplementedError
+    @abstractmethod
+    def ask(self, items: Sequence[Item]) -> list[Generation]: ...
 
-    def read(self, generation: Generation) -> Judgement:
-        raise NotImplementedError
+    @abstractmethod
+    def read(self, generation: Generation) -> Judgement: ...
 
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
         if not items:
