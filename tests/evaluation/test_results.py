@@ -6,6 +6,8 @@ import pytest
 from test_metrics import LIST, REFUSAL, caught, record
 
 from safety_reminder.evaluation.logs import Answers
+from safety_reminder.evaluation.metrics import proportion
+from safety_reminder.evaluation.report import columns
 from safety_reminder.evaluation.results import ALL, awareness, by_defense, categories, headline, sweep, tabulate
 
 
@@ -95,3 +97,11 @@ def test_categories_are_those_of_harmful_requests():
     assert list(found) == ["x"]
     assert (found["x"].value, found["x"].n) == (0.5, 2)
     assert LIST in rows[0].text
+
+
+@pytest.mark.parametrize("unread", [0, 1])
+def test_a_judge_has_a_column_for_what_could_not_be_read_only_if_there_is_any(unread):
+    metrics = {"harmful_rate:judge": proportion(1, 4), "unread_rate:judge": proportion(unread, 4)}
+    heads = columns({"none": {ALL: metrics}})
+    assert ("unread_rate:judge" in heads) is bool(unread)
+    assert heads["harmful_rate:judge"] == "harmful rate, by judge"
