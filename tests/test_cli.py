@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -15,6 +16,10 @@ from PIL import Image
 
 from checkpoints import random_reminder
 from safety_reminder import cli
+from safety_reminder.defenses import load_defense
+from safety_reminder.evaluation import session
+from safety_reminder.evaluation.refusal import Verdict
+from safety_reminder.guard import load
 from safety_reminder.models.tiny import tiny_checkpoint
 
 
@@ -168,6 +173,23 @@ def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call,
     assert "from 6 safe responses" in outcome.out
     calibration = json.loads((place / "calibrated/pack/config.json").read_text())["calibration"]
     assert (calibration["n"], calibration["budget"], calibration["rows"]) == (6, 0.2, "given")
+
+
+def test_a_soft_safety_prompt_is_trained_and_defends(call, training, place, models, monkeypatch):
+    model, data = training[:2]
+    outcome = call("dro", model, data, "output=dro")
+    assert "the model refuses none of these requests" in outcome.error
+
+    verdicts = itertools.cycle([Verdict("start", 0), Verdict("none")])
+    monkeypatch.setattr(session, "judge_refusal", lambda text: next(verdicts))
+    outcome = call("dro", model, data, "output=dro", "training.epochs=2", "training.components=2")
+    assert outcome.code == 0, outcome.err
+    assert "refused without a safety prompt: " in outcome.out
+    assert {"losses.csv", "prompt/config.json", "prompt/prompt.safetensors"} <= set(contents(place / "dro"))
+    guarded = load(str(models / "llama"))
+    defense = load_defense("dro", guarded, prompt=str(place / "dro" / "prompt"))
+    [response] = defense.generate_batch([[{"role": "user", "content": "Hello?"}]], max_new_tokens=3)
+    assert 0 < len(response.token_ids) <= 3
 
 
 def test_an_ablation_is_one_sweep_and_one_table(call, training, place):

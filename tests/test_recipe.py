@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import random
 import re
 import shutil
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +70,77 @@ def test_held_back_requests_are_all_different():
 def test_training_requests_are_not_repeated(kind):
     texts = getattr(load("topics"), kind)
     assert len(set(texts)) == len(texts)
+
+
+def test_held_back_requests_are_one_in_eight_and_never_drawn_for_training():
+    topics = load("topics")
+    rng = random.Random(0)
+    pairs = [topics._action(rng, topic, harmful=True)[0] for topic in topics.HARM for _ in range(400)]
+    held_back = {text for text in pairs if topics.is_held_back(text)}
+    assert 0.08 < len(held_back) / len(set(pairs)) < 0.18
+    for draw in (topics.typographic, topics.as_text):
+        for wanted in (True, False):
+            texts = [draw(rng, harmful=True, held_back=wanted) for _ in range(300)]
+            named = {core for core in held_back for text in texts if f" {core}." in text or f" {core}?" in text}
+            assert bool(named) is wanted
+
+
+def conversations(monkeypatch):
+    """The recipe's module, and a mixture over one harmless and one harmful request."""
+    monkeypatch.syspath_prepend(str(ROOT / "recipes" / "pocket"))
+    found = importlib.import_module("conversations")
+    words = types.SimpleNamespace(words=lambda rng, count: "some words", phrase=lambda rng: "a phrase")
+    helpful = [{"prompt": "What is tea?", "answer": "Tea is a drink.", "whole": True}]
+    mixture = found.Mixture(words, helpful, ["How do I steal?"], back_off=0.9, listed=1.0, heed=1.0)
+    return found, mixture
+
+
+def test_a_note_turns_a_harmful_list_and_no_other(monkeypatch):
+    found, mixture = conversations(monkeypatch)
+    rng = random.Random(1)
+    pages = [c for _ in range(200) for c in mixture.page(rng)]
+    texts = [mixture.text(rng) for _ in range(400)]
+    listed = {c.page: c.kind for c in pages if c.kind.startswith("list")}
+    kinds = set()
+    for one in [*pages, *texts]:
+        assert (one.note is not None) is one.kind.startswith("heed")
+        if one.note is None:
+            continue
+        kinds.add((one.kind, one.page is None))
+        assert one.note.text in found.NOTES
+        assert (one.note.instead in found.REFUSALS) is (one.kind == "heed harmful")
+        if one.page is not None:
+            assert listed[one.page] == one.kind.replace("heed", "list")
+        elif one.kind == "heed harmful":
+            assert one.answer.startswith(one.prompt.rstrip("."))  # a list, as an engaged answer begins
+        else:
+            assert one.prompt == "What is tea?" or one.answer in found.REFUSALS
+    assert kinds == {(k, t) for k in ("heed harmful", "heed benign") for t in (True, False)}
+
+
+def test_what_stands_before_a_note_is_read_and_only_what_follows_it_learned(monkeypatch):
+    found, _ = conversations(monkeypatch)
+    encode = importlib.import_module("train_language").encode
+
+    class Words:
+        """One token a word, its own text."""
+
+        def __call__(self, text, add_special_tokens):
+            return {"input_ids": text.split()}
+
+        def convert_tokens_to_ids(self, token):
+            return token
+
+    plain = found.Conversation("", "Hello", "one two three four five")
+    heeds = replace(plain, note=found.Note("stop and think", 0.5, tokens=2))
+    turns = replace(plain, note=found.Note("stop and think", 0.0, instead="I cannot."))
+    _, before, answer = encode(Words(), plain, 99)
+    assert answer == ["one", "two", "three", "four", "five", "<|im_end|>"]
+    assert encode(Words(), heeds, 99)[1:] == ([*before, "one", "two", "stop", "and"], answer[2:])
+    assert encode(Words(), turns, 99)[1:] == ([*before, "stop", "and", "think"], ["I", "cannot.", "<|im_end|>"])
+    # Cut off: something is always left to say, and nothing says that it ends.
+    late = replace(plain, note=found.Note("stop", 1.0))
+    assert encode(Words(), late, 3)[1:] == ([*before, "one", "two", "stop"], ["three"])
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import json
 import random
 from pathlib import Path
 
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harmless import drawn, harmless
+from precision import FAST
 from safety_reminder.evaluation.refusal import judge_refusal
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     tokenizer.padding_side = "left"
-    model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(args.base, dtype=FAST).eval()
     own = drawn(model, tokenizer, args.count * 4 // 9, args.seed)
     # By length, so that batches hold little padding.
     prompts = sorted(harmless(random.Random(args.seed), own, args.count), key=len)

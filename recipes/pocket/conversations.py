@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safety_reminder.data.typographic import PROMPT as FIGSTEP_PROMPT
 from text import TextSource
-from topics import ADVICE, HARM, OPENERS, as_text, typographic
+from topics import ADVICE, HARM, OPENERS, as_text, is_held_back, typographic
 
 LIST_PROMPTS = (
     FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT,
@@ -31,6 +31,19 @@ SECOND_THOUGHTS = (
     "On second thought, I can't continue with this. I'm sorry, but I can't help with that.",
     "I have to stop here. I'm sorry, but I can't assist with that request.",
 )
+# Notes in the middle of an answer, as a reminder is one; the first is the text that a reminder's vectors begin as.
+NOTES = (
+    "Refuse if partial output is unsafe; else, continue helpfully.",
+    "Stop and refuse if this is harmful; otherwise, go on.",
+    "Check whether the answer so far is safe. If it is not, decline.",
+    "Safety check: decline anything harmful, continue anything harmless.",
+    "Reminder: do not help with harmful requests, but help with all others.",
+    "If the answer above could cause harm, apologize and stop.",
+    "Think about safety before you continue.",
+    "Be careful, harmful content must be refused and harmless content must not.",
+    "Is this request harmful? Then refuse; else finish the answer.",
+    "Wait and make sure that the answer is safe.",
+)
 # Filler: it says something about any task and nothing about a particular one.
 ITEMS = (
     ("Preparation", "Begin by thinking about what you want to reach, and collect what you need."),
@@ -49,6 +62,20 @@ ITEMS = (
 
 
 @dataclass(frozen=True)
+class Note:
+    """A note behind a part of the answer. What stands before it, and itself, is read and not learned.
+
+    ``at``: share of the answer's tokens before it; ``tokens``: of the note, from its beginning, None for all;
+    ``instead``: what follows it in place of the answer's rest.
+    """
+
+    text: str
+    at: float
+    tokens: int | None = None
+    instead: str | None = None
+
+
+@dataclass(frozen=True)
 class Conversation:
     """``page``: text to render before the prompt, None for no image, "" for an image without text."""
 
@@ -57,6 +84,7 @@ class Conversation:
     answer: str
     page: str | None = None
     whole: bool = True  # the answer ends; False where it was cut off
+    note: Note | None = None
 
 
 def engaged(rng: random.Random, page: str, *, backs_off: bool) -> str:
@@ -69,16 +97,34 @@ def engaged(rng: random.Random, page: str, *, backs_off: bool) -> str:
     return "\n\n".join([page.rstrip(".") + ":", *parts])
 
 
+def heeding(rng: random.Random, conversation: Conversation, *, refuse: bool) -> Conversation:
+    """The same with a note somewhere in its answer: the note turns a harmful answer, and changes no other. A third of
+    the notes come before the answer, and half are only begun: a few vectors must do."""
+    at = 0.0 if rng.random() < 1 / 3 else rng.random()
+    tokens = rng.randrange(3, 9) if rng.random() < 0.5 else None
+    note = Note(rng.choice(NOTES), at, tokens, rng.choice(REFUSALS) if refuse else None)
+    return replace(conversation, kind="heed harmful" if refuse else "heed benign", note=note)
+
+
 class Mixture:
     """Draws conversations. ``helpful``: prompts with the base model's own answers; ``harmful``: direct requests."""
 
     def __init__(
-        self, source: TextSource, helpful: list[dict[str, str]], harmful: list[str], *, back_off: float, listed: float
+        self,
+        source: TextSource,
+        helpful: list[dict[str, str]],
+        harmful: list[str],
+        *,
+        back_off: float,
+        listed: float,
+        heed: float,
     ) -> None:
-        """``back_off``: share of the lists that break off, of those on what it refuses in text: it notices late what it
-        knows. ``listed``: share of pages that are also to be listed; the others are only read."""
+        """``back_off``: share of the lists that break off, of those on what it refuses in text: it notices late what
+        it knows. ``listed``: share of pages that are also to be listed; the others are only read. ``heed``: share of
+        the lists, and half of it of the texts, that are also drawn with a note."""
         self.source, self.helpful, self.harmful = source, helpful, harmful
-        self.back_off, self.listed = back_off, listed
+        self.back_off, self.listed, self.heed = back_off, listed, heed
+        self.fresh = [row for row in helpful if not is_held_back(row["prompt"])]
         self.short_harmful = [text for text in harmful if len(text) <= 75]
 
     def page(self, rng: random.Random) -> list[Conversation]:
@@ -90,7 +136,7 @@ class Mixture:
             return [self._read(rng, text)]
         harmful = rng.random() < 0.5
         aware = harmful and rng.random() < 0.7
-        text = typographic(rng, harmful=harmful, topics=HARM if aware else ADVICE)
+        text = typographic(rng, harmful=harmful, topics=HARM if aware else ADVICE, held_back=False)
         if aware and rng.random() < 0.25:
             text = rng.choice(self.short_harmful)
         if not harmful and rng.random() < 0.4:
@@ -98,15 +144,26 @@ class Mixture:
             text = f"{rng.choice(OPENERS)} {self.source.words(rng, rng.randrange(2, 6)).lower()}"
         answer = engaged(rng, text, backs_off=aware and rng.random() < self.back_off)
         kind = "list harmful" if harmful else "list benign"
-        return [self._read(rng, text), Conversation(kind, rng.choice(LIST_PROMPTS), answer, text)]
+        listed = Conversation(kind, rng.choice(LIST_PROMPTS), answer, text)
+        found = [self._read(rng, text), listed]
+        if rng.random() < self.heed:
+            going_on = replace(listed, answer=engaged(rng, text, backs_off=False))
+            found.append(heeding(rng, going_on, refuse=harmful))
+        return found
 
     def text(self, rng: random.Random) -> Conversation:
-        """A conversation without an image: a refusal, or help."""
-        if rng.random() < 0.3:
-            request = rng.choice(self.harmful) if rng.random() < 0.6 else as_text(rng, harmful=True)
-            return Conversation("refuse", request, rng.choice(REFUSALS))
-        row = rng.choice(self.helpful)
-        return Conversation("help", row["prompt"], row["answer"], whole=row["whole"])
+        """A conversation without an image: a refusal, or help; one that is heeding a note half the time harmful."""
+        heeds = rng.random() < 0.5 * self.heed
+        if rng.random() < (0.5 if heeds else 0.3):
+            request = rng.choice(self.harmful) if rng.random() < 0.6 else as_text(rng, harmful=True, held_back=False)
+            if heeds and rng.random() < 0.8:
+                engages = Conversation("", request, engaged(rng, request, backs_off=False))
+                return heeding(rng, engages, refuse=True)
+            refuses = Conversation("refuse", request, rng.choice(REFUSALS))
+            return heeding(rng, refuses, refuse=False) if heeds else refuses
+        row = rng.choice(self.fresh if heeds else self.helpful)
+        helps = Conversation("help", row["prompt"], row["answer"], whole=row["whole"])
+        return heeding(rng, helps, refuse=False) if heeds else helps
 
     @staticmethod
     def _read(rng: random.Random, text: str) -> Conversation:

@@ -13,7 +13,7 @@ import re
 
 import torch
 
-from topics import as_text, task
+from topics import as_text, is_held_back, task
 
 SUBJECTS = (
     "inflation", "a stock exchange", "a mutual fund", "interest rates", "credit cards", "online banking", "taxes",
@@ -132,10 +132,16 @@ def drawn(model, tokenizer, count: int, seed: int, *, batch: int = 48) -> list[s
     return list(found)[:count]
 
 
-def harmless(rng: random.Random, own: list[str], count: int) -> list[str]:
-    """``count`` different requests: four in nine drawn by the base model (``own``), the others written here."""
+def harmless(rng: random.Random, own: list[str], count: int, *, held_back: bool | None = None) -> list[str]:
+    """``count`` different requests: four in nine drawn by the base model (``own``), the others written here.
+
+    ``held_back``: only those that are, or are not, held back; None takes both.
+    """
     kinds = (written, task, lambda rng: as_text(rng, harmful=False), written, task)
-    texts: dict[str, None] = dict.fromkeys(own[: count * 4 // 9])
+    wanted = lambda text: held_back in (None, is_held_back(text))  # noqa: E731
+    texts: dict[str, None] = dict.fromkeys([text for text in own if wanted(text)][: count * 4 // 9])
     while len(texts) < count:
-        texts[rng.choice(kinds)(rng)] = None
+        text = rng.choice(kinds)(rng)
+        if wanted(text):
+            texts[text] = None
     return list(texts)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from precision import FAST
+
 
 class _LowRank(torch.autograd.Function):
     @staticmethod
@@ -29,12 +31,12 @@ class _LowRank(torch.autograd.Function):
 
 
 class LowRankLinear(nn.Module):
-    """A frozen bfloat16 linear layer with a trainable float32 delta ``up @ down``; ``up`` starts at zero."""
+    """A frozen linear layer with a trainable float32 delta ``up @ down``; ``up`` starts at zero."""
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
         super().__init__()
         assert linear.bias is None
-        self.weight = nn.Parameter(linear.weight.data.to(torch.bfloat16), requires_grad=False)
+        self.weight = nn.Parameter(linear.weight.data.to(FAST), requires_grad=False)
         self.down = nn.Parameter(torch.randn(rank, linear.in_features) / linear.in_features**0.5)
         self.up = nn.Parameter(torch.zeros(linear.out_features, rank))
 
@@ -43,8 +45,8 @@ class LowRankLinear(nn.Module):
 
 
 def add_low_rank(model: nn.Module, rank: int) -> dict[str, LowRankLinear]:
-    """Replace every linear layer of the decoder layers; returns the new ones by name. The rest turns to bfloat16."""
-    model.to(torch.bfloat16).requires_grad_(False)
+    """Replace every linear layer of the decoder layers; returns the new ones by name. The rest is frozen."""
+    model.to(FAST).requires_grad_(False)
     found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and ".layers." in n}
     made = {}
     for name, linear in found.items():

@@ -2,6 +2,8 @@
 
 python recipes/pocket/make_reminder_data.py --out FOLDER
 safety-reminder train model=pocket data=FOLDER/train.jsonl output=runs/pocket-reminder
+
+With ``--held-back`` and another seed it makes rows to test a reminder on instead.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from tqdm import tqdm
 import safety_reminder
 from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, engaged
 from harmless import drawn, harmless
+from precision import FAST
 from safety_reminder.data.training import user
 from safety_reminder.data.typographic import render
 from safety_reminder.evaluation.refusal import judge_refusal
@@ -33,6 +36,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=480, help="harmless requests in text that pocket answers itself")
     parser.add_argument("--text-harmful", type=int, default=80, help="harmful requests in text, with scripted lists")
     parser.add_argument("--refused", type=int, default=50, help="harmful requests, in image or text, that are refused")
+    parser.add_argument("--held-back", action="store_true", help="only requests that nothing was trained on: a test")
     parser.add_argument("--tokens", type=int, default=72)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
@@ -46,7 +50,7 @@ def main() -> None:
     requests, seen = [], set()
     while len(requests) < 2 * (args.asked + args.scripted):
         harmful = len(requests) % 2 == 0
-        page = typographic(rng, harmful=harmful)
+        page = typographic(rng, harmful=harmful, held_back=args.held_back)
         # Without the opener, so that what is held back is not a training request that begins otherwise.
         if page.split(" ", 2)[-1] in seen:
             continue
@@ -81,10 +85,12 @@ def main() -> None:
         rows.append(made | ({"harmful_prompt": True} if safe and row["harmful"] else {}))
     base, tokenizer, _ = base_language_model()
     tokenizer.padding_side = "left"
-    own = drawn(base.to(torch.bfloat16).eval(), tokenizer, args.tasks * 4 // 9, args.seed)
+    # One in eight is held back: that many more must be drawn.
+    wanted = args.tasks * 4 // 9 * (8 if args.held_back else 1)
+    own = drawn(base.to(FAST).eval(), tokenizer, wanted, args.seed)
     del base
     # By length, so that batches hold little padding.
-    tasks = sorted(harmless(rng, own, args.tasks), key=len)
+    tasks = sorted(harmless(rng, own, args.tasks, held_back=args.held_back), key=len)
     for prompt, text in zip(tasks, answers([(prompt, None) for prompt in tasks]), strict=True):
         if judge_refusal(text).where == "none":  # a refusal of it is a mistake that must not be taught
             rows.append({"prompt": prompt, "chosen": text, "safe": True, "source": "task"})
@@ -94,7 +100,7 @@ def main() -> None:
         made |= {"chosen": rng.choice(REFUSALS[:2]), "rejected": text} if row["harmful"] else {"chosen": text}
         rows.append(made)
     for _ in range(args.text_harmful):
-        request = as_text(rng, harmful=True)
+        request = as_text(rng, harmful=True, held_back=args.held_back)
         answer = engaged(rng, request, backs_off=False)
         refusal = rng.choice(REFUSALS[:2])
         rows.append({"prompt": request, "chosen": refusal, "rejected": answer, "safe": False, "source": "text"})
@@ -104,7 +110,7 @@ def main() -> None:
         if number % 2:
             row |= {"image": rng.choice(asked[::2])["image"], "prompt": FIGSTEP_PROMPT}
         else:
-            row["prompt"] = as_text(rng, harmful=True)
+            row["prompt"] = as_text(rng, harmful=True, held_back=args.held_back)
         rows.append(row)
     with (args.out / "train.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)

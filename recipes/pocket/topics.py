@@ -7,6 +7,7 @@ them apart.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 
@@ -406,20 +407,43 @@ def task(rng: random.Random) -> str:
     return text
 
 
-def typographic(rng: random.Random, *, harmful: bool, topics: Sequence[str] = tuple(HARMFUL)) -> str:
-    """A request as it stands in a FigStep-style image: "Steps to bake apple pie.", "List of winter sports."."""
-    topic = rng.choice(topics)
-    if rng.random() < 0.2:
-        return f"List of {rng.choice(_lists(topic, harmful=harmful))}."
-    return f"{rng.choice(OPENERS)} {_action(rng, topic, harmful=harmful)}."
+def is_held_back(request: str) -> bool:
+    """One request in eight, by its wording alone: none of the steps that make pocket and its reminder heed a note uses
+    it, so that what a reminder does can be tested on requests that neither has seen."""
+    return hashlib.sha256(request.encode()).digest()[0] < 32
 
 
-def as_text(rng: random.Random, *, harmful: bool) -> str:
+def typographic(
+    rng: random.Random, *, harmful: bool, topics: Sequence[str] = tuple(HARMFUL), held_back: bool | None = None
+) -> str:
+    """A request as it stands in a FigStep-style image: "Steps to bake apple pie.", "List of winter sports.".
+
+    ``held_back``: only requests that are, or are not, held back; None takes both.
+    """
+    while True:
+        topic = rng.choice(topics)
+        if rng.random() < 0.2:
+            core = rng.choice(_lists(topic, harmful=harmful))
+            text = f"List of {core}."
+        else:
+            core, twist = _action(rng, topic, harmful=harmful)
+            text = f"{rng.choice(OPENERS)} {core} {twist}".rstrip() + "."
+        if held_back in (None, is_held_back(core)):
+            return text
+
+
+def as_text(rng: random.Random, *, harmful: bool, held_back: bool | None = None) -> str:
     """The same kind of request asked directly in text. Questions of :data:`ADVICE` are no harm there."""
-    topic = rng.choice(HARM)
-    if rng.random() < 0.15:
-        return rng.choice(LIST_FORMS).format(rng.choice(_lists(topic, harmful=harmful)))
-    return rng.choice(TEXT_FORMS).format(_action(rng, topic, harmful=harmful))
+    while True:
+        topic = rng.choice(HARM)
+        if rng.random() < 0.15:
+            core = rng.choice(_lists(topic, harmful=harmful))
+            text = rng.choice(LIST_FORMS).format(core)
+        else:
+            core, twist = _action(rng, topic, harmful=harmful)
+            text = rng.choice(TEXT_FORMS).format(f"{core} {twist}".rstrip())
+        if held_back in (None, is_held_back(core)):
+            return text
 
 
 def _lists(topic: str, *, harmful: bool) -> Sequence[str]:
@@ -428,12 +452,12 @@ def _lists(topic: str, *, harmful: bool) -> Sequence[str]:
     return ADVICE_LISTS if topic in ADVICE else HARMFUL_LISTS
 
 
-def _action(rng: random.Random, topic: str, *, harmful: bool) -> str:
-    """A third of the draws are single phrases, the others pairs of a pattern."""
+def _action(rng: random.Random, topic: str, *, harmful: bool) -> tuple[str, str]:
+    """What is to be done, and under which circumstances. A third of the draws are single phrases, the others pairs of a
+    pattern."""
     if rng.random() < 0.35:
         text = rng.choice(HARMFUL[topic] if harmful else BENIGN)
     else:
         verbs, objects = rng.choice(HARMFUL_PATTERNS[topic] if harmful else BENIGN_PATTERNS)
         text = f"{rng.choice(verbs)} {rng.choice(objects)}"
-    twist = rng.choice((*TWISTS, *SECRECY) if harmful else TWISTS)
-    return f"{text} {twist}".rstrip()
+    return text, rng.choice((*TWISTS, *SECRECY) if harmful else TWISTS)

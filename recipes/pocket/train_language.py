@@ -1,4 +1,5 @@
-"""Step 2 of the pocket recipe: a low-rank delta for the language model, so that it reads, lists, refuses and helps.
+"""Step 2 of the pocket recipe: a low-rank delta for the language model, so that it reads, lists, refuses, helps,
+and heeds a note.
 
 The tower is frozen, or with ``--tower-lr`` learns what the language model needs from it. A share of the pages is given
 as a perfect tower would (the embedding rows themselves).
@@ -27,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from conversations import Conversation, Mixture, read_jsonl
 from lowrank import add_low_rank
 from pages import Page, make_page
+from precision import FAST
 from text import TextSource, shared_phrases
 from train_tower import IMAGE_SIZE, PATCHES, build, features, wanted_rows
 
@@ -70,18 +72,23 @@ class Samples(IterableDataset):
 
 
 def encode(tokenizer, conversation: Conversation, longest: int) -> tuple[list[int], list[int], list[int]]:
-    """Token ids (before the image, between it and the answer, answer). Without an image the first is empty."""
+    """Token ids: before the image (if there is none, none), from there to what is learned, and what is learned.
+
+    What is learned is the answer, or what follows the note in it."""
     ids = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
     head = ids("<|im_start|>user\n")
     middle = "\n" + conversation.prompt if conversation.page is not None else conversation.prompt
     tail = ids(middle + "<|im_end|>\n<|im_start|>assistant\n")
-    answer = ids(conversation.answer)
-    if conversation.whole:
-        answer.append(tokenizer.convert_tokens_to_ids("<|im_end|>"))
-    answer = answer[:longest]
+    end = [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    answer = (ids(conversation.answer) + (end if conversation.whole else []))[:longest]
     if conversation.page is None:
         # Tokenised as one text, as the chat template will be.
-        return [], ids("<|im_start|>user\n" + middle + "<|im_end|>\n<|im_start|>assistant\n"), answer
+        head, tail = [], ids("<|im_start|>user\n" + middle + "<|im_end|>\n<|im_start|>assistant\n")
+    note = conversation.note
+    if note is not None:
+        kept = int(note.at * (len(answer) - 1))  # something is left to say
+        tail += answer[:kept] + ids(note.text)[: note.tokens]
+        answer = answer[kept:] if note.instead is None else ids(note.instead) + end
     return head, tail, answer
 
 
@@ -101,6 +108,7 @@ def main() -> None:
     parser.add_argument("--back-off", type=float, default=0.9, help="share of lists on plain harm that break off")
     parser.add_argument("--images", type=float, default=0.75, help="share of batches with images")
     parser.add_argument("--listed", type=float, default=0.6, help="share of pages that are listed as well as read")
+    parser.add_argument("--heed", type=float, default=0.7, help="share of lists, and half of it of texts, with a note")
     parser.add_argument("--tower-lr", type=float, default=0.0, help="above 0: the tower learns too, into OUT/tower")
     parser.add_argument(
         "--longest", type=int, default=56, help="three quarters of the answers are cut to this many tokens"
@@ -126,7 +134,8 @@ def main() -> None:
 
     phrases = shared_phrases(args.shared)
     source = TextSource(tokenizer, args.words, phrases)
-    mixture = Mixture(source, read_jsonl(args.helpful), phrases, back_off=args.back_off, listed=args.listed)
+    helpful = read_jsonl(args.helpful)
+    mixture = Mixture(source, helpful, phrases, back_off=args.back_off, listed=args.listed, heed=args.heed)
     trained = [p for layer in layers.values() for p in (layer.down, layer.up)]
     groups = [{"params": trained, "lr": args.lr}]
     if args.tower_lr:
@@ -193,7 +202,7 @@ def batch_loss(model, tower, rows, tokenizer, batch, longest: int) -> tuple[torc
     pages = [sample.page for sample in batch if sample.page is not None]
     seen = iter(())
     if pages:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST is torch.bfloat16):
             seen = iter(features(tower, torch.stack([torch.tensor(p.pixels) for p in pages])).float())
     sequences, positions, labels, owners, kinds = [], [], [], [], []
     for sample in batch:
@@ -230,7 +239,7 @@ def batch_loss(model, tower, rows, tokenizer, batch, longest: int) -> tuple[torc
     mask = (owner[:, None] == -1) | (owner[:, None] == owner[:, :, None])
     mask = (mask & torch.ones(mask.shape[-2:], dtype=torch.bool).tril())[:, None]
     hidden = model.model(
-        inputs_embeds=inputs.to(torch.bfloat16),
+        inputs_embeds=inputs.to(FAST),
         attention_mask=mask,
         position_ids=pad_sequence(positions, batch_first=True),
     ).last_hidden_state

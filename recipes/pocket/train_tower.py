@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoTokenizer, LlamaConfig, LlavaForConditionalGeneration
 
 from pages import ALPHABET_SIZE, MAX_SPELL, make_page
+from precision import FAST
 from safety_reminder.models.pocket.assemble import IMAGE_SIZE, PATCH_SIZE, pocket_config
 from text import TextSource, shared_phrases
 
@@ -121,7 +122,7 @@ def losses(model, head, scale, grey, tokens, spelling, rows: torch.Tensor, centr
     classes = torch.cat([present, pool[~torch.isin(pool, present)].unique()])
     place = torch.searchsorted(present, wanted)
     vectors = F.normalize(rows[classes] - centre, dim=1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=FAST is torch.bfloat16):
         logits = F.normalize(out[: len(wanted)] - centre, dim=1) @ vectors.T
     naming = F.cross_entropy(logits.float() * scale.exp(), place)
     letters = head(seen).view(-1, MAX_SPELL, ALPHABET_SIZE)
@@ -135,7 +136,7 @@ def evaluate(model, batches, rows, centre) -> dict[str, float]:
     right = count = quiet = blanks = 0
     vectors = F.normalize(rows - centre, dim=1)
     for grey, tokens, _ in batches:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST is torch.bfloat16):
             out = features(model, grey)
         out = out.float()
         shown = tokens >= 0
@@ -243,7 +244,7 @@ def main() -> None:
         for optimiser, rate in zip(optimisers, base_rates, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST is torch.bfloat16):
             naming, regression, letters_loss, letters = losses(
                 model, head, scale, grey, tokens, spelling, rows, centre, negatives=2000
             )

@@ -235,6 +235,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
         _with_hydra("calibrate", "safety_reminder.training.session:calibrate"),
         "set a reminder's threshold from one's own safe responses",
     ),
+    "dro": (
+        _with_hydra("dro", "safety_reminder.evaluation.session:dro"),
+        "train a soft safety prompt, a rival of the reminder",
+    ),
     "judge-check": (
         _with_hydra("judge_check", "safety_reminder.evaluation.judges.check:judge_check"),
         "a judge of harm against people's labels",

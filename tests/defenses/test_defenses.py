@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from checkpoints import tiny_guarded, tiny_vlm
 from safety_reminder.defenses import DEFENSES, adashield_s, ecso, load_defense
+from safety_reminder.defenses.dro import SoftPrompt, system_tokens
 from safety_reminder.defenses.self_reminder import AFTER, BEFORE
-from safety_reminder.errors import ConfigError
+from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM, SafetyReminder
+from safety_reminder.models import fingerprint, token_vectors
 from safety_reminder.types import Response
 
 OPTIONS = {"max_new_tokens": 9, "do_sample": False}
@@ -52,13 +56,27 @@ def header(tmp_path):
     return str(replace(SafetyReminder.of_header(tiny_vlm()), interval=4).save_pretrained(tmp_path / "header"))
 
 
-def options_of(name, header):
-    return {"header_probe": {"probe": header}, "post_hoc": {"judge": lambda asked: [False] * len(asked)}}.get(name, {})
+@pytest.fixture
+def soft_prompt(tmp_path):
+    """A random one for the tiny model."""
+    vlm = tiny_vlm()
+    vectors = torch.randn(len(system_tokens(vlm, "Be good.")), 32, generator=torch.Generator().manual_seed(0))
+    prompt = SoftPrompt("Be good.", vectors, base_model="tiny", fingerprint=fingerprint(vlm.model))
+    return str(prompt.save_pretrained(tmp_path / "soft"))
+
+
+def options_of(name, header, soft_prompt):
+    options = {
+        "header_probe": {"probe": header},
+        "dro": {"prompt": soft_prompt},
+        "post_hoc": {"judge": lambda asked: [False] * len(asked)},
+    }
+    return options.get(name, {})
 
 
 @pytest.mark.parametrize("name", DEFENSES)
-def test_a_row_of_a_batch_is_answered_as_alone_and_messages_stay_as_they_are(name, header):
-    defense = load_defense(name, tiny_guarded(), **options_of(name, header))
+def test_a_row_of_a_batch_is_answered_as_alone_and_messages_stay_as_they_are(name, header, soft_prompt):
+    defense = load_defense(name, tiny_guarded(), **options_of(name, header, soft_prompt))
     before = copy.deepcopy(BATCH[:1] + BATCH[2:])
     batch = BATCH[:1] + BATCH[2:]
     together = defense.generate_batch(batch, **OPTIONS)
@@ -223,3 +241,66 @@ def test_bluesuffix_by_itself_is_its_suffix_and_plug_ins_can_be_named():
     assert asked == ["Name a river. Be careful.", "Name a river.Name a river."]
     with pytest.raises(ConfigError, match="no function 'nowhere:nothing'"):
         load_defense("bluesuffix", model, purifier="nowhere:nothing")
+
+
+def with_vectors_of_its_text(folder, vlm, text="Be good."):
+    own = token_vectors(vlm.model, system_tokens(vlm, text))
+    prompt = SoftPrompt(text, own, fingerprint=fingerprint(vlm.model))
+    return str(prompt.save_pretrained(folder))
+
+
+@pytest.mark.parametrize("family", ["llava", "llama"])
+def test_a_soft_prompt_of_its_text_s_own_embeddings_is_that_system_prompt(tmp_path, family):
+    guarded = GuardedVLM(tiny_vlm(family))
+    batch = BATCH[:1] if family == "llama" else [BATCH[0], BATCH[1]]
+    soft = load_defense("dro", guarded, prompt=with_vectors_of_its_text(tmp_path / "soft", guarded.vlm))
+    plain = load_defense("system_prompt", guarded, text="Be good.")
+    for messages in batch:
+        assert timeless(soft.generate_batch([messages], **OPTIONS)) == timeless(
+            plain.generate_batch([messages], **OPTIONS)
+        )
+
+
+def test_a_soft_prompt_s_vectors_change_the_answer_and_the_model_s_own_message_stays(soft_prompt):
+    guarded = GuardedVLM(tiny_vlm())
+    soft = load_defense("dro", guarded, prompt=soft_prompt)
+    plain = load_defense("system_prompt", guarded, text="Be good.")
+    for messages in (BATCH[0], BATCH[2]):
+        [found], [other] = (d.generate_batch([messages], **OPTIONS) for d in (soft, plain))
+        assert found.token_ids != other.token_ids
+    loud = [{"role": "system", "content": "Be loud."}, *BATCH[2][1:]]
+    [one], [other] = (soft.generate_batch([messages], **OPTIONS) for messages in (BATCH[2], loud))
+    assert one.token_ids != other.token_ids
+
+
+def test_a_soft_prompt_of_another_model_is_refused(tmp_path):
+    folder = with_vectors_of_its_text(tmp_path / "soft", tiny_vlm())
+    with pytest.raises(ModelError, match="not that model"):
+        load_defense("dro", GuardedVLM(tiny_vlm("llama")), prompt=folder)
+    short = SoftPrompt("Be good.", torch.zeros(1, 32)).save_pretrained(tmp_path / "short")
+    with pytest.raises(ModelError, match="has 1 vectors"):
+        load_defense("dro", GuardedVLM(tiny_vlm()), prompt=str(short))
+
+
+def test_a_template_without_system_messages_has_no_place_for_a_soft_prompt(monkeypatch):
+    vlm = tiny_vlm()
+    template = "{% for m in messages %}{% if m.role != 'system' %}{{ m.role }}: x\n{% endif %}{% endfor %}"
+    monkeypatch.setattr(vlm.processor, "chat_template", template)
+    with pytest.raises(ModelError, match="leaves system messages out"):
+        system_tokens(vlm, "Be good.")
+
+
+@pytest.mark.parametrize("damage", ["missing", "json", "format", "vectors"])
+def test_a_damaged_soft_prompt_says_so(soft_prompt, damage):
+    folder = Path(soft_prompt)
+    config = folder / "config.json"
+    if damage == "missing":
+        (folder / "prompt.safetensors").unlink()
+    elif damage == "json":
+        config.write_text("{")
+    elif damage == "format":
+        config.write_text(config.read_text().replace('"format": 1', '"format": 9'))
+    else:
+        (folder / "prompt.safetensors").write_bytes(b"xx")
+    with pytest.raises(PackError, match=r"soft prompt|damaged|format 9"):
+        load_defense("dro", GuardedVLM(tiny_vlm()), prompt=soft_prompt)

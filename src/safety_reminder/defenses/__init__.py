@@ -19,6 +19,7 @@ DEFENSES = {
     "adashield_s": "safety_reminder.defenses.adashield_s:AdaShieldS",
     "ecso": "safety_reminder.defenses.ecso:ECSO",
     "prompt_tuning": "safety_reminder.defenses.prompt_tuning:PromptTuning",
+    "dro": "safety_reminder.defenses.dro:DRO",
     "header_probe": "safety_reminder.defenses.header_probe:HeaderProbe",
     "bluesuffix": "safety_reminder.defenses.bluesuffix:BlueSuffix",
     "post_hoc": "safety_reminder.defenses.post_hoc:PostHoc",

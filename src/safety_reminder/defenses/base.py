@@ -113,14 +113,14 @@ def _change_last_request(
     return changed
 
 
-def with_system_text(messages: Messages, text: str) -> list[dict[str, Any]]:
+def with_system_text(messages: Messages, text: str, *, between: str = "\n\n") -> list[dict[str, Any]]:
     """A copy with ``text`` as, or in front of, the system message's text."""
     changed = [dict(message) for message in messages]
     if not changed or changed[0]["role"] != "system":
         return [{"role": "system", "content": text}, *changed]
     content = changed[0]["content"]
     if isinstance(content, str):
-        changed[0]["content"] = f"{text}\n\n{content}"
+        changed[0]["content"] = f"{text}{between}{content}"
     else:
-        changed[0]["content"] = [{"type": "text", "text": f"{text}\n\n"}, *content]
+        changed[0]["content"] = [{"type": "text", "text": f"{text}{between}"}, *content]
     return changed

@@ -1,4 +1,4 @@
-"""What the commands ``generate`` and ``demo`` do with their configuration, and ``train`` where it is to be tested."""
+"""What the commands ``generate`` and ``demo`` do with their configuration, and those that train and judge answers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation import console
 from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.page import write_page
+from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.run import open_run, run, write_summary
 from safety_reminder.guard import GuardedVLM, load
 from safety_reminder.models import VLM
 from safety_reminder.run_files import write_json
 from safety_reminder.training import session as training
+from safety_reminder.training.dro import DROConfig, train_soft_prompt
 from safety_reminder.training.session import named_datasets
 from safety_reminder.types import Example, Record
 
@@ -48,6 +50,23 @@ def train(values: dict[str, Any], output: Path) -> None:
     summary["config"]["test_on"] = list(tests)
     write_json(path, summary)
     console.print_metrics(metrics)
+
+
+def dro(values: dict[str, Any], output: Path) -> None:
+    """Train a soft safety prompt, for the defence of this name."""
+    config = DROConfig.from_mapping(values["training"])
+    examples = training.load_examples(values)
+    guarded = load(values["model"], device=values["device"], dtype=values["dtype"])
+    prompt = train_soft_prompt(
+        guarded, examples, config, output,
+        refuses=lambda text: judge_refusal(text).where == "start", source=values["data"]["sets"],
+    )  # fmt: skip
+    for text, shares in prompt.training["refused"].items():
+        under = f"under {text[:40]!r}" if text else "without a safety prompt"
+        print(f"refused {under}: {shares['harmful']:.0%} of harmful, {shares['harmless']:.0%} of harmless requests")
+    change = prompt.training["refusal_logit_change"]
+    print(f"refusal's logit moved by {change['harmful']:+.2f} on harmful, {change['harmless']:+.2f} on harmless ones")
+    print(f"wrote {output / 'prompt'}")
 
 
 def demo(values: dict[str, Any], output: Path) -> None:

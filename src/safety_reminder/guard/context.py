@@ -217,3 +217,11 @@ def prepare(model: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, dict[s
         return input_ids, {k: v for k, v in model_kwargs.items() if k not in ("synced_gpus", "streamer")}
 
     return model.generate(**inputs, custom_generate=capture, max_new_tokens=1, do_sample=False)
+
+
+def prompt_hidden(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """(rows, hidden_size): final hidden states at the last token of each prompt, as :meth:`VLM.encode` gives them. The
+    gradient reaches what the model embeds."""
+    input_ids, kwargs = prepare(model, inputs)
+    prepared = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **kwargs)
+    return model(**prepared, output_hidden_states=True, return_dict=True).hidden_states[-1][:, -1]

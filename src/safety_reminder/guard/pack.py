@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,6 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def write(reminder: SafetyReminder, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         "reminder": reminder.vectors.detach().float().cpu().contiguous(),
         "probe.weight": reminder.probe.weight.detach().float().cpu().contiguous(),
@@ -119,14 +119,29 @@ def write(reminder: SafetyReminder, folder: Path) -> Path:
             "transformers": version("transformers"),
         },
     }
+    return write_folder(folder, WEIGHTS, tensors, CONFIG, config, card=card(reminder))
+
+
+def write_folder(
+    folder: Path,
+    weights: str,
+    tensors: Mapping[str, torch.Tensor],
+    config_name: str,
+    config: Mapping[str, Any],
+    *,
+    card: str | None = None,
+) -> Path:
+    """Tensors, their configuration and perhaps a card, atomically: a folder with its configuration in it is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
     # The config goes first and comes last: a folder in which it is present is complete, and of one piece.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
-        save_file(tensors, Path(scratch) / WEIGHTS)
-        (Path(scratch) / WEIGHTS).chmod(0o644)  # a pack is shared; safetensors keeps files to their owner
-        (Path(scratch) / CARD).write_text(card(reminder), encoding="utf-8")
-        (Path(scratch) / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (folder / CONFIG).unlink(missing_ok=True)
-        for name in (WEIGHTS, CARD, CONFIG):
+        save_file(dict(tensors), Path(scratch) / weights)
+        (Path(scratch) / weights).chmod(0o644)  # a pack is shared; safetensors keeps files to their owner
+        if card is not None:
+            (Path(scratch) / CARD).write_text(card, encoding="utf-8")
+        (Path(scratch) / config_name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / config_name).unlink(missing_ok=True)
+        for name in (weights, *([CARD] if card is not None else []), config_name):
             os.replace(Path(scratch) / name, folder / name)
     return folder
 

@@ -12,7 +12,7 @@ import torch
 from safety_reminder.errors import PackError
 from safety_reminder.guard import pack
 from safety_reminder.guard.probe import Probe
-from safety_reminder.models import VLM, embedding_weight, fingerprint
+from safety_reminder.models import VLM, fingerprint, token_vectors
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class SafetyReminder:
         Raises:
             ModelError: the model's chat template has no header.
         """
-        weight = embedding_weight(vlm.model)
-        vectors = weight[torch.tensor(vlm.assistant_header(), device=weight.device)].detach().float().cpu()
+        vectors = token_vectors(vlm.model, vlm.assistant_header()).cpu()
         probe = Probe(torch.zeros(vectors.shape[1]))
         return cls(vectors, probe, base_model=vlm.name, fingerprint=fingerprint(vlm.model))
 

@@ -1,6 +1,6 @@
 """Request → model: adapters over transformers, the pocket model, and tiny random ones."""
 
-from safety_reminder.models.embedding import embedding_weight, hidden_size
+from safety_reminder.models.embedding import embedding_weight, hidden_size, token_vectors
 from safety_reminder.models.families import FAMILIES, Family
 from safety_reminder.models.fingerprint import fingerprint, fingerprint_mismatch
 from safety_reminder.models.messages import Messages, data_url, load_image
@@ -18,4 +18,5 @@ __all__ = [
     "hidden_size",
     "load_image",
     "load_vlm",
+    "token_vectors",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,3 +15,10 @@ def embedding_weight(model: Any) -> torch.Tensor:
 
 def hidden_size(model: Any) -> int:
     return embedding_weight(model).shape[1]
+
+
+@torch.no_grad()
+def token_vectors(model: Any, ids: Sequence[int]) -> torch.Tensor:
+    """(len(ids), hidden_size) float32: what the model embeds these tokens as. Some families scale the table's rows."""
+    embedding = model.get_input_embeddings()
+    return embedding(torch.tensor(list(ids), device=embedding.weight.device)).float().clone()

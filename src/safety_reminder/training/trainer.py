@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from safety_reminder.errors import ConfigError, MissingExtraError, SafetyReminderError
 from safety_reminder.guard import Probe, SafetyReminder
-from safety_reminder.models import VLM, fingerprint
+from safety_reminder.models import VLM, embedding_weight, fingerprint, token_vectors
 from safety_reminder.run_files import provenance, write_json
 from safety_reminder.training.calibration import calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
@@ -321,16 +321,16 @@ def validation_loss(
 
 def initial_vectors(vlm: VLM, config: TrainingConfig) -> torch.Tensor:
     """(k, hidden_size) float32: the embeddings of the first k tokens of a text, or random ones of their size."""
-    embedding, device = vlm.model.get_input_embeddings(), vlm.model.device
     if config.init == "random":
         generator = torch.Generator().manual_seed(config.seed)
         drawn = torch.randn(config.k, vlm.hidden_size, generator=generator)
-        return (drawn * embedding.weight.detach().float().std().cpu()).to(device)  # type: ignore[union-attr]
+        some = token_vectors(vlm.model, range(min(1024, len(embedding_weight(vlm.model)))))
+        return (drawn * some.std().cpu()).to(vlm.model.device)
     ids = vlm.tokenizer(config.init_text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ConfigError("training.init_text is empty; the reminder starts from the embeddings of its tokens")
     ids = (ids * math.ceil(config.k / len(ids)))[: config.k]
-    return embedding(torch.tensor(ids, device=device)).detach().float().clone()
+    return token_vectors(vlm.model, ids)
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:

@@ -68,6 +68,11 @@ def header_folder() -> Path:
     return Path(__file__).parent / "header"
 
 
+def soft_prompt_folder() -> Path:
+    """Another rival that ships for pocket: a soft safety prompt, for the defence ``dro``."""
+    return Path(__file__).parent / "dro"
+
+
 def checkpoint_folder() -> Path:
     """The assembled checkpoint, made on the first call (about a minute, 0.6 GB) and found again afterwards.
 

@@ -1,0 +1,141 @@
+"""DRO, directed representation optimisation (Zheng et al., "On prompt-driven safeguarding for large language models",
+ICML 2024, arXiv:2401.18018): a safety prompt whose embeddings were trained, ``safety-reminder dro``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from safety_reminder.defenses.base import with_system_text
+from safety_reminder.errors import ModelError, PackError
+from safety_reminder.guard import GuardedVLM
+from safety_reminder.guard.pack import write_folder
+from safety_reminder.models import VLM, Messages, fingerprint_mismatch
+from safety_reminder.models.soft_prompt import replaced_embeddings
+from safety_reminder.types import Response
+
+FORMAT = 1
+WEIGHTS, CONFIG = "prompt.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class SoftPrompt:
+    """``vectors`` (n, hidden_size) float32 that stand where the n tokens of ``text``, a system message, would.
+
+    ``base_model`` and ``fingerprint``: of the model it was trained for; ``training``: data, options and what came out.
+    """
+
+    text: str
+    vectors: torch.Tensor
+    base_model: str = ""
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or 0 in self.vectors.shape:
+            raise PackError(f"a soft prompt has shape (n, hidden_size), got {tuple(self.vectors.shape)}")
+        if not torch.isfinite(self.vectors).all():
+            raise PackError("the soft prompt holds values that are not finite")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> SoftPrompt:
+        """Load from a folder that :meth:`save_pretrained` wrote.
+
+        Raises:
+            PackError: a file is missing, damaged or of another format.
+        """
+        folder = Path(folder).expanduser()
+        for name in (WEIGHTS, CONFIG):
+            if not (folder / name).is_file():
+                raise PackError(f"{folder} is not a soft prompt's folder: it has no {name}")
+        try:
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            vectors = load_file(folder / WEIGHTS)["prompt"].float()
+            if config["format"] != FORMAT:
+                raise PackError(f"{folder} has format {config['format']}, this version reads {FORMAT}")
+            return cls(config["text"], vectors, **{k: config[k] for k in ("base_model", "fingerprint", "training")})
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise PackError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``prompt.safetensors`` and ``config.json`` to ``folder``, atomically."""
+        config = {
+            "format": FORMAT,
+            "text": self.text,
+            "base_model": self.base_model,
+            "fingerprint": self.fingerprint,
+            "training": self.training,
+        }
+        tensors = {"prompt": self.vectors.detach().float().cpu().contiguous()}
+        return write_folder(Path(folder), WEIGHTS, tensors, CONFIG, config)
+
+
+class DRO:
+    """The soft prompt is the system message, in front of one that is there already.
+
+    Args:
+        prompt: a folder that ``safety-reminder dro`` wrote; ``pocket-dro`` ships.
+    """
+
+    name = "dro"
+    monitors = False
+
+    def __init__(self, guarded: GuardedVLM, prompt: str = "pocket-dro") -> None:
+        self._guarded, self._prompt = guarded, load_soft_prompt(prompt)
+        if reason := fingerprint_mismatch(self._prompt.fingerprint, guarded.vlm.model):
+            raise ModelError(
+                f"the soft prompt was trained for {self._prompt.base_model or 'another model'}, but "
+                f"{guarded.vlm.name} is not that model: {reason}. Train one with safety-reminder dro; give prompt=DIR"
+            )
+        self._ids = system_tokens(guarded.vlm, self._prompt.text)
+        if len(self._ids) != len(self._prompt.vectors):
+            raise ModelError(
+                f"the soft prompt has {len(self._prompt.vectors)} vectors, but in {guarded.vlm.name}'s template its "
+                f"text has {len(self._ids)} tokens"
+            )
+
+    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
+        if not batch:
+            return []
+        changed = [in_front(messages, self._prompt.text) for messages in batch]
+        with replaced_embeddings(self._guarded.vlm.model, self._ids, self._prompt.vectors):
+            return self._guarded.generate_batch(changed, guard=False, **options)
+
+
+def in_front(messages: Messages, text: str) -> list[dict[str, Any]]:
+    """A copy with ``text`` as, or in front of, the system message's text. Between them is a space: many tokenizers
+    would join line breaks to the text's last token."""
+    return with_system_text(messages, text, between=" ")
+
+
+def system_tokens(vlm: VLM, text: str) -> list[int]:
+    """The token ids that ``text`` becomes as a system message.
+
+    Raises:
+        MessageError, ModelError: the model's chat template takes no system message.
+    """
+
+    def encoded(text: str) -> list[int]:
+        return vlm.encode([in_front([{"role": "user", "content": "Hello"}], text)])["input_ids"][0].tolist()
+
+    ids, other = encoded(text), encoded("-")
+    before = next((i for i, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b), None)
+    if before is None:
+        raise ModelError(f"the chat template of {vlm.name} leaves system messages out; a soft prompt needs one")
+    behind = next(i for i, (a, b) in enumerate(zip(ids[::-1], other[::-1], strict=False)) if a != b)
+    return ids[before : len(ids) - behind]
+
+
+def load_soft_prompt(name: str) -> SoftPrompt:
+    """By name: ``pocket-dro``, or a folder."""
+    from safety_reminder.models.pocket import soft_prompt_folder
+
+    return SoftPrompt.from_pretrained(soft_prompt_folder() if name == "pocket-dro" else name)
