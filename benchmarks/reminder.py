@@ -1,9 +1,10 @@
 """What a reminder does behind partial answers it was not trained on: verdicts, refusals, and how little it disturbs.
 
-    python benchmarks/reminder.py --data FILE --run FOLDER [--pack FOLDER] --json FILE
+    python benchmarks/reminder.py --data FILE [--run FOLDER] [--pack NAME] --json FILE
 
-``--run`` is a training run's folder: only rows of its test part (``splits.json``) are looked at. Behind every cut (0,
-16, 32, ... tokens) the reminder is put in, whatever the probe says, and the model goes on for 12 tokens.
+``--run`` is a training run's folder: only rows of its test part (``splits.json``) are looked at. Without it, all
+rows are but those that the pack was trained on. Behind every cut (0, 16, 32, ... tokens) the reminder is put in,
+whatever the probe says, and the model goes on for 12 tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from safety_reminder.guard.context import Place, Prefix, follow
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import checkpoints
 from safety_reminder.training.probe import auc
-from safety_reminder.training.samples import Prefixes, make_samples
+from safety_reminder.training.samples import Prefixes, make_samples, seen_as
 
 TOKENS = 12
 
@@ -55,16 +56,23 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--model", default="pocket")
     options.add_argument("--data", required=True)
-    options.add_argument("--run", type=Path, required=True)
+    options.add_argument("--run", type=Path)
     options.add_argument("--pack", help="default: the run's own")
     arguments = options.parse_args()
+    if not (arguments.run or arguments.pack):
+        options.error("give --run, --pack or both")
     torch.set_num_threads(arguments.threads)
     guarded = safety_reminder.load(arguments.model, arguments.pack or str(arguments.run / "pack"))
     vlm, reminder = guarded.vlm, guarded.reminder
     config = TrainingConfig(**reminder.training["config"])
-    test = set(json.loads((arguments.run / "splits.json").read_text())["test"])
-    samples = [s for s in make_samples(vlm, load_training(arguments.data), config) if s.key in test]
-    prefixes = Prefixes(vlm, TrainingConfig(keep_gb=0.0), arguments.run)
+    samples = make_samples(vlm, load_training(arguments.data), config)
+    if arguments.run:
+        test = set(json.loads((arguments.run / "splits.json").read_text())["test"])
+        samples = [s for s in samples if s.key in test]
+    else:
+        seen = set(reminder.training["seen"])
+        samples = [s for s in samples if seen_as(s.key) not in seen]
+    prefixes = Prefixes(vlm, TrainingConfig(keep_gb=0.0), Path())
 
     scores: dict[int, list[tuple[float, bool]]] = {}
     refuses: dict[str, list[bool]] = {"harmful": [], "benign": []}

@@ -282,6 +282,17 @@ def test_a_soft_prompt_of_another_model_is_refused(tmp_path):
         load_defense("dro", GuardedVLM(tiny_vlm()), prompt=str(short))
 
 
+def test_packs_of_another_model_are_taken_where_the_caller_says_so(tmp_path):
+    other = {**fingerprint(tiny_vlm("llama").model), "architecture": "Another"}
+    header = replace(SafetyReminder.of_header(tiny_vlm()), fingerprint=other).save_pretrained(tmp_path / "header")
+    size = len(system_tokens(tiny_vlm(), "Be good."))
+    soft = SoftPrompt("Be good.", torch.zeros(size, 32), fingerprint=other).save_pretrained(tmp_path / "soft")
+    for name, given in (("header_probe", {"probe": str(header)}), ("dro", {"prompt": str(soft)})):
+        with pytest.raises(ModelError, match="not that model"):
+            load_defense(name, GuardedVLM(tiny_vlm()), **given)
+        assert load_defense(name, GuardedVLM(tiny_vlm(), check_base=False), **given).digest
+
+
 def test_a_template_without_system_messages_has_no_place_for_a_soft_prompt(monkeypatch):
     vlm = tiny_vlm()
     template = "{% for m in messages %}{% if m.role != 'system' %}{{ m.role }}: x\n{% endif %}{% endfor %}"

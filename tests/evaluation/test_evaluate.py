@@ -103,6 +103,18 @@ def test_a_rerun_answers_nothing_again_and_another_configuration_is_refused(plac
         evaluate(options(place, max_tokens=5), out)
 
 
+def test_a_rival_that_has_learned_something_else_since_is_another_configuration(place):
+    suite = "tasks: {one: {dataset: text, root: rows.csv, options: {limit: 2}}}\nmax_tokens: 4\n"
+    (place / "rival.yaml").write_text(f"{suite}defenses: {{rival: {{defense: header_probe, probe: {place}/header}}}}\n")
+    given = options(place, suite=str(place / "rival.yaml"), reminder="none")
+    random_reminder(seed=1, interval=4).save_pretrained(place / "header")
+    evaluate(given, place / "out")
+    evaluate(given, place / "out")
+    random_reminder(seed=2, interval=4).save_pretrained(place / "header")
+    with pytest.raises(ConfigError, match=r"another configuration \(.*rival_digests"):
+        evaluate(given, place / "out")
+
+
 def test_harmful_answers_are_folded_and_veiled(place):
     evaluate(options(place, samples=99), place / "out")
     html = (place / "out" / "report.html").read_text()

@@ -15,6 +15,7 @@ class Defense(Protocol):
 
     A response's ``text`` and ``seen_text`` are what the user saw: what a defence withholds was not seen. ``seconds``
     covers all that the defence ran. The rows of a batch do not depend on each other, and messages are not changed.
+    One that brings something learned of its own has a ``digest`` of it.
     """
 
     name: str

@@ -4,6 +4,7 @@ ICML 2024, arXiv:2401.18018): a safety prompt whose embeddings were trained, ``s
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,12 @@ class SoftPrompt:
             raise PackError(f"a soft prompt has shape (n, hidden_size), got {tuple(self.vectors.shape)}")
         if not torch.isfinite(self.vectors).all():
             raise PackError("the soft prompt holds values that are not finite")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of text and vectors."""
+        data = self.vectors.detach().float().cpu().contiguous().numpy().tobytes()
+        return hashlib.sha256(self.text.encode() + b"\0" + data).hexdigest()
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> SoftPrompt:
@@ -90,7 +97,8 @@ class DRO:
 
     def __init__(self, guarded: GuardedVLM, prompt: str = "pocket-dro") -> None:
         self._guarded, self._prompt = guarded, load_soft_prompt(prompt)
-        if reason := fingerprint_mismatch(self._prompt.fingerprint, guarded.vlm.model):
+        self.digest = self._prompt.digest
+        if guarded.check_base and (reason := fingerprint_mismatch(self._prompt.fingerprint, guarded.vlm.model)):
             raise ModelError(
                 f"the soft prompt was trained for {self._prompt.base_model or 'another model'}, but "
                 f"{guarded.vlm.name} is not that model: {reason}. Train one with safety-reminder dro; give prompt=DIR"

@@ -28,7 +28,9 @@ class HeaderProbe:
     monitors = True
 
     def __init__(self, guarded: GuardedVLM, probe: str = "pocket-header", policy: Policy = "stop") -> None:
-        self._guarded = GuardedVLM(guarded.vlm, load_reminder(probe), policy=policy)
+        pack = load_reminder(probe)
+        self.digest = pack.digest
+        self._guarded = GuardedVLM(guarded.vlm, pack, check_base=guarded.check_base, policy=policy)
 
     def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
         return self._guarded.generate_batch(batch, guard=True, **options)

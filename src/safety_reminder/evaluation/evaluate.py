@@ -77,12 +77,16 @@ def _model(values: dict[str, Any], label: str, options: dict[str, Any]) -> Model
 
 
 def _identity(models: dict[str, Model]) -> dict[str, Any]:
-    """The weights and the reminder behind names that may come to mean others."""
-    api = models.get(MONITOR, models[PLAIN]).api
-    assert isinstance(api, SafetyReminderAPI)
-    guarded = api.guarded
-    weights = json.dumps(fingerprint(guarded.vlm.model), sort_keys=True)
-    return {"weights": weights, "reminder_digest": guarded.reminder.digest if guarded.reminder else None}
+    """The weights, the reminder and what rivals have learned, behind names that may come to mean others."""
+    apis = {label: model.api for label, model in models.items() if isinstance(model.api, SafetyReminderAPI)}
+    guarded = apis.get(MONITOR, apis[PLAIN]).guarded
+    return {
+        "weights": json.dumps(fingerprint(guarded.vlm.model), sort_keys=True),
+        "reminder_digest": guarded.reminder.digest if guarded.reminder else None,
+        "rival_digests": {
+            label: digest for label, api in apis.items() if (digest := getattr(api.defense, "digest", None))
+        },
+    }
 
 
 def _run(suite: Suite, models: dict[str, Model], output: Path) -> None:

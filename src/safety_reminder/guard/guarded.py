@@ -57,6 +57,7 @@ class GuardedVLM:
     ) -> None:
         self.vlm = vlm
         self.reminder = reminder
+        self.check_base = check_base
         self.guard: Guard | None = None
         if reminder is None:
             if config is not None or options:
