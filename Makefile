@@ -11,7 +11,8 @@ POCKET_SPLIT := training.budget=0.02 training.answer_tokens=72 training.validati
   training.calibration=0.16 training.test=0.1 training.keep_gb=12.0
 POCKET_TRAINING := $(POCKET_SPLIT) training.lr=0.02 training.cuts=4 training.epochs=3 training.probe_weight=0.5 \
   training.target_tokens=24 training.empty_prob=0.45 training.unheeded_prob=0.25
-POCKET_DRO := training.queries=40 training.epochs=15 training.batch=20 training.lr=0.005
+POCKET_DRO := training.queries=40 training.epochs=15 training.batch=20 training.lr=0.005 \
+  training.answer_tokens=16
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0
 
@@ -84,7 +85,7 @@ train-pocket-header: $(STAMP) fonts
 train-pocket-dro: $(STAMP) fonts
 	@set -e; work=runs/train-$$(basename $$($(BIN)/safety-reminder pocket)); rows=$$work/asked/train.jsonl; \
 	echo ">> rows"; \
-	test -f $$rows || $(BIN)/python recipes/pocket/make_reminder_data.py --out $$work/asked --seed 5 \
+	test -f $$rows || $(BIN)/python recipes/pocket/make_reminder_data.py --out $$work/asked --seed 5 --asked-only \
 	  --asked 4 --scripted 60 --tasks 60 --text-harmful 60 --refused 8; \
 	echo ">> training"; \
 	$(BIN)/safety-reminder dro model=pocket data=$$rows output=$$work/dro $(POCKET_DRO); \

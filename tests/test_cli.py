@@ -185,7 +185,9 @@ def test_a_soft_safety_prompt_is_trained_and_defends(call, training, place, mode
     outcome = call("dro", model, data, "output=dro", "training.epochs=2", "training.components=2")
     assert outcome.code == 0, outcome.err
     assert "refused without a safety prompt: " in outcome.out
-    assert {"losses.csv", "prompt/config.json", "prompt/prompt.safetensors"} <= set(contents(place / "dro"))
+    assert {"losses.csv", "prompt/config.json", "prompt/prompt.safetensors", "summary.json"} <= set(
+        contents(place / "dro")
+    )
     guarded = load(str(models / "llama"))
     defense = load_defense("dro", guarded, prompt=str(place / "dro" / "prompt"))
     [response] = defense.generate_batch([[{"role": "user", "content": "Hello?"}]], max_new_tokens=3)

@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=480, help="harmless requests in text that pocket answers itself")
     parser.add_argument("--text-harmful", type=int, default=80, help="harmful requests in text, with scripted lists")
     parser.add_argument("--refused", type=int, default=50, help="harmful requests, in image or text, that are refused")
+    parser.add_argument("--asked-only", action="store_true", help="for DRO: requests, in the place of answers too")
     parser.add_argument("--held-back", action="store_true", help="only requests that nothing was trained on: a test")
     parser.add_argument("--tokens", type=int, default=72)
     parser.add_argument("--batch", type=int, default=20)
@@ -63,6 +64,8 @@ def main() -> None:
 
     def answers(prompts: list[tuple[str, str | None]]) -> list[str]:
         """Pocket's own, unguarded, to (text, image or None). Texts and images are not mixed."""
+        if args.asked_only:
+            return [text for text, _ in prompts]
         out = []
         for start in tqdm(range(0, len(prompts), args.batch), desc="answering", unit="batch"):
             messages = [

@@ -301,7 +301,13 @@ def test_a_template_without_system_messages_has_no_place_for_a_soft_prompt(monke
         system_tokens(vlm, "Be good.")
 
 
-@pytest.mark.parametrize("damage", ["missing", "json", "format", "vectors"])
+def test_a_soft_prompt_of_another_size_is_refused(tmp_path):
+    soft = SoftPrompt("Be good.", torch.zeros(8, 16)).save_pretrained(tmp_path / "soft")
+    with pytest.raises(ModelError, match="vectors have size 16"):
+        load_defense("dro", GuardedVLM(tiny_vlm(), check_base=False), prompt=str(soft))
+
+
+@pytest.mark.parametrize("damage", ["missing", "json", "format", "vectors", "text"])
 def test_a_damaged_soft_prompt_says_so(soft_prompt, damage):
     folder = Path(soft_prompt)
     config = folder / "config.json"
@@ -311,7 +317,9 @@ def test_a_damaged_soft_prompt_says_so(soft_prompt, damage):
         config.write_text("{")
     elif damage == "format":
         config.write_text(config.read_text().replace('"format": 1', '"format": 9'))
+    elif damage == "text":
+        config.write_text(config.read_text().replace('"Be good."', "3"))
     else:
         (folder / "prompt.safetensors").write_bytes(b"xx")
-    with pytest.raises(PackError, match=r"soft prompt|damaged|format 9"):
+    with pytest.raises(PackError, match=r"no soft prompt at|damaged|format 9|text is a string"):
         load_defense("dro", GuardedVLM(tiny_vlm()), prompt=soft_prompt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -63,6 +63,22 @@ def test_the_plane_separates_what_was_refused_from_what_is_harmful():
         assert direction[axis] > 0.9 * direction.norm()
 
 
+def test_few_refusals_are_warned_of_and_the_fit_is_judged(caplog):
+    states = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
+    states[:3, 2] += 9.0
+    plane = Plane.fit(states, [i < 3 for i in range(30)], [i % 2 == 0 for i in range(30)], 3)
+    assert "only 3 of 30 requests were refused" in caplog.text
+    assert plane.auc["refusal"] == 1.0
+    assert 0.0 <= plane.auc["harmfulness"] < 1.0
+    again = Plane.fit(states, [i < 3 for i in range(30)], [i % 2 == 0 for i in range(30)], 3)
+    assert torch.equal(plane.components, again.components)
+
+
+def test_a_step_s_size_does_not_depend_on_how_many_rows_run_at_once(examples, tmp_path):
+    few, many = (train(examples, tmp_path / str(rows), replace(SMALL, rows=rows)).vectors for rows in (2, 13))
+    assert torch.allclose(few, many, atol=1e-4)
+
+
 @pytest.mark.parametrize(("refused", "message"), [([True] * 4, "refuses all"), ([False] * 4, "refuses none")])
 def test_a_model_that_refuses_all_or_none_cannot_be_learned_from(refused, message):
     with pytest.raises(ConfigError, match=message):
@@ -74,18 +90,23 @@ def test_the_objective_by_hand():
     change = torch.tensor([[1.0, 3.0, 6.0], [1.0, 0.0, 0.0]])
     config = DROConfig(harmfulness_weight=0.5, residual_weight=0.25)
     found = objective(plane, change, torch.tensor([1.0, 0.0]), config)
+    # Outside the plane lies one of the three dimensions.
     soft = lambda x: float(torch.nn.functional.softplus(torch.tensor(x)))  # noqa: E731
-    # -log sigmoid(2) and -log sigmoid(3); outside the plane 6² / 3. Harmless: -log(1 - sigmoid(2)) and -log(1/2).
-    assert found.tolist() == pytest.approx([soft(-2.0) + 0.5 * soft(-3.0) + 0.25 * 12.0, soft(2.0) + 0.5 * soft(0.0)])
+    # -log sigmoid(2) and -log sigmoid(3); outside the plane 6². Harmless: -log(1 - sigmoid(2)) and -log(1/2).
+    assert found.tolist() == pytest.approx([soft(-2.0) + 0.5 * soft(-3.0) + 0.25 * 36.0, soft(2.0) + 0.5 * soft(0.0)])
 
 
 def test_queries_are_different_of_both_kinds_and_as_many_as_asked(examples):
     found = draw_queries([*examples, *examples], DROConfig(queries=5))
-    texts = [messages[0]["content"] for messages, _ in found]
+    texts = [query.messages[0]["content"] for query in found]
     assert len(set(texts)) == len(texts) == 10
-    assert all(text.startswith("Red") is harmful for text, (_, harmful) in zip(texts, found, strict=True))
+    assert all(text.startswith("Red") is query.harmful for text, query in zip(texts, found, strict=True))
     everything = draw_queries(examples, DROConfig(queries=50))
-    assert sum(harmful for _, harmful in everything) == 7  # a refused request is a harmful one
+    assert sum(query.harmful for query in everything) == 7  # a refused request is a harmful one
+    both = [examples[0], replace(examples[0], safe=True), examples[-2]]
+    for order in (both, both[::-1]):
+        assert [query.harmful for query in draw_queries(order, DROConfig())].count(True) == 1
+        assert len(draw_queries(order, DROConfig())) == 2
     with pytest.raises(DataError, match="no harmless requests"):
         draw_queries(examples[:3], DROConfig())
 
@@ -93,7 +114,9 @@ def test_queries_are_different_of_both_kinds_and_as_many_as_asked(examples):
 def test_training_moves_harmful_requests_towards_refusal_and_harmless_ones_away(examples, tmp_path):
     prompt = train(examples, tmp_path)
     assert prompt.training["refused"][""] == {"harmful": 1.0, "harmless": 0.0}
-    assert set(prompt.training["refused"]) == {"", *ANCHORS}
+    assert set(prompt.training["refused"]) == {"", "Be good.", *ANCHORS}
+    assert prompt.training["fit_auc"].keys() == {"refusal", "harmfulness"}
+    assert json.loads((tmp_path / "summary.json").read_text())["training"] == prompt.training
     change = prompt.training["refusal_logit_change"]
     assert change["harmful"] > 0 > change["harmless"]
     losses = [float(row.split(",")[1]) for row in (tmp_path / "losses.csv").read_text().splitlines()[1:]]

@@ -1,5 +1,8 @@
 """DRO, directed representation optimisation (Zheng et al., "On prompt-driven safeguarding for large language models",
 ICML 2024, arXiv:2401.18018): a safety prompt whose embeddings were trained, ``safety-reminder dro``.
+
+What differs from the paper and its code: the prompt also stands in front of requests with images, and of a system
+message that is there already; what differs in training stands in ``training/dro.py``.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,8 @@ class SoftPrompt:
     training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise PackError(f"a soft prompt's text is a string, got {self.text!r}")
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
             raise PackError(f"a soft prompt has shape (n, hidden_size), got {tuple(self.vectors.shape)}")
         if not torch.isfinite(self.vectors).all():
@@ -62,7 +68,10 @@ class SoftPrompt:
         folder = Path(folder).expanduser()
         for name in (WEIGHTS, CONFIG):
             if not (folder / name).is_file():
-                raise PackError(f"{folder} is not a soft prompt's folder: it has no {name}")
+                raise PackError(
+                    f"no soft prompt at {str(folder)!r}, which has no {name}: expected 'pocket-dro', or a folder that "
+                    "safety-reminder dro wrote"
+                )
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             vectors = load_file(folder / WEIGHTS)["prompt"].float()
@@ -80,6 +89,7 @@ class SoftPrompt:
             "base_model": self.base_model,
             "fingerprint": self.fingerprint,
             "training": self.training,
+            "versions": {"torch": torch.__version__, "transformers": version("transformers")},
         }
         tensors = {"prompt": self.vectors.detach().float().cpu().contiguous()}
         return write_folder(Path(folder), WEIGHTS, tensors, CONFIG, config)
@@ -102,6 +112,11 @@ class DRO:
             raise ModelError(
                 f"the soft prompt was trained for {self._prompt.base_model or 'another model'}, but "
                 f"{guarded.vlm.name} is not that model: {reason}. Train one with safety-reminder dro; give prompt=DIR"
+            )
+        if self._prompt.vectors.shape[1] != guarded.vlm.hidden_size:
+            raise ModelError(
+                f"the soft prompt's vectors have size {self._prompt.vectors.shape[1]}, but {guarded.vlm.name} has "
+                f"hidden size {guarded.vlm.hidden_size}"
             )
         self._ids = system_tokens(guarded.vlm, self._prompt.text)
         if len(self._ids) != len(self._prompt.vectors):

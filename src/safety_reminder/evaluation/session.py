@@ -65,7 +65,8 @@ def dro(values: dict[str, Any], output: Path) -> None:
         under = f"under {text[:40]!r}" if text else "without a safety prompt"
         print(f"refused {under}: {shares['harmful']:.0%} of harmful, {shares['harmless']:.0%} of harmless requests")
     change = prompt.training["refusal_logit_change"]
-    print(f"refusal's logit moved by {change['harmful']:+.2f} on harmful, {change['harmless']:+.2f} on harmless ones")
+    moved = f"{change['harmful']:+.2f} (harmful) and {change['harmless']:+.2f} (harmless)"
+    print(f"on these requests, refusal's logit moved by {moved}")
     print(f"wrote {output / 'prompt'}")
 
 

@@ -14,7 +14,8 @@ from safety_reminder.errors import ModelError
 @contextmanager
 def replaced_embeddings(model: Any, ids: Sequence[int], vectors: torch.Tensor) -> Iterator[None]:
     """While this is open, the first tokens that the model embeds, a prompt's, have ``vectors`` where the tokens ``ids``
-    first stand in each row. What it embeds after that is left alone, and its weights are at no time changed.
+    first stand in each row. What it embeds after that is left alone, and its weights are at no time changed. No other
+    thread may run the model meanwhile.
 
     Args:
         ids: (n,) token ids.

@@ -4,15 +4,22 @@ Which way the hidden state at a prompt's end moves when the model is to refuse i
 these states, over harmful and harmless requests, bare and under safety prompts, and in them two logistic regressions,
 of "it refused" and of "the request is harmful". The prompt's embeddings then learn to move harmful requests along the
 first direction and harmless ones against it, and to move nothing outside the plane.
+
+What differs from the paper's code: requests may have images; a refusal is what the caller finds in one greedy answer,
+not a rate over sampled ones; the anchors are prompts of our own; and the regressions are scikit-learn's, with its
+default penalty, on all requests, not averaged over splits.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,16 +27,21 @@ from tqdm import tqdm
 
 from safety_reminder.defenses.dro import SoftPrompt, in_front, system_tokens
 from safety_reminder.defenses.system_prompt import TEXT
-from safety_reminder.errors import ConfigError, DataError, SafetyReminderError, unknown_name
+from safety_reminder.errors import ConfigError, DataError, MissingExtraError, SafetyReminderError, unknown_name
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.guard.context import prompt_hidden
 from safety_reminder.models import Messages, fingerprint, token_vectors
 from safety_reminder.models.soft_prompt import replaced_embeddings
+from safety_reminder.run_files import provenance, write_json
 from safety_reminder.training.examples import key
 from safety_reminder.training.logs import Logs
+from safety_reminder.training.probe import auc as area
 from safety_reminder.types import TrainingExample
 
-# Safety prompts of three lengths, beside none at all, under which the plane is found.
+log = logging.getLogger(__name__)
+ENOUGH = 10  # refusals, and answers, from which on the fit is not warned of
+
+# Safety prompts under which the plane is found, beside none at all and the one that is trained.
 ANCHORS = (
     TEXT,
     "Refuse harmful requests.",
@@ -41,7 +53,8 @@ ANCHORS = (
 
 @dataclass(frozen=True)
 class DROConfig:
-    """See ``config/dro.yaml``. Defaults are the paper's and its code's; a test compares both places."""
+    """See ``config/dro.yaml``; the defaults are the same (a test compares them). ``queries`` and what stands from
+    ``components`` to ``residual_weight`` is as in the paper's code."""
 
     prompt: str = TEXT
     queries: int = 100
@@ -81,11 +94,12 @@ class DROConfig:
 @dataclass(frozen=True)
 class Plane:
     """Where refusing shows. ``components`` (m, hidden_size), orthonormal; ``refusal`` and ``harmfulness`` (m,), weights
-    of the two logistic regressions on a state's coordinates."""
+    of the two logistic regressions on a state's coordinates; ``auc``: how well these tell what they were fitted to."""
 
     components: torch.Tensor
     refusal: torch.Tensor
     harmfulness: torch.Tensor
+    auc: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, states: torch.Tensor, refused: Sequence[bool], harmful: Sequence[bool], components: int) -> Plane:
@@ -97,19 +111,33 @@ class Plane:
         from sklearn.decomposition import PCA
         from sklearn.linear_model import LogisticRegression
 
-        if len(set(refused)) < 2:
+        few = min(sum(refused), len(refused) - sum(refused))
+        if not few:
             some = "all" if refused[0] else "none"
             raise ConfigError(
                 f"the model refuses {some} of these requests, bare or under a safety prompt, so what refusing looks "
                 "like cannot be told; give requests of both kinds"
             )
+        if few < ENOUGH:
+            kind = "refused" if sum(refused) == few else "answered"
+            log.warning(
+                "only %d of %d requests were %s; which way a refusal lies is uncertain", few, len(refused), kind
+            )
         if components > min(states.shape):
             raise ConfigError(f"training.components={components} needs as many requests; there are {states.shape[0]}")
-        pca = PCA(components).fit(states.double().numpy())
+        # Exact: what sklearn takes for many rows is random.
+        pca = PCA(components, svd_solver="full").fit(states.double().numpy())
         coordinates = pca.transform(states.double().numpy())
-        fitted = [LogisticRegression(max_iter=5000).fit(coordinates, list(y)).coef_[0] for y in (refused, harmful)]
-        tensors = (torch.from_numpy(found).float() for found in (pca.components_, *fitted))
-        return cls(*tensors)
+        weights, auc = {}, {}
+        for name, labels in (("refusal", refused), ("harmfulness", harmful)):
+            weights[name] = LogisticRegression(max_iter=5000).fit(coordinates, list(labels)).coef_[0]
+            auc[name] = area(torch.from_numpy(coordinates @ weights[name]), torch.tensor(list(labels)))
+        tensors = [torch.from_numpy(x).float() for x in (pca.components_, weights["refusal"], weights["harmfulness"])]
+        return cls(*tensors, auc=auc)
+
+    def to(self, device: torch.device) -> Plane:
+        moved = {name: getattr(self, name).to(device) for name in ("components", "refusal", "harmfulness")}
+        return replace(self, **moved)
 
 
 def objective(plane: Plane, change: torch.Tensor, harmful: torch.Tensor, config: DROConfig) -> torch.Tensor:
@@ -125,7 +153,7 @@ def objective(plane: Plane, change: torch.Tensor, harmful: torch.Tensor, config:
     moved = change @ plane.components.T
     loss = F.binary_cross_entropy_with_logits(moved @ plane.refusal, harmful, reduction="none")
     harm = F.binary_cross_entropy_with_logits(moved @ plane.harmfulness, harmful, reduction="none")
-    outside = (change - moved @ plane.components).square().mean(-1)
+    outside = (change - moved @ plane.components).square().sum(-1) / (change.shape[-1] - moved.shape[-1])
     return loss + config.harmfulness_weight * harm + config.residual_weight * outside
 
 
@@ -146,44 +174,34 @@ def train_soft_prompt(
         source: what to call ``examples``.
 
     Raises:
-        DataError: too few harmful or harmless requests.
+        DataError: no harmful, or no harmless requests.
         ConfigError: the model refuses all of them, or none.
     """
+    if importlib.util.find_spec("sklearn") is None:  # it would be late to find out
+        raise MissingExtraError("sklearn", "train")
     vlm, model = guarded.vlm, guarded.vlm.model
-    queries = draw_queries(examples, config)
-    plane, refused = _find_plane(guarded, queries, config, refuses)
-    plane = Plane(*(tensor.to(model.device) for tensor in (plane.components, plane.refusal, plane.harmfulness)))
-
     ids = system_tokens(vlm, config.prompt)
+    queries = draw_queries(examples, config)
+    output.mkdir(parents=True, exist_ok=True)
+    plane, refused = _find_plane(guarded, queries, config, refuses)
+    plane = plane.to(model.device)
+    batches = _Batches(guarded, queries, config, ids)
     vectors = torch.nn.Parameter(token_vectors(model, ids))
     optimiser = torch.optim.AdamW([vectors], lr=config.lr)
-    parts = []
-    for part in _parts(queries, config.rows):
-        inputs = vlm.encode([in_front(messages, config.prompt) for messages, _ in part])
-        harmful = torch.tensor([float(harmful) for _, harmful in part], device=model.device)
-        with torch.no_grad():
-            parts.append((inputs, harmful, prompt_hidden(model, inputs).float()))
-
-    def changes(part: tuple[dict[str, Any], torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        with replaced_embeddings(model, ids, vectors):
-            return prompt_hidden(model, part[0]).float() - part[2]
 
     learned = {name: p.requires_grad for name, p in model.named_parameters()}
     model.requires_grad_(False)
-    output.mkdir(parents=True, exist_ok=True)
     logs = Logs(output, "none", 0, True)
     try:
         progress = tqdm(range(config.epochs), desc="training", unit="epoch", dynamic_ncols=True)
         for epoch in progress:
-            order = random.Random(f"{config.seed}/{epoch}").sample(parts, len(parts))
             total = 0.0
-            for batch in _batches(order, config.batch):
-                count = sum(len(part[1]) for part in batch)
+            for batch in batches.of(epoch):
                 optimiser.zero_grad()
-                for part in batch:
-                    loss = objective(plane, changes(part), part[1], config).sum() / count
-                    loss.backward()
-                    total += float(loss.detach()) * count
+                for rows in _slices(batch, config.rows):
+                    loss = objective(plane, batches.change(rows, vectors), batches.harmful[rows], config).sum()
+                    (loss / len(batch)).backward()
+                    total += float(loss.detach())
                 norm = torch.nn.utils.clip_grad_norm_([vectors], config.clip)
                 if not torch.isfinite(norm):
                     raise SafetyReminderError(f"the gradient is not finite in epoch {epoch + 1}; lower training.lr")
@@ -191,11 +209,12 @@ def train_soft_prompt(
             logs.write(epoch + 1, {"loss": total / len(queries)})
             progress.set_postfix(loss=f"{total / len(queries):.4f}")
         with torch.no_grad():
-            moved = torch.cat([changes(part) @ plane.components.T @ plane.refusal for part in parts])
+            changes = [batches.change(rows, vectors) for rows in _slices(range(len(queries)), config.rows)]
+            moved = torch.cat(changes) @ plane.components.T @ plane.refusal
     finally:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(learned[name])
-    harmful = torch.cat([part[1] for part in parts]).bool()
+    harmful = batches.harmful.bool()
     prompt = SoftPrompt(
         config.prompt,
         vectors.detach().cpu(),
@@ -203,79 +222,114 @@ def train_soft_prompt(
         fingerprint=fingerprint(model),
         training={
             "config": asdict(config),
-            "data": source,
-            "harmful": int(harmful.sum()),
-            "harmless": int((~harmful).sum()),
+            "data": {
+                "source": source,
+                "sha256": hashlib.sha256("".join(sorted(query.key for query in queries)).encode()).hexdigest(),
+                "harmful": int(harmful.sum()),
+                "harmless": int((~harmful).sum()),
+            },
             "refused": refused,
+            "fit_auc": dict(plane.auc),
+            # On the requests that it was trained on.
             "refusal_logit_change": {
                 "harmful": float(moved[harmful].mean()),
                 "harmless": float(moved[~harmful].mean()),
             },
         },
     )
+    write_json(output / "summary.json", {"training": prompt.training, "provenance": provenance()})
     prompt.save_pretrained(output / "prompt")
     return prompt
 
 
-def draw_queries(examples: Sequence[TrainingExample], config: DROConfig) -> list[tuple[Messages, bool]]:
-    """``config.queries`` different requests of each kind, or all there are, and whether each is harmful; shuffled.
+@dataclass(frozen=True)
+class Query:
+    """A request, and whether it is harmful."""
+
+    messages: Messages
+    harmful: bool
+    key: str
+
+
+def draw_queries(examples: Sequence[TrainingExample], config: DROConfig) -> list[Query]:
+    """``config.queries`` different requests of each kind, or all there are; shuffled. What is harmful in a row is.
 
     Raises:
         DataError: none of one kind.
     """
     rng = random.Random(config.seed)
-    found: list[tuple[Messages, bool]] = []
+    asked: dict[str, Query] = {}
+    for example in examples:
+        name, harmful = key(example), not example.safe or example.harmful_prompt
+        if name not in asked or harmful:
+            asked[name] = Query(example.conversation(), harmful, name)
+    found: list[Query] = []
     for harmful in (True, False):
-        asked = {key(e): e for e in examples if (not e.safe or e.harmful_prompt) == harmful}
-        if not asked:
+        some = sorted((query for query in asked.values() if query.harmful is harmful), key=lambda query: query.key)
+        if not some:
             raise DataError(f"there are no {'harmful' if harmful else 'harmless'} requests to train on")
-        some = [asked[name] for name in sorted(asked)]
         rng.shuffle(some)
-        found += [(e.conversation(), harmful) for e in some[: config.queries]]
+        found += some[: config.queries]
     rng.shuffle(found)
     return found
 
 
+class _Batches:
+    """The queries under the prompt that is trained, and how far it moves them from where its text put them."""
+
+    def __init__(self, guarded: GuardedVLM, queries: Sequence[Query], config: DROConfig, ids: Sequence[int]) -> None:
+        self.vlm, self.config, self.ids = guarded.vlm, config, ids
+        self.messages = [in_front(query.messages, config.prompt) for query in queries]
+        self.harmful = torch.tensor([float(query.harmful) for query in queries], device=self.vlm.model.device)
+        with torch.no_grad():
+            self.before = torch.cat([self._hidden(rows) for rows in _slices(range(len(queries)), config.rows)])
+
+    def of(self, epoch: int) -> Iterator[Sequence[int]]:
+        """The epoch's batches, as places in the queries."""
+        order = random.Random(f"{self.config.seed}/{epoch}").sample(range(len(self.messages)), len(self.messages))
+        return _slices(order, self.config.batch)
+
+    def change(self, rows: Sequence[int], vectors: torch.Tensor) -> torch.Tensor:
+        """(rows, hidden_size)."""
+        with replaced_embeddings(self.vlm.model, self.ids, vectors):
+            return self._hidden(rows) - self.before[list(rows)]
+
+    def _hidden(self, rows: Sequence[int]) -> torch.Tensor:
+        return prompt_hidden(self.vlm.model, self.vlm.encode([self.messages[row] for row in rows])).float()
+
+
 def _find_plane(
-    guarded: GuardedVLM,
-    queries: Sequence[tuple[Messages, bool]],
-    config: DROConfig,
-    refuses: Callable[[str], bool],
+    guarded: GuardedVLM, queries: Sequence[Query], config: DROConfig, refuses: Callable[[str], bool]
 ) -> tuple[Plane, dict[str, Any]]:
     """The plane, and the share of harmful and harmless requests that the model refuses, bare and under each prompt."""
     states: list[torch.Tensor] = []
     refused: list[bool] = []
     shares = {}
-    for text in tqdm((None, *ANCHORS), desc="safety prompts", unit="prompt"):
+    harmful = [query.harmful for query in queries]
+    prompts = (None, *dict.fromkeys((config.prompt, *ANCHORS)))
+    for text in tqdm(prompts, desc="safety prompts", unit="prompt"):
         answers: list[bool] = []
-        for part in _parts(queries, config.rows):
-            batch = [messages if text is None else in_front(messages, text) for messages, _ in part]
+        for part in _slices(queries, config.rows):
+            batch = [query.messages if text is None else in_front(query.messages, text) for query in part]
             with torch.no_grad():
                 states.append(prompt_hidden(guarded.vlm.model, guarded.vlm.encode(batch)).float().cpu())
             responses = guarded.generate_batch(batch, guard=False, max_new_tokens=config.answer_tokens, do_sample=False)
             answers += [refuses(response.text) for response in responses]
         refused += answers
-        kinds = [harmful for _, harmful in queries]
-        of = lambda kind: [r for r, k in zip(answers, kinds, strict=True) if k is kind]  # noqa: B023, E731
         shares[text or ""] = {
-            name: sum(of(kind)) / len(of(kind)) for name, kind in (("harmful", True), ("harmless", False))
+            name: share([said for said, kind in zip(answers, harmful, strict=True) if kind is wanted])
+            for name, wanted in (("harmful", True), ("harmless", False))
         }
-    harmful = [harmful for _ in range(1 + len(ANCHORS)) for _, harmful in queries]
-    return Plane.fit(torch.cat(states), refused, harmful, config.components), shares
+    return Plane.fit(torch.cat(states), refused, harmful * len(prompts), config.components), shares
 
 
-def _parts(queries: Sequence[tuple[Messages, bool]], rows: int) -> Iterator[Sequence[tuple[Messages, bool]]]:
-    for start in range(0, len(queries), rows):
-        yield queries[start : start + rows]
+def share(outcomes: Sequence[bool]) -> float:
+    return sum(outcomes) / len(outcomes)
 
 
-def _batches(parts: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """Parts until ``size`` rows are together."""
-    batch: list[Any] = []
-    for part in parts:
-        batch.append(part)
-        if sum(len(p[1]) for p in batch) >= size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+T = TypeVar("T")
+
+
+def _slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
