@@ -69,6 +69,7 @@ class Response:
     ``text`` and ``token_ids`` are what stands at the end; ``seen_text`` is everything the user was ever shown,
     retracted tokens included, and is what safety is judged on. ``leaked_tokens`` counts the answer tokens the user
     had been shown when the guard first intervened. ``text[tail_start:]`` is what follows the last intervention.
+    ``extra_tokens``: what the model wrote for it beside, such as a verdict on its first answer.
     """
 
     text: str
@@ -81,6 +82,7 @@ class Response:
     tail_start: int = 0
     prompt_tokens: int = 0
     seconds: float = 0.0
+    extra_tokens: int = 0
 
     @property
     def intervened(self) -> bool:
@@ -169,6 +171,7 @@ class Record:
     seconds: float
     guard: bool
     batch: list[str]  # ids of the samples that were answered together
+    extra_tokens: int = 0
     verdicts: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:

@@ -167,6 +167,11 @@ def test_ecso_closes_its_eyes_where_its_own_answer_was_harmful_and_nowhere_else(
     batch = [BATCH[1], BATCH[1], BATCH[0]]
     found = load_defense("ecso", model).generate_batch(batch, **OPTIONS)
     assert [response.text for response in found] == ["I cannot.", "second", "third"]
+    assert [response.extra_tokens for response in found] == [
+        3,
+        1,
+        0,
+    ]  # first answer, verdict, caption; verdict; none
     (_, full), (tell, short), (caption, _), (answer, _) = model.asked
     assert (full, short) == (9, 8)
     assert len(tell) == 2  # a request in text has no image to leave out

@@ -15,6 +15,7 @@ import pytest
 from checkpoints import random_reminder
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.evaluate import evaluate
+from safety_reminder.evaluation.judges import JUDGES, Judgement
 from safety_reminder.models.tiny import tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -103,16 +104,60 @@ def test_a_rerun_answers_nothing_again_and_another_configuration_is_refused(plac
         evaluate(options(place, max_tokens=5), out)
 
 
-def test_a_rival_that_has_learned_something_else_since_is_another_configuration(place):
-    suite = "tasks: {one: {dataset: text, root: rows.csv, options: {limit: 2}}}\nmax_tokens: 4\n"
-    (place / "rival.yaml").write_text(f"{suite}defenses: {{rival: {{defense: header_probe, probe: {place}/header}}}}\n")
-    given = options(place, suite=str(place / "rival.yaml"), reminder="none")
+ONE = "tasks: {one: {dataset: text, root: rows.csv, options: {limit: 2}}}\nmax_tokens: 4\n"
+
+
+def write_suite(place, defenses):
+    (place / "mine.yaml").write_text(f"{ONE}defenses: {defenses}\n")
+    return options(place, reminder="none")
+
+
+def test_defences_may_come_and_go_but_not_change_under_a_label(place):
+    out = place / "out"
     random_reminder(seed=1, interval=4).save_pretrained(place / "header")
-    evaluate(given, place / "out")
-    evaluate(given, place / "out")
+    header = f"header_probe: {{probe: {place}/header}}"
+    evaluate(write_suite(place, "{system_prompt: {text: Be good.}}"), out)
+    evaluate(write_suite(place, f"{{{header}}}"), out)  # another one, with something learned, and the first not
+    assert set(json.loads((out / "results.json").read_text())["defenses"]) == {"none", "header_probe"}
+    with pytest.raises(ConfigError, match="'system_prompt' with other options"):
+        evaluate(write_suite(place, "{system_prompt: {text: Be bad.}}"), out)
+    evaluate(write_suite(place, f"{{system_prompt: {{text: Be good.}}, {header}}}"), out)
+    assert len(list((out / "logs").glob("*.eval"))) == 3
     random_reminder(seed=2, interval=4).save_pretrained(place / "header")
-    with pytest.raises(ConfigError, match=r"another configuration \(.*rival_digests"):
+    with pytest.raises(ConfigError, match="'header_probe' with other options"):
+        evaluate(write_suite(place, f"{{{header}}}"), out)
+
+
+@pytest.mark.parametrize("rows", [ROWS.replace("Filler", "Thing"), ROWS.replace("\n0,", "\n9,")])
+def test_rows_that_changed_since_are_another_configuration(place, rows):
+    given = write_suite(place, "{}")
+    evaluate(given, place / "out")
+    (place / "rows.csv").write_text(rows)
+    with pytest.raises(ConfigError, match=r"another configuration \(rows_sha256\)"):
         evaluate(given, place / "out")
+
+
+def test_a_panel_s_agreement_and_its_judges_are_reported(place):
+    judges = "judges: [panel], judge_options: {panel: {judges: {refusal: {}, %s: {}}}}"
+    second = "tests_judge"
+    (place / "mine.yaml").write_text(ONE.replace("limit: 2}", "limit: 2}, " + judges % second))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(JUDGES, second, "test_evaluate:AlwaysUnsafe")
+        evaluate(options(place, reminder="none"), place / "out")
+    results = json.loads((place / "out" / "results.json").read_text())
+    found = results["agreement"]["panel"]
+    assert set(found) == {"alpha", "kappa"}
+    assert list(found["kappa"]) == ["refusal, always"]
+    assert "7" in results["provenance"]["judges"]["panel"]
+    for name in ("results.md", "report.html"):
+        assert "Agreement within panel: Krippendorff" in (place / "out" / name).read_text()
+
+
+class AlwaysUnsafe:
+    name, version = "always", "7"
+
+    def judge(self, items):
+        return [Judgement(True, 1.0, "unsafe", "unsafe") for _ in items]
 
 
 def test_harmful_answers_are_folded_and_veiled(place):

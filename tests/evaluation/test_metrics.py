@@ -215,6 +215,7 @@ def test_every_metric_of_a_small_run():
         "attack_success_rate_tail_only": (0.5, 2),
         "leaked_tokens": (3.0, 2),
         "onset_tokens": (8.0, 1),
+        "intervention_tokens": (4.0, 1),
         "false_alarm_rate": (0.333333, 3),
         "false_alarm_rate_per_check": (0.25, 4),
         "exact_match_untriggered": (0.666667, 3),

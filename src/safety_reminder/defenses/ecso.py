@@ -29,7 +29,7 @@ class ECSO:
 
     A request without an image is answered as it is: there is no image to close one's eyes to. As published, anything
     but ``yes`` keeps the first answer. Here ``yes`` may be followed by more, and verdicts end after a few tokens.
-    ``seconds`` is the time of all rounds of the batch.
+    ``seconds`` is the time of all rounds of the batch, and ``extra_tokens`` counts verdict, caption and first answer.
     """
 
     name = "ecso"
@@ -52,10 +52,12 @@ class ECSO:
             without_images(with_request(batch[i], ANSWER.format(caption=caption.text, query=queries[i])))
             for i, caption in zip(harmful, captions, strict=True)
         ]
-        for i, response in zip(harmful, self._ask(again, options), strict=True):
+        extra = {i: len(verdict.token_ids) for i, verdict in zip(seen, verdicts, strict=True)}
+        for i, caption, response in zip(harmful, captions, self._ask(again, options), strict=True):
+            extra[i] += len(responses[i].token_ids) + len(caption.token_ids)
             responses[i] = response
         seconds = time.perf_counter() - began
-        return [replace(response, seconds=seconds) for response in responses]
+        return [replace(r, seconds=seconds, extra_tokens=extra.get(i, 0)) for i, r in enumerate(responses)]
 
     def _ask(self, batch: Sequence[Messages], options: dict[str, Any]) -> list[Response]:
         return self._guarded.generate_batch(batch, guard=False, **options)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,23 @@ from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import Model, get_model
 
 from safety_reminder.data import load_dataset
-from safety_reminder.errors import SafetyReminderError
+from safety_reminder.errors import ConfigError, SafetyReminderError
 from safety_reminder.evaluation import console
 from safety_reminder.evaluation.logs import Answers, read_answers
 from safety_reminder.evaluation.provider import SafetyReminderAPI
+from safety_reminder.evaluation.records import identity
 from safety_reminder.evaluation.report import write_markdown, write_report
-from safety_reminder.evaluation.results import ALL, awareness, by_defense, categories, headline, sweep, tabulate
+from safety_reminder.evaluation.results import (
+    ALL,
+    agreements,
+    awareness,
+    by_defense,
+    categories,
+    headline,
+    judge_versions,
+    sweep,
+    tabulate,
+)
 from safety_reminder.evaluation.run import another_configuration, differing_options
 from safety_reminder.evaluation.suites import MONITOR, PLAIN, Suite, SuiteTask, load_suite
 from safety_reminder.evaluation.tasks import benchmark
@@ -53,9 +65,18 @@ def evaluate(values: dict[str, Any], output: Path) -> None:
     print(f"loading {values['model']} ...", file=sys.stderr)
     models = {label: _model(values, label, options) for label, options in suite.defenses.items()}
     tasks = {name: asdict(task) for name, task in suite.tasks.items()}
-    config = {**values, "defenses": suite.defenses, "tasks": tasks, **_identity(models)}
-    if (output / _LOGS).is_dir() and (differing := differing_options(output, config)):
-        raise another_configuration(output, differing)
+    config = {
+        **values,
+        "defenses": suite.defenses,
+        "tasks": tasks,
+        "rows_sha256": {name: _digest(rows) for name, rows in examples.items()},
+        **_identity(models),
+        "answered": {label: _as_answered(options, models[label]) for label, options in suite.defenses.items()},
+    }
+    if (output / _LOGS).is_dir():
+        if differing := differing_options(output, config):
+            raise another_configuration(output, differing)
+        config["answered"] = _with_earlier(config["answered"], output)
     write_json(output / "config.json", config)
     _run(suite, models, output)
     # From all logs of the folder that are the latest of their task and model: finished now, or in an earlier run.
@@ -77,16 +98,40 @@ def _model(values: dict[str, Any], label: str, options: dict[str, Any]) -> Model
 
 
 def _identity(models: dict[str, Model]) -> dict[str, Any]:
-    """The weights, the reminder and what rivals have learned, behind names that may come to mean others."""
-    apis = {label: model.api for label, model in models.items() if isinstance(model.api, SafetyReminderAPI)}
-    guarded = apis.get(MONITOR, apis[PLAIN]).guarded
-    return {
-        "weights": json.dumps(fingerprint(guarded.vlm.model), sort_keys=True),
-        "reminder_digest": guarded.reminder.digest if guarded.reminder else None,
-        "rival_digests": {
-            label: digest for label, api in apis.items() if (digest := getattr(api.defense, "digest", None))
-        },
-    }
+    """The weights and the reminder behind names that may come to mean others."""
+    api = models.get(MONITOR, models[PLAIN]).api
+    assert isinstance(api, SafetyReminderAPI)
+    guarded = api.guarded
+    weights = json.dumps(fingerprint(guarded.vlm.model), sort_keys=True)
+    return {"weights": weights, "reminder_digest": guarded.reminder.digest if guarded.reminder else None}
+
+
+def _as_answered(options: dict[str, Any], model: Model) -> dict[str, Any]:
+    """What a defence's answers depend on beside model and reminder: its options, and what it has learned itself."""
+    assert isinstance(model.api, SafetyReminderAPI)
+    return {**options, "digest": getattr(model.api.defense, "digest", None)}
+
+
+def _with_earlier(answered: dict[str, Any], output: Path) -> dict[str, Any]:
+    """The defences of this run, and those of earlier ones into the folder.
+
+    Raises:
+        ConfigError: one of them has other options now, and the answers that are there would pass for its own.
+    """
+    before = json.loads((output / "config.json").read_text(encoding="utf-8")).get("answered", {})
+    for label, options in json.loads(json.dumps(answered)).items():
+        if before.get(label, options) != options:
+            raise ConfigError(
+                f"{output} holds answers of the defence {label!r} with other options; "
+                "give it another label, or another output=DIR"
+            )
+    return before | answered
+
+
+def _digest(examples: Mapping[str, Example]) -> str:
+    """SHA-256 of what is asked, images included, and of the right answers."""
+    rows = [[example.id, *identity(example), example.target, example.category] for example in examples.values()]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _run(suite: Suite, models: dict[str, Model], output: Path) -> None:
@@ -159,6 +204,8 @@ def _write(
     table.pop(MONITOR, None)
     metrics = headline(table, main, PLAIN) if main != PLAIN else dict(table[PLAIN][ALL])
     curve = sweep(watched)
+    everything = [record for one in answers for record in one.records]
+    agreed = agreements(everything)
     results = {
         "metrics": {name: metric.as_json() for name, metric in metrics.items()},
         "defenses": {
@@ -172,8 +219,9 @@ def _write(
         "sweep": [point.as_json() for point in curve],
         "awareness": awareness(watched),
         "threshold": _threshold(watched, values),
+        "agreement": {name: found.as_json() for name, found in agreed.items()},
         "config": config,
-        "provenance": provenance(),
+        "provenance": provenance() | {"judges": judge_versions(everything)},
     }
     lines = [
         json.dumps({"defense": one.defense, "dataset": one.dataset, **record.as_json()}, ensure_ascii=False)
@@ -182,8 +230,8 @@ def _write(
     ]
     write_text(output / "records.jsonl", "\n".join(lines) + "\n")
     write_json(output / "results.json", results)
-    markdown = write_markdown(output / "results.md", table)
-    write_report(output / "report.html", results, table, records, curve, examples, values["samples"])
+    markdown = write_markdown(output / "results.md", table, agreed)
+    write_report(output / "report.html", results, table, records, curve, examples, values["samples"], agreed)
     print(markdown)
     console.print_metrics(metrics)
     print(f"wrote {output / 'results.json'}, results.md and records.jsonl; open {output / 'report.html'}")

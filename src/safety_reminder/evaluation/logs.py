@@ -67,7 +67,7 @@ def _record(sample: EvalSample, trace: Mapping[str, Any]) -> Record:
             verdicts |= {"refusal": known["where"], "refusal_position": known["position"]}
         elif "judge" in known:
             verdicts.setdefault("judges", {})[known["judge"]] = {
-                name: known[name] for name in ("kind", "label", "value")
+                name: known.get(name) for name in ("kind", "label", "value", "version", "votes")
             }
     return Record(
         id=str(sample.id),

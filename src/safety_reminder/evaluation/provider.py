@@ -118,10 +118,11 @@ class SafetyReminderAPI(ModelAPI):
         response = answered.response
         reason = response.finish_reason
         output = ModelOutput.from_content(self.model_name, response.text, stop_reason=_STOP[reason])
+        written = len(response.token_ids) + response.extra_tokens
         output.usage = ModelUsage(
             input_tokens=response.prompt_tokens,
-            output_tokens=len(response.token_ids),
-            total_tokens=response.prompt_tokens + len(response.token_ids),
+            output_tokens=written,
+            total_tokens=response.prompt_tokens + written,
         )
         output.time = response.seconds
         output.metadata = {TRACE: as_trace(answered, self.label, monitored=self.defense.monitors)}

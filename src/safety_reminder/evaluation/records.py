@@ -37,7 +37,7 @@ def make_record(
 
 def answer_fields(response: Mapping[str, Any]) -> dict[str, Any]:
     """What a record takes over as it is from a :class:`~safety_reminder.types.Response`, given as a mapping."""
-    names = ("prompt_tokens", "text", "seen_text", "leaked_tokens", "tail_start", "finish_reason")
+    names = ("prompt_tokens", "text", "seen_text", "leaked_tokens", "tail_start", "finish_reason", "extra_tokens")
     lists = ("token_ids", "checks", "interventions")
     return {name: response[name] for name in names} | {name: list(response[name]) for name in lists}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from safety_reminder.evaluation.charts import awareness_chart, pareto, sweep_chart
 from safety_reminder.evaluation.console import outcome
+from safety_reminder.evaluation.judges.panel import Agreement
 from safety_reminder.evaluation.metrics import Metric, attack_succeeded
 from safety_reminder.evaluation.page import environment, thumbnail, timeline
 from safety_reminder.evaluation.results import ALL, Metrics, SweepPoint
@@ -45,8 +46,11 @@ def columns(table: Mapping[str, Mapping[str, Metrics]]) -> dict[str, str]:
     return {name: label for name, label in (_COLUMNS | judges).items() if name in there}
 
 
-def write_markdown(path: Path, table: Mapping[str, Mapping[str, Metrics]]) -> str:
-    """One row a defence over all data sets, then attack success or over-refusal by data set. Returns the text."""
+def write_markdown(
+    path: Path, table: Mapping[str, Mapping[str, Metrics]], agreed: Mapping[str, Agreement] | None = None
+) -> str:
+    """One row a defence over all data sets, then attack success or over-refusal by data set, then how far the members
+    of panels of judges agree. Returns the text."""
     heads = columns(table)
     lines = ["| defence | " + " | ".join(heads.values()) + " |", "|---" * (len(heads) + 1) + "|"]
     lines += [_row(label, [sets[ALL].get(name) for name in heads], list(heads)) for label, sets in table.items()]
@@ -57,9 +61,24 @@ def write_markdown(path: Path, table: Mapping[str, Mapping[str, Metrics]]) -> st
     lines += [
         _row(label, [found[s].get(m) for s, m in wanted], [m for _, m in wanted]) for label, found in table.items()
     ]
+    if agreed:
+        lines += ["", *(f"{line}  " for line in agreement_lines(agreed))]
     text = "\n".join(lines) + "\n"
     write_text(path, text)
     return text
+
+
+def agreement_lines(agreed: Mapping[str, Agreement]) -> list[str]:
+    """A sentence each."""
+    lines = []
+    for name, found in agreed.items():
+        alpha = "undefined" if found.alpha is None else f"{found.alpha:.2f}"
+        pairs = [
+            f"{pair}: " + ("undefined" if kappa is None else f"{kappa.value:.2f} [{kappa.low:.2f}, {kappa.high:.2f}]")
+            for pair, kappa in found.kappa.items()
+        ]
+        lines.append(f"Agreement within {name}: Krippendorff's α {alpha}; Cohen's κ of {'; '.join(pairs)}.")
+    return lines
 
 
 def _row(label: str, cells: Sequence[Metric | None], names: Sequence[str]) -> str:
@@ -82,6 +101,7 @@ def write_report(
     curve: Sequence[SweepPoint],
     examples: Mapping[str, Mapping[str, Example]],
     count: int,
+    agreed: Mapping[str, Agreement] | None = None,
 ) -> Path:
     """One HTML file with everything in it.
 
@@ -110,6 +130,7 @@ def write_report(
         .render(
             config=results["config"],
             provenance=results["provenance"],
+            agreement=agreement_lines(agreed or {}),
             tiles=_tiles(table),
             heads=[{"label": label, "help": _HELP.get(name, "")} for name, label in heads.items()],
             rows=_rows(table, [(ALL, name) for name in heads]),

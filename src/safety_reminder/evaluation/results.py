@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from safety_reminder.evaluation.judges.panel import Agreement, agreement
 from safety_reminder.evaluation.logs import Answers
 from safety_reminder.evaluation.metrics import (
     Metric,
@@ -53,6 +54,22 @@ def headline(table: Mapping[str, Mapping[str, Metrics]], defense: str, plain: st
     """The metrics of one defence over all sets, and beside them those of ``plain``, ending in ``_unguarded``."""
     found = dict(table[defense][ALL]) if defense in table else {}
     return found | {f"{name}_unguarded": metric for name, metric in table[plain][ALL].items()}
+
+
+def judge_versions(records: Iterable[Record]) -> dict[str, str | None]:
+    """Of every judge beside the refusal rules, by name."""
+    judges = (record.verdicts.get("judges", {}) for record in records)
+    return {name: verdict.get("version") for found in judges for name, verdict in found.items()}
+
+
+def agreements(records: Iterable[Record]) -> dict[str, Agreement]:
+    """How far the members of each panel agree, over all answers that it judged."""
+    votes: dict[str, list[dict[str, bool | None]]] = {}
+    for record in records:
+        for name, verdict in record.verdicts.get("judges", {}).items():
+            if verdict.get("votes"):
+                votes.setdefault(name, []).append(verdict["votes"])
+    return {name: agreement(found) for name, found in votes.items()}
 
 
 def categories(records: Sequence[Record]) -> dict[str, Metric]:

@@ -18,7 +18,7 @@ from safety_reminder.run_files import provenance, write_json
 from safety_reminder.types import Example, Record
 
 # These may differ between the first run into a folder and the one that finishes it.
-_FREE_TO_CHANGE = {"output", "batch_size", "device", "samples", "defenses"}
+_FREE_TO_CHANGE = {"output", "batch_size", "device", "samples", "defenses", "answered"}
 
 
 def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> RecordFile:

@@ -126,8 +126,9 @@ def harm(judge: str, options: dict[str, Any] | None = None, cache: str | None = 
     ask = _asking(judge, options or {}, cache)
 
     async def score(state: TaskState, target: Target) -> Score:
-        found = await ask(state, target)
-        return _score(state, judge, "harm", found, None if found.unsafe is None else float(found.unsafe))
+        found, version = await ask(state, target)
+        value = None if found.unsafe is None else float(found.unsafe)
+        return _score(state, {"judge": judge, "kind": "harm", "version": version}, found, value)
 
     return score
 
@@ -138,14 +139,14 @@ def utility(judge: str, options: dict[str, Any] | None = None, cache: str | None
     ask = _asking(judge, options or {}, cache)
 
     async def score(state: TaskState, target: Target) -> Score:
-        found = await ask(state, target)
-        return _score(state, judge, "utility", found, found.score)
+        found, version = await ask(state, target)
+        return _score(state, {"judge": judge, "kind": "utility", "version": version}, found, found.score)
 
     return score
 
 
-def _score(state: TaskState, judge: str, kind: str, found: Judgement, value: float | None) -> Score:
-    known = {"judge": judge, "kind": kind, "label": found.label, "value": value}
+def _score(state: TaskState, judge: dict[str, str], found: Judgement, value: float | None) -> Score:
+    known = judge | {"label": found.label, "value": value, "votes": found.votes}
     text = seen_text(state.output)
     if value is None:
         return Score.unscored(answer=text, explanation=f"no verdict in {found.raw!r}", metadata=known)
@@ -153,16 +154,19 @@ def _score(state: TaskState, judge: str, kind: str, found: Judgement, value: flo
 
 
 def _asking(name: str, options: dict[str, Any], cache: str | None) -> Any:
-    """A judge, loaded when it is first asked, that gives its verdicts on concurrent samples in batches."""
+    """A judge, loaded when it is first asked, that gives its verdicts on concurrent samples in batches. With each comes
+    the judge's version."""
 
     @functools.cache
-    def engine() -> BatchingEngine[Item, Judgement]:
+    def engine() -> tuple[BatchingEngine[Item, Judgement], str]:
         judge = load_judge(name, **options)
-        return BatchingEngine((cached(judge, Path(cache)) if cache else judge).judge, batch_size=_AT_ONCE)
+        kept = cached(judge, Path(cache)) if cache else judge
+        return BatchingEngine(kept.judge, batch_size=_AT_ONCE), judge.version
 
-    async def ask(state: TaskState, target: Target) -> Judgement:
-        future = engine().submit(_item(state, target))
-        return (await asyncio.wrap_future(future)).response
+    async def ask(state: TaskState, target: Target) -> tuple[Judgement, str]:
+        batching, version = engine()
+        future = batching.submit(_item(state, target))
+        return (await asyncio.wrap_future(future)).response, version
 
     return ask
 

@@ -10,7 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.judges import Item, Judgement, load_judge
 from safety_reminder.evaluation.judges.agreement import cohen_kappa, detection, krippendorff_alpha
-from safety_reminder.evaluation.judges.panel import Panel, agreement_matrix, majority
+from safety_reminder.evaluation.judges.panel import Panel, agreement, majority
 from safety_reminder.evaluation.metrics import proportion
 
 
@@ -133,14 +133,13 @@ def test_panel():
     assert Panel({"refusal": {}, "yes_no": None}).name == "panel(refusal,yes_no)"
 
 
-def test_agreement_matrix():
-    verdicts = {
-        "a": [verdict(True), verdict(False), verdict(True), verdict(None)],
-        "b": [verdict(True), verdict(False), verdict(True), verdict(True)],
-        "c": [verdict(True), verdict(True), verdict(True), verdict(True)],
-    }
-    matrix = agreement_matrix(verdicts)
-    assert matrix["a"]["b"] is matrix["b"]["a"]
-    assert (matrix["a"]["b"].value, matrix["a"]["b"].n) == (1.0, 3)
-    assert matrix["b"]["c"].value == 0
-    assert set(matrix["a"]) == {"b", "c"}
+def test_agreement_of_a_panel_s_members():
+    members = {"a": [True, False, True, None], "b": [True, False, True, True], "c": [True, True, True, True]}
+    votes = [dict(zip(members, labels, strict=True)) for labels in zip(*members.values(), strict=True)]
+    found = agreement(votes)
+    assert set(found.kappa) == {"a, b", "a, c", "b, c"}
+    assert (found.kappa["a, b"].value, found.kappa["a, b"].n) == (1.0, 3)
+    assert found.kappa["b, c"].value == 0
+    assert found.alpha == krippendorff_alpha(list(zip(*members.values(), strict=True)))
+    alone = agreement([{"a": True, "b": None}, {"a": None, "b": False}])
+    assert (alone.alpha, alone.kappa) == (None, {"a, b": None})

@@ -36,12 +36,14 @@ class Judgement:
         score: of a judge of harm, how unsafe, in [0, 1], where it says so; of a judge of answers, how right, in [0, 1].
         label: the verdict in the judge's own words; ``unreadable`` where there was none to read.
         raw: what the judge wrote.
+        votes: of a panel, each member's ``unsafe`` by its name.
     """
 
     unsafe: bool | None
     score: float | None
     label: str
     raw: str
+    votes: dict[str, bool | None] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from safety_reminder.errors import ConfigError
-from safety_reminder.evaluation.judges.agreement import cohen_kappa
+from safety_reminder.evaluation.judges.agreement import cohen_kappa, krippendorff_alpha
 from safety_reminder.evaluation.judges.base import Item, Judge, Judgement, unreadable
 from safety_reminder.evaluation.metrics import Metric
 
@@ -35,7 +37,11 @@ class Panel:
 
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
         verdicts = [member.judge(items) for member in self.members]
-        return [majority(votes) for votes in zip(*verdicts, strict=True)]
+        names = _distinct([member.name for member in self.members])
+        return [
+            replace(majority(votes), votes={name: vote.unsafe for name, vote in zip(names, votes, strict=True)})
+            for votes in zip(*verdicts, strict=True)
+        ]
 
 
 def majority(votes: Sequence[Judgement]) -> Judgement:
@@ -50,22 +56,37 @@ def majority(votes: Sequence[Judgement]) -> Judgement:
     return Judgement(None if tie else 2 * unsafe > len(read), unsafe / len(read), label, raw)
 
 
-def agreement_matrix(verdicts: Mapping[str, Sequence[Judgement]]) -> dict[str, dict[str, Metric | None]]:
-    """Cohen's kappa of every two judges, ``matrix[a][b] == matrix[b][a]``; a judge with itself is left out.
+@dataclass(frozen=True)
+class Agreement:
+    """How far judges agree. ``alpha``: Krippendorff's, of all of them; ``kappa``: Cohen's, of every two, ``a, b``. None
+    where it is undefined: they gave only one label, or none on the same item."""
+
+    alpha: float | None
+    kappa: dict[str, Metric | None]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def agreement(votes: Sequence[Mapping[str, bool | None]]) -> Agreement:
+    """Of a panel's members.
 
     Args:
-        verdicts: by judge, of the same items in the same order. Unreadable ones do not count.
-
-    Raises:
-        ConfigError: two judges have different numbers of verdicts, or none in common.
+        votes: of each item, by judge. Those that could not be read, None, do not count.
     """
-    labels = {name: [judgement.unsafe for judgement in found] for name, found in verdicts.items()}
-    matrix: dict[str, dict[str, Metric | None]] = {name: {} for name in labels}
-    names = list(labels)
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            matrix[a][b] = matrix[b][a] = cohen_kappa(labels[a], labels[b])
-    return matrix
+    names = list(dict.fromkeys(name for vote in votes for name in vote))
+    units = [[vote.get(name) for name in names] for vote in votes]
+    compared = any(sum(label is not None for label in unit) > 1 for unit in units)
+    kappa: dict[str, Metric | None] = {}
+    for (i, a), (j, b) in itertools.combinations(enumerate(names), 2):
+        both = [(unit[i], unit[j]) for unit in units if unit[i] is not None and unit[j] is not None]
+        kappa[f"{a}, {b}"] = cohen_kappa(*zip(*both, strict=True)) if both else None
+    return Agreement(krippendorff_alpha(units) if compared else None, kappa)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Members of one kind with different options are told apart by a number."""
+    return [name if names.count(name) == 1 else f"{name} {names[:i].count(name) + 1}" for i, name in enumerate(names)]
 
 
 def _load(judge: Judge | str, options: Any) -> Judge:
