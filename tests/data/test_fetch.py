@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from safety_reminder.data import DATASETS
-from safety_reminder.data.fetch import fetch
+from safety_reminder.data.fetch import SUMS, fetch
 from safety_reminder.data.sources import SOURCES, RemoteFile, Source
 from safety_reminder.errors import ConfigError, DataError
 
@@ -88,7 +88,7 @@ def get(site: Site, folder, sha256: str | None = None):
 
 
 def names(folder) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
 
 
 def test_a_file_is_fetched_once_and_its_licence_told(site, tmp_path):
@@ -174,6 +174,19 @@ def test_a_file_that_is_there_but_is_another_is_not_overwritten(site, tmp_path):
         get(site, tmp_path, hashlib.sha256(CONTENT).hexdigest())
     assert (tmp_path / "sub" / "a.bin").read_bytes() == b"mine"
     assert site.requests == []
+
+
+def test_what_was_fetched_without_a_published_checksum_is_held_against_its_own(site, tmp_path):
+    site.files = {"/a.bin": CONTENT, "/b.bin": b"b"}
+    source = Source((RemoteFile(f"{site.url}/a.bin", "in/a.bin"), RemoteFile(f"{site.url}/b.bin", "b.bin")), "none")
+    fetch("some", tmp_path, sources={"some": source}, tell=lambda line: None)
+    sums = (tmp_path / "SHA256SUMS").read_text()
+    assert sums == f"{hashlib.sha256(b'b').hexdigest()}  b.bin\n{hashlib.sha256(CONTENT).hexdigest()}  in/a.bin\n"
+    fetch("some", tmp_path, sources={"some": source}, tell=lambda line: None)
+    assert len(site.requests) == 2
+    (tmp_path / "in/a.bin").write_bytes(CONTENT[:-1])
+    with pytest.raises(DataError, match="is not what was fetched"):
+        fetch("some", tmp_path, sources={"some": source}, tell=lambda line: None)
 
 
 def test_refusals_and_a_missing_network_say_what_to_do(site, tmp_path):

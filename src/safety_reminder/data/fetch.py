@@ -14,9 +14,11 @@ from urllib.request import Request, urlopen
 
 from safety_reminder.data.sources import SOURCES, RemoteFile, Source
 from safety_reminder.errors import ConfigError, DataError, unknown_name
+from safety_reminder.run_files import write_text
 
 CHUNK = 1 << 20  # bytes
 AGENT = "safety-reminder"
+SUMS = "SHA256SUMS"
 
 
 def fetch(
@@ -29,8 +31,10 @@ def fetch(
 ) -> list[Path]:
     """Fetch the files of a data set that are not in ``folder`` yet.
 
-    A file is written under another name, checked against its checksum where there is one, and only then renamed. What
-    was fetched before a connection broke is kept and, where the server can, gone on with by the next call.
+    A file is written under another name, checked against its published checksum where that is known, and only then
+    renamed. What was fetched before a connection broke is kept and, where the server can, gone on with by the next
+    call. The checksums of all files are kept in ``folder/SHA256SUMS``, which ``sha256sum --check`` reads, and a file
+    that is there is held against it by the next call.
 
     Args:
         name: of the data set, as in :data:`~safety_reminder.data.sources.SOURCES`.
@@ -50,7 +54,8 @@ def fetch(
     source = sources[name]
     folder = Path(folder).expanduser()
     tell(f"{name}: licence {source.licence}")
-    missing = [file for file in source.files if not _is_there(folder / file.path, file)]
+    sums = _read_sums(folder / SUMS)
+    missing = [file for file in source.files if not _is_there(folder / file.path, file, sums.get(file.path))]
     if missing and _offline():
         raise DataError(
             f"HF_HUB_OFFLINE is set, and {folder / missing[0].path} is not there; unset it, or download "
@@ -58,7 +63,8 @@ def fetch(
         )
     for file in missing:
         tell(f"fetching {file.url}")
-        _download(file, folder / file.path, timeout)
+        sums[file.path] = _download(file, folder / file.path, timeout)
+        write_text(folder / SUMS, "".join(f"{digest}  {path}\n" for path, digest in sorted(sums.items())))
     for file in source.files:
         if file.unpack:
             _unpack(folder / file.path)
@@ -71,12 +77,18 @@ def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _is_there(path: Path, file: RemoteFile) -> bool:
+def _is_there(path: Path, file: RemoteFile, fetched: str | None) -> bool:
     if not path.is_file():
         return False
-    if file.sha256 is not None and _sha256(path) != file.sha256:
-        raise DataError(f"{path} is not the published file (sha256 differs); move it away and fetch again")
+    if (expected := file.sha256 or fetched) is not None and _sha256(path) != expected:
+        which = "the published file" if file.sha256 else "what was fetched"
+        raise DataError(f"{path} is not {which} (sha256 differs); move it away and fetch again")
     return True
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
 
 
 def _sha256(path: Path) -> str:
@@ -84,7 +96,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _download(file: RemoteFile, path: Path, timeout: float) -> None:
+def _download(file: RemoteFile, path: Path, timeout: float) -> str:
+    """Returns the file's SHA-256."""
     part = path.with_name(path.name + ".part")
     tag = path.with_name(path.name + ".part.tag")  # which version of the file the part is of
     try:
@@ -97,14 +110,15 @@ def _download(file: RemoteFile, path: Path, timeout: float) -> None:
         raise DataError(
             f"{file.url} could not be fetched ({error}); check the network, or download it to {path} yourself"
         ) from error
-    found = _sha256(part) if file.sha256 is not None else None
+    found = _sha256(part)
     tag.unlink(missing_ok=True)
-    if found != file.sha256:
+    if file.sha256 not in (None, found):
         part.unlink()
         raise DataError(
             f"{file.url}: sha256 is {found}, expected {file.sha256}; fetch again, or report it if it stays so"
         )
     os.replace(part, path)
+    return found
 
 
 def _receive(url: str, part: Path, tag: Path, timeout: float) -> None:

@@ -1,4 +1,6 @@
-"""A judge after the fact, as operators run Llama Guard: the whole answer is read, and withheld if it is unsafe."""
+"""A judge after the fact, as operators run Llama Guard (Inan et al., arXiv:2312.06674): the whole answer is read, and
+withheld if it is unsafe. An answer whose verdict cannot be read is withheld too.
+"""
 
 from __future__ import annotations
 
