@@ -39,6 +39,7 @@ from safety_reminder.training.probe import auc as area
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 ENOUGH = 10  # refusals, and answers, from which on the fit is not warned of
 
 # Safety prompts under which the plane is found, beside none at all and the one that is trained.
@@ -317,17 +318,14 @@ def _find_plane(
             answers += [refuses(response.text) for response in responses]
         refused += answers
         shares[text or ""] = {
-            name: share([said for said, kind in zip(answers, harmful, strict=True) if kind is wanted])
+            name: _share([said for said, kind in zip(answers, harmful, strict=True) if kind is wanted])
             for name, wanted in (("harmful", True), ("harmless", False))
         }
     return Plane.fit(torch.cat(states), refused, harmful * len(prompts), config.components), shares
 
 
-def share(outcomes: Sequence[bool]) -> float:
+def _share(outcomes: Sequence[bool]) -> float:
     return sum(outcomes) / len(outcomes)
-
-
-T = TypeVar("T")
 
 
 def _slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
