@@ -261,7 +261,7 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
     [
         (
             ["generaet"],
-            "unknown command 'generaet'; did you mean 'generate'? known: analyze, calibrate, demo, evaluate",
+            "unknown command 'generaet'; did you mean 'generate'? known: analyze, calibrate, demo, dro, evaluate",
         ),
         (["generate", "modle=x"], "unknown option 'modle'"),
         (["generate", "guard.intervall=4"], "unknown option 'guard.intervall'"),

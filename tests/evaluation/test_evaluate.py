@@ -128,13 +128,13 @@ def test_defences_may_come_and_go_but_not_change_under_a_label(place):
         evaluate(write_suite(place, f"{{{header}}}"), out)
 
 
-@pytest.mark.parametrize("rows", [ROWS.replace("Filler", "Thing"), ROWS.replace("\n0,", "\n9,")])
-def test_rows_that_changed_since_are_another_configuration(place, rows):
+def test_rows_that_changed_since_are_another_configuration(place):
     given = write_suite(place, "{}")
     evaluate(given, place / "out")
-    (place / "rows.csv").write_text(rows)
-    with pytest.raises(ConfigError, match=r"another configuration \(rows_sha256\)"):
-        evaluate(given, place / "out")
+    for rows in (ROWS.replace("Filler", "Thing"), ROWS.replace("\n0,", "\n9,")):
+        (place / "rows.csv").write_text(rows)
+        with pytest.raises(ConfigError, match=r"another configuration \(rows_sha256\)"):
+            evaluate(given, place / "out")
 
 
 def test_a_panel_s_agreement_and_its_judges_are_reported(place):
