@@ -22,7 +22,7 @@ from safety_reminder.evaluation import console
 from safety_reminder.evaluation.logs import Answers, read_answers
 from safety_reminder.evaluation.provider import SafetyReminderAPI
 from safety_reminder.evaluation.records import identity
-from safety_reminder.evaluation.report import write_markdown, write_report
+from safety_reminder.evaluation.report import agreement_lines, write_markdown, write_report
 from safety_reminder.evaluation.results import (
     ALL,
     agreements,
@@ -206,6 +206,7 @@ def _write(
     curve = sweep(watched)
     everything = [record for one in answers for record in one.records]
     agreed = agreements(everything)
+    sentences = agreement_lines(agreed)
     results = {
         "metrics": {name: metric.as_json() for name, metric in metrics.items()},
         "defenses": {
@@ -230,8 +231,8 @@ def _write(
     ]
     write_text(output / "records.jsonl", "\n".join(lines) + "\n")
     write_json(output / "results.json", results)
-    markdown = write_markdown(output / "results.md", table, agreed)
-    write_report(output / "report.html", results, table, records, curve, examples, values["samples"], agreed)
+    markdown = write_markdown(output / "results.md", table, sentences)
+    write_report(output / "report.html", results, table, records, curve, examples, values["samples"], sentences)
     print(markdown)
     console.print_metrics(metrics)
     print(f"wrote {output / 'results.json'}, results.md and records.jsonl; open {output / 'report.html'}")

@@ -46,9 +46,7 @@ def columns(table: Mapping[str, Mapping[str, Metrics]]) -> dict[str, str]:
     return {name: label for name, label in (_COLUMNS | judges).items() if name in there}
 
 
-def write_markdown(
-    path: Path, table: Mapping[str, Mapping[str, Metrics]], agreed: Mapping[str, Agreement] | None = None
-) -> str:
+def write_markdown(path: Path, table: Mapping[str, Mapping[str, Metrics]], agreement: Sequence[str] = ()) -> str:
     """One row a defence over all data sets, then attack success or over-refusal by data set, then how far the members
     of panels of judges agree. Returns the text."""
     heads = columns(table)
@@ -61,8 +59,8 @@ def write_markdown(
     lines += [
         _row(label, [found[s].get(m) for s, m in wanted], [m for _, m in wanted]) for label, found in table.items()
     ]
-    if agreed:
-        lines += ["", *(f"{line}  " for line in agreement_lines(agreed))]
+    if agreement:
+        lines += ["", *(f"{line}  " for line in agreement)]
     text = "\n".join(lines) + "\n"
     write_text(path, text)
     return text
@@ -101,13 +99,14 @@ def write_report(
     curve: Sequence[SweepPoint],
     examples: Mapping[str, Mapping[str, Example]],
     count: int,
-    agreed: Mapping[str, Agreement] | None = None,
+    agreement: Sequence[str] = (),
 ) -> Path:
     """One HTML file with everything in it.
 
     Args:
         results: what ``results.json`` holds. table: metrics by defence and data set. records: likewise.
         curve: the threshold sweep. examples: by data set and id. count: how many samples to show.
+        agreement: sentences about panels of judges.
     """
     threshold = results["threshold"]
     shown = [name for name in (PLAIN, "reminder") if name in results["categories"]]
@@ -130,7 +129,7 @@ def write_report(
         .render(
             config=results["config"],
             provenance=results["provenance"],
-            agreement=agreement_lines(agreed or {}),
+            agreement=agreement,
             tiles=_tiles(table),
             heads=[{"label": label, "help": _HELP.get(name, "")} for name, label in heads.items()],
             rows=_rows(table, [(ALL, name) for name in heads]),

@@ -55,7 +55,7 @@ def train(values: dict[str, Any], output: Path) -> None:
 def dro(values: dict[str, Any], output: Path) -> None:
     """Train a soft safety prompt, for the defence of this name."""
     config = DROConfig.from_mapping(values["training"])
-    examples = training.load_examples(values)
+    examples = training.load_rows(values)
     guarded = load(values["model"], device=values["device"], dtype=values["dtype"])
     prompt = train_soft_prompt(
         guarded, examples, config, output,

@@ -24,7 +24,7 @@ from safety_reminder.types import Example, TrainingExample
 def train(values: dict[str, Any], output: Path) -> tuple[VLM, SafetyReminder]:
     """Learn a reminder into ``output``."""
     config = TrainingConfig.from_mapping(values["training"])
-    examples = load_examples(values)
+    examples = load_rows(values)
     device = values["device"]
     if device is None and "LOCAL_RANK" in os.environ:
         device = PartialState().device  # of this process, where `accelerate launch` started several
@@ -40,7 +40,7 @@ def probe(values: dict[str, Any], output: Path) -> None:
     """Fit the probe of a reminder anew, and print it beside its rivals."""
     config = TrainingConfig.from_mapping(values["training"])
     vlm, reminder = _load(values)
-    refitted, found = refit.refit_probe(vlm, reminder, load_examples(values), config, output, values["data"]["sets"])
+    refitted, found = refit.refit_probe(vlm, reminder, load_rows(values), config, output, values["data"]["sets"])
     print_side_by_side(found)
     print(f"wrote {output / 'pack'}, auc.csv and plots")
     _print_threshold(refitted)
@@ -51,13 +51,13 @@ def calibrate(values: dict[str, Any], output: Path) -> None:
     options = {name: values[name] for name in ("budget", "prompt_check", "answer_tokens")}
     config = TrainingConfig.from_mapping(options)
     vlm, reminder = _load(values)
-    examples = load_examples(values, both_kinds=False)
+    examples = load_rows(values, both_kinds=False)
     calibrated = refit.calibrate(vlm, reminder, examples, config, output, values["data"]["sets"])
     print(f"wrote {output / 'pack'}: threshold {reminder.threshold:.4f} → {calibrated.threshold:.4f}")
     _print_threshold(calibrated)
 
 
-def load_examples(values: dict[str, Any], *, both_kinds: bool = True) -> list[TrainingExample]:
+def load_rows(values: dict[str, Any], *, both_kinds: bool = True) -> list[TrainingExample]:
     """The rows that ``data`` names, none of which are in the sets of ``check_against`` and ``test_on``.
 
     Raises:
