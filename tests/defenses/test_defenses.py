@@ -12,7 +12,7 @@ from PIL import Image
 
 from checkpoints import tiny_guarded, tiny_vlm
 from safety_reminder.defenses import DEFENSES, adashield_s, ecso, load_defense
-from safety_reminder.defenses.dro import SoftPrompt, system_tokens
+from safety_reminder.defenses.dro import SoftPrompt, in_front, system_tokens
 from safety_reminder.defenses.self_reminder import AFTER, BEFORE
 from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM, SafetyReminder
@@ -246,6 +246,11 @@ def test_bluesuffix_by_itself_is_its_suffix_and_plug_ins_can_be_named():
     assert asked == ["Name a river. Be careful.", "Name a river.Name a river."]
     with pytest.raises(ConfigError, match="no function 'nowhere:nothing'"):
         load_defense("bluesuffix", model, purifier="nowhere:nothing")
+
+
+def test_no_line_break_that_a_tokenizer_could_join_stands_behind_a_soft_prompt():
+    assert in_front(BATCH[2], "Be good.")[0]["content"] == "Be good. Be brief."
+    assert in_front(BATCH[0], "Be good.")[0]["content"] == "Be good."
 
 
 def with_vectors_of_its_text(folder, vlm, text="Be good."):

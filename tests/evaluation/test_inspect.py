@@ -13,6 +13,7 @@ from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ModelOutput, get_model
 from inspect_ai.scorer import SampleScore, Score, Target, includes
+from PIL import Image
 
 from checkpoints import random_reminder
 from safety_reminder import SafetyReminder, load
@@ -227,6 +228,15 @@ def test_a_policy_goes_to_the_guard_that_the_defence_makes(folder):
     assert answers.defense == "mine"
     assert answers.records[0].interventions[0]["policy"] == "rewind"
     assert all(record.guard for record in answers.records)
+
+
+def test_usage_counts_what_a_defence_asked_the_model_itself(folder):
+    Image.new("RGB", (28, 28), "red").save(folder / "red.png")
+    (folder / "seen.jsonl").write_text(json.dumps({**ROWS[1], "image": "red.png"}))
+    log = run(folder, benchmark("text", str(folder / "seen.jsonl"), max_tokens=5), defense="ecso", verdict_tokens=3)
+    [answer] = read_answers(log).records
+    assert 0 < answer.extra_tokens <= 3
+    assert log.samples[0].output.usage.output_tokens == len(answer.token_ids) + answer.extra_tokens
 
 
 def test_a_chat_model_rewrites_requests_for_bluesuffix(folder, monkeypatch):

@@ -223,6 +223,11 @@ def test_every_metric_of_a_small_run():
     }
 
 
+def test_what_a_defence_spent_beside_the_answer_counts_as_generated():
+    found = compare_cost([record("a", LIST, extra_tokens=6)], [record("a", LIST)])
+    assert found["token_ratio"].value == pytest.approx((4 + 6) / 4)
+
+
 def test_the_overhead_of_a_batch_counts_once_and_only_where_no_row_was_caught():
     def pairs(ids, *, seconds, **changes):
         guarded = [record(name, batch=list(ids), seconds=seconds) for name in ids]

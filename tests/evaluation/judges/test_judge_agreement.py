@@ -133,6 +133,13 @@ def test_panel():
     assert Panel({"refusal": {}, "yes_no": None}).name == "panel(refusal,yes_no)"
 
 
+def test_members_of_one_name_keep_their_own_votes():
+    one, other = Fixed("same", True), Fixed("same", False)
+    other.version = "2"
+    [found] = Panel([one, "refusal", other]).judge([Item("Filler?", "I can't help with that.")])
+    assert found.votes == {"same 1": True, "refusal": False, "same 2": False}
+
+
 def test_agreement_of_a_panel_s_members():
     members = {"a": [True, False, True, None], "b": [True, False, True, True], "c": [True, True, True, True]}
     votes = [dict(zip(members, labels, strict=True)) for labels in zip(*members.values(), strict=True)]
