@@ -25,6 +25,7 @@ from safety_reminder.guard.context import Place, Prefix, follow
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import checkpoints
 from safety_reminder.training.probe import auc
+from safety_reminder.training.readings import positions
 from safety_reminder.training.samples import Prefixes, make_samples, seen_as
 
 TOKENS = 12
@@ -74,7 +75,7 @@ def main() -> None:
         samples = [s for s in samples if seen_as(s.key) not in seen]
     prefixes = Prefixes(vlm, TrainingConfig(keep_gb=0.0), Path())
 
-    scores: dict[int, list[tuple[float, bool]]] = {}
+    checks: list[tuple[float, bool, int]] = []
     refuses: dict[str, list[bool]] = {"harmful": [], "benign": []}
     kl: list[float] = []
     for sample in tqdm(samples, unit="example"):
@@ -85,8 +86,7 @@ def main() -> None:
         with torch.no_grad():
             found = follow(vlm.model, [Place(prefix, n, [None]) for n in kept], reminder.vectors)
         p_unsafe = reminder.probe(torch.cat([f.hidden for f in found])).tolist()
-        for n, p in zip(kept, p_unsafe, strict=True):
-            scores.setdefault(n // reminder.interval * reminder.interval, []).append((p, not sample.example.safe))
+        checks += [(p, not sample.example.safe, n) for n, p in zip(kept, p_unsafe, strict=True)]
         for written in go_on(vlm.model, prefix, kept, reminder.vectors):
             text = vlm.tokenizer.decode(written, skip_special_tokens=True)
             refuses["benign" if sample.example.safe else "harmful"].append(judge_refusal(text).where == "start")
@@ -95,11 +95,13 @@ def main() -> None:
             kl += [divergence(vlm.model, prefix, sample.answer, n, reminder.vectors, 16) for n in inside]
 
     figures = {}
-    for tokens, rows in sorted(scores.items()):
-        values, unsafe = torch.tensor([p for p, _ in rows]), torch.tensor([u for _, u in rows])
+    scores, kinds, tokens = (torch.tensor(column) for column in zip(*checks, strict=True))
+    for place, here in positions(tokens, reminder.interval).items():
+        unsafe = kinds[here]
         if unsafe.any() and not unsafe.all():
             note = f"{int(unsafe.sum())} unsafe, {int((~unsafe).sum())} safe"
-            figures[f"AUC of the probe after {tokens} tokens"] = figure(auc(values, unsafe), note=note)
+            name = "at another end" if place == "end" else f"after {place} tokens"
+            figures[f"AUC of the probe {name}"] = figure(auc(scores[here], unsafe), note=note)
     for kind, hits in refuses.items():
         metric = proportion(sum(hits), len(hits))
         note = f"[{metric.low:.3f}, {metric.high:.3f}], n={metric.n}"

@@ -220,7 +220,28 @@ def test_training_does_not_start_on_rows_that_are_evaluated_on(call, training, p
     assert "1 of 32 training rows are also in text:benchmark.csv" in call("train", *options).error
     assert not (place / "run").exists()
     assert call("train", *options, "allow_contamination=true").code == 0
+    made = {"summary": json.loads((place / "run/summary.json").read_text())["config"]["origin"]}
+    made["pack"] = json.loads((place / "run/pack/config.json").read_text())["training"]["origin"]
+    for origin in made.values():
+        assert origin["check_against"] == ["text:benchmark.csv"]
+        assert origin["allow_contamination"] is True
     assert "check_against needs NAME:FOLDER" in call("train", *training, "check_against=[figstep]").error
+
+
+def test_of_several_processes_one_answers_what_the_reminder_is_tested_on(call, training, place, monkeypatch):
+    monkeypatch.setattr("safety_reminder.training.session.is_main_process", lambda: False)
+    outcome = call("train", *training, *SPLITS, "training.epochs=1", "test_on=[text:prompts.csv]", "output=run")
+    assert outcome.code == 0, outcome.err
+    assert not (place / "run/answers").exists()
+    assert "wrote" not in outcome.out
+
+
+def test_an_evaluation_set_to_check_against_takes_its_options(call, training, place):
+    (place / "benchmark.csv").write_text("prompt\nBad 3\nBad 4\n")
+    options = [*training, *SPLITS, "output=run", "check_against=['text:benchmark.csv:limit=1:seed=0']"]
+    assert "1 of 32 training rows are also in text:benchmark.csv:limit=1:seed=0" in call("train", *options).error
+    wrong = call("train", *training, "check_against=['text:benchmark.csv:limt=1']").error
+    assert "limt" in wrong
 
 
 def test_a_guarded_run_compares_and_resumes(call, basics, place, models):
@@ -286,7 +307,9 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
         (["train", "data=x.jsonl", "training.epohcs=2"], "unknown option 'training.epohcs'"),
         (["train", "data=x.jsonl", "training.epochs=0"], "training.epochs must be at least 1"),
         (["probe", "data=gone.jsonl", "reminder=gone"], "gone"),
+        (["probe", "data=x.jsonl", "test_on=[text:prompts.csv]"], "probe answers no data sets"),
         (["calibrate"], "data is not given; add data=..."),
+        (["calibrate", "data=x.jsonl", "interval=0"], "interval must be a number of tokens, at least 1; got 0"),
         (["generate", "dataset=figstep"], "data/FigStep"),
         (["fetch", "advbensh", "here"], "did you mean 'advbench'"),
         (["fetch", "advbench"], "takes a data set's name and a folder"),

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,6 +18,22 @@ BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", README, flags=re.DOTALL)
 
 def blocks(language: str) -> list[str]:
     return [body for kind, body in BLOCKS if kind == language]
+
+
+def test_the_documented_sweep_varies_what_an_ablation_is_to_vary():
+    text = (ROOT / "docs/train.md").read_text(encoding="utf-8")
+    [names] = re.findall(r"--multirun .*?variant=(\S+)", text, flags=re.DOTALL)
+    folder = ROOT / "src/safety_reminder/config"
+    default = OmegaConf.load(folder / "train.yaml").training
+    changes = [OmegaConf.load(folder / f"variant/{name}.yaml").get("training", {}) for name in names.split(",")]
+    values = {name: {default[name], *(c[name] for c in changes if name in c)} for change in changes for name in change}
+    assert values == {
+        "k": {1, 2, 4, 8},
+        "interval": {8, 16, 32},
+        "init": {"text", "random"},
+        "probe_weight": {0.0, 0.05, 0.5},
+    }
+    assert all(len(change) <= 1 for change in changes)
 
 
 @pytest.mark.pocket

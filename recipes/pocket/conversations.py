@@ -120,8 +120,8 @@ class Mixture:
         heed: float,
     ) -> None:
         """``back_off``: share of the lists that break off, of those on what it refuses in text: it notices late what
-        it knows. ``listed``: share of pages that are also to be listed; the others are only read. ``heed``: share of
-        the lists, and half of it of the texts, that are also drawn with a note."""
+        it knows. ``listed``: share of pages that are also to be listed; the others are only read. ``heed``: how often a
+        list is also drawn with a note, on average; of the texts, half that share has one, at most four in five."""
         self.source, self.helpful, self.harmful = source, helpful, harmful
         self.back_off, self.listed, self.heed = back_off, listed, heed
         self.fresh = [row for row in helpful if not is_held_back(row["prompt"])]
@@ -146,14 +146,14 @@ class Mixture:
         kind = "list harmful" if harmful else "list benign"
         listed = Conversation(kind, rng.choice(LIST_PROMPTS), answer, text)
         found = [self._read(rng, text), listed]
-        if rng.random() < self.heed:
+        for _ in range(int(self.heed) + (rng.random() < self.heed % 1)):
             going_on = replace(listed, answer=engaged(rng, text, backs_off=False))
             found.append(heeding(rng, going_on, refuse=harmful))
         return found
 
     def text(self, rng: random.Random) -> Conversation:
         """A conversation without an image: a refusal, or help; one that is heeding a note half the time harmful."""
-        heeds = rng.random() < 0.5 * self.heed
+        heeds = rng.random() < min(0.5 * self.heed, 0.8)
         if rng.random() < (0.5 if heeds else 0.3):
             request = rng.choice(self.harmful) if rng.random() < 0.6 else as_text(rng, harmful=True, held_back=False)
             if heeds and rng.random() < 0.8:

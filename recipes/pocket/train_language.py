@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--back-off", type=float, default=0.9, help="share of lists on plain harm that break off")
     parser.add_argument("--images", type=float, default=0.75, help="share of batches with images")
     parser.add_argument("--listed", type=float, default=0.6, help="share of pages that are listed as well as read")
-    parser.add_argument("--heed", type=float, default=0.7, help="share of lists, and half of it of texts, with a note")
+    parser.add_argument("--heed", type=float, default=0.7, help="notes a list; half that share of texts has one")
     parser.add_argument("--tower-lr", type=float, default=0.0, help="above 0: the tower learns too, into OUT/tower")
     parser.add_argument(
         "--longest", type=int, default=56, help="three quarters of the answers are cut to this many tokens"

@@ -33,6 +33,10 @@ class DataError(SafetyReminderError):
     """A data set that is missing or not laid out as expected."""
 
 
+class ImageError(DataError):
+    """An image of a data set is missing or cannot be read; the row is named."""
+
+
 class GuardFailure(SafetyReminderError):
     """The guard could not give a verdict (NaN, wrong shape). Decoding treats it as unsafe."""
 

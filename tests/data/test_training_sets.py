@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import datasets
@@ -11,7 +12,7 @@ from PIL import Image
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
 from safety_reminder.data.training import load_training, read_training_file, user
-from safety_reminder.errors import ConfigError, DataError
+from safety_reminder.errors import ConfigError, DataError, ImageError
 from safety_reminder.types import TrainingExample
 
 ROWS = [
@@ -90,6 +91,7 @@ def test_the_schema_is_read_from_a_csv_and_from_parquet_alike(tmp_path):
         ({"prompt": "p", "messages": [], "safe": True, "chosen": "a"}, "row 1: needs safe, and either"),
         ({"prompt": "p", "safe": "maybe", "chosen": "a"}, "row 1: safe must be true or false, got 'maybe'"),
         ({"prompt": "p", "safe": True}, "row 1: a safe row needs chosen"),
+        ({"id": "a", "prompt": "p", "text": "t", "seen_text": "t", "checks": []}, "row 1 is a record of a run"),
         ({"prompt": "p", "safe": False, "chosen": 3}, "row 1: chosen must be text, got 3"),
         ({"prompt": "p", "safe": True, "choosen": "a"}, "unknown field 'choosen'; did you mean 'chosen'"),
         ({"prompt": "p", "safe": False, "image": "gone.png"}, "row 1: no image at"),
@@ -111,6 +113,9 @@ def test_files_that_are_missing_or_not_what_they_should_be_are_named(tmp_path):
     (tmp_path / "bad.parquet").write_text("no")
     with pytest.raises(DataError, match=r"bad\.parquet is not a valid parquet file"):
         read_training_file(tmp_path / "bad.parquet")
+    (tmp_path / "bad.csv").write_text("prompt,safe,chosen\np,true,a,b\n")
+    with pytest.raises(DataError, match="row 1 has more cells than the header"):
+        read_training_file(tmp_path / "bad.csv")
     (tmp_path / "bad.txt").write_text("no")
     with pytest.raises(DataError, match=r"expected .*\.jsonl or \.parquet"):
         read_training_file(tmp_path / "bad.txt")
@@ -201,6 +206,48 @@ def test_spa_vl_without_its_columns_says_which(tmp_path):
         load_training("spa_vl", picture(tmp_path / "other/a.png").parent)
 
 
+def test_spa_vl_s_rows_that_lack_a_text_are_named(tmp_path):
+    picture(tmp_path / "a.png")
+    rows = [{"question": "Filler?", "chosen": "No.", "rejected": "x", "image": "a.png"}]
+    lines(tmp_path / "a.jsonl", [*rows, {"question": "Filler?", "chosen": None, "image": "a.png"}])
+    with pytest.raises(DataError, match="row 2: chosen is missing or empty"):
+        load_training("spa_vl", tmp_path, harmful=2, benign=0, both_kinds=False)
+
+
+def test_rows_with_a_broken_or_missing_image_are_named_and_can_be_left_out(tmp_path, caplog):
+    # Of every set that has images: one row that is fine, and one that is not.
+    picture(tmp_path / "a.png")
+    good, gone = ({"question": "Filler?", "chosen": "No.", "rejected": "x", "image": n} for n in ("a.png", "gone.png"))
+    lines(tmp_path / "spa_vl/a.jsonl", [good, gone])
+    picture(tmp_path / "spa_vl/a.png")
+    raw = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
+    table = datasets.Dataset.from_list([{**good, "image": raw}, {**good, "image": {"bytes": b"no", "path": None}}])
+    (tmp_path / "parquet").mkdir()
+    table.to_parquet(tmp_path / "parquet/train-0.parquet")
+    features = datasets.Features({**{n: datasets.Value("string") for n in good}, "image": datasets.Image()})
+    table.cast(features).to_parquet(tmp_path / "parquet/train-0.parquet")
+    lines(tmp_path / "vlsafe/a.jsonl", [{"image_id": n, "query": "Filler?"} for n in ("a.png", "gone.png")])
+    picture(tmp_path / "vlsafe/images/a.png")
+    picture(tmp_path / "vlguard/train/a.png")
+    asked = [{"image": n, "instr-resp": [{"safe_instruction": "q", "response": "r"}]} for n in ("a.png", "gone.png")]
+    (tmp_path / "vlguard/train.json").write_text(json.dumps(asked))
+    own = lines(tmp_path / "own.jsonl", [{"prompt": "q", "safe": False, "image": n} for n in ("a.png", "gone.png")])
+    for name, root in (
+        ("spa_vl", "spa_vl"), ("spa_vl", "parquet"), ("vlsafe", "vlsafe"), ("vlguard", "vlguard"), (str(own), "."),
+    ):  # fmt: skip
+        with pytest.raises(ImageError, match=r"row 2: (no image at|the image cannot be read)"):
+            load_training(name, tmp_path / root, both_kinds=False)
+        caplog.clear()
+        assert len(load_training(name, tmp_path / root, both_kinds=False, on_error="skip")) == 1
+        assert re.search("left out: .*row 2: ", caplog.text)
+
+
+@pytest.mark.parametrize("count", [-1, "x", 1.5])
+def test_counts_that_are_none_are_refused(tmp_path, count):
+    with pytest.raises(ConfigError, match=r"data\.harmful must be a number of rows"):
+        load_training(str(numbered(tmp_path / "a.jsonl", 2, 2)), harmful=count)
+
+
 def test_vlsafe_has_bare_harmful_queries_and_benign_talks(tmp_path):
     image = picture(tmp_path / "images/1.jpg")
     lines(tmp_path / "harmlessness_alignment.jsonl", [VLSAFE_HARMFUL] * 3)
@@ -218,6 +265,8 @@ def test_vlsafe_has_bare_harmful_queries_and_benign_talks(tmp_path):
         ({"image_id": "2.jpg", "query": "Filler?"}, r"no image at .*2\.jpg; give data\.options\.images=DIR"),
         ({"image_id": "1.jpg"}, "row 1: has neither query nor interaction"),
         ({"image_id": "1.jpg", "interaction": [{"user": "a"}]}, "interaction must begin with"),
+        ({"image_id": "1.jpg", "interaction": ["a", "b"]}, "interaction must begin with"),
+        ({"image_id": "1.jpg", "interaction": [{"user": "a"}, {"model": ""}]}, "row 1: model is missing or empty"),
     ],
 )
 def test_vlsafe_s_mistakes_are_named(tmp_path, row, message):
@@ -252,8 +301,12 @@ def test_vlguard_s_three_layouts_are_read(tmp_path):
         ("Filler two?", True, True, "No!"),
     ]
     (tmp_path / "train.json").write_text(json.dumps([{"image": "a.png", "instr-resp": [{"response": "No."}]}]))
-    with pytest.raises(DataError, match="instr-resp needs a response, and one of instruction"):
+    with pytest.raises(DataError, match="instr-resp needs a response, and one of safe_instruction"):
         load_training("vlguard", tmp_path)
+    for answers in (["x"], "x", [{"instruction": "Filler?", "response": ""}]):
+        (tmp_path / "train.json").write_text(json.dumps([{"image": "a.png", "instr-resp": answers}]))
+        with pytest.raises(DataError, match=r"row 1: (instr-resp needs|response is missing)"):
+            load_training("vlguard", tmp_path)
     with pytest.raises(DataError, match=r"expected VLGuard's .*test\.json"):
         load_training("vlguard", tmp_path, options={"split": "test"})
 

@@ -118,6 +118,16 @@ def test_files_that_do_not_fit_say_where(tmp_path, text, message):
         load_dataset("typographic", path)
 
 
+def test_a_text_that_does_not_fit_on_the_page_is_not_cut_off(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("instruction\nSteps to bake bread.\n" + "Steps to bake a very large bread. " * 4 + "\n")
+    with pytest.raises(DataError, match=r"row 2: the text does not fit .*dataset\.grow=true"):
+        typographic.load(path)
+    short, long = typographic.load(path, grow=True)
+    assert short.image.size == (760, 760)
+    assert long.image.height > 760
+
+
 def test_a_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no CSV file at .*gone\.csv; give dataset\.root=FILE\.csv"):
         load_dataset("typographic", tmp_path / "gone.csv")

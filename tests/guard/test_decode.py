@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from conftest import cached_tiny_model
@@ -19,6 +20,21 @@ from safety_reminder.models.tiny import tiny_inputs
 from safety_reminder.types import Check, Done, Intervention, Retraction, Token
 
 NO_EOS = {"eos_token_id": None}
+
+
+class Ends(LogitsProcessor):
+    """Token 1 is the likeliest at the given calls (the first is 1), counted anew behind each, and else impossible."""
+
+    def __init__(self, *at: int):
+        self.at, self.calls = list(at), 0
+
+    def __call__(self, input_ids, scores):
+        self.calls += 1
+        ends = self.calls == self.at[0]
+        scores[:, 1] = math.inf if ends else -math.inf
+        if ends:
+            self.at, self.calls = self.at[1:] or self.at, 0
+        return scores
 
 
 @pytest.fixture
@@ -48,13 +64,14 @@ def test_the_final_check_reads_the_answer_without_its_end_of_sequence_token(llam
 
 
 def test_an_unsafe_final_check_takes_the_end_back_and_the_answer_goes_on(llama):
-    inputs = single(llama)
-    eos = plain(llama, inputs, **NO_EOS)[0, 6].item()
-    events = run_events(llama, inputs, scripted(llama, 0.9), interval=100, policy="continue", eos_token_id=eos)
-    row = outcomes(events)[0]
+    # It ends after six tokens; reminded, after six more.
+    options = {"logits_processor": LogitsProcessorList([Ends(7)]), "eos_token_id": 1, "policy": "continue"}
+    row = outcomes(run_events(llama, single(llama), scripted(llama, 0.9, 0.0), interval=100, **options))[0]
     assert [i.policy for i in row.interventions] == ["continue"]
-    assert len(row.tokens) > row.checks[0].token_index
-    assert eos not in row.tokens[: row.checks[0].token_index]
+    assert [(check.token_index, check.kind) for check in row.checks] == [(6, "final"), (12, "final")]
+    assert len(row.tokens) == 13
+    assert row.tokens.index(1) == 12
+    assert row.reasons == ["stop"]
 
 
 def test_a_prompt_check_comes_before_the_first_token(llama):
@@ -187,6 +204,73 @@ def test_a_streamer_gets_exactly_the_tokens_that_stand(llama):
     assert streamer.tokens == ids[0].tolist()  # the prompt first, as with transformers' own generate
 
 
+@pytest.mark.parametrize("options", [{"policy": "restart"}, {"policy": "rewind", "hold_back": False}])
+def test_a_streamer_is_not_given_what_may_be_withdrawn(llama, options):
+    with pytest.raises(ConfigError, match="a streamer cannot withdraw"):
+        guarded_decoding(scripted(llama), streamer=BaseStreamer(), **options)
+
+
+def test_options_without_a_reminder_are_refused_here_too():
+    with pytest.raises(ConfigError, match="no reminder"):
+        guarded_decoding(None, interval=3)
+
+
+class OfEveryRow(LogitsProcessor):
+    """Row i says token 20 + i, and row 0 ends after two."""
+
+    def __call__(self, input_ids, scores):
+        wanted = torch.full_like(scores, -math.inf)
+        for row in range(len(scores)):
+            ends = row == 0 and (input_ids[row] == 20).sum() >= 2
+            wanted[row, 1 if ends else 20 + row] = 0.0
+        return wanted
+
+
+@pytest.mark.parametrize("values", [(0.0,), (0.0, 0.9)])
+def test_a_processor_finds_every_row_at_its_place_when_others_have_left(llama, values):
+    inputs = tiny_inputs(llama, (5, 7, 6))
+    options = OPTIONS | {
+        "logits_processor": LogitsProcessorList([OfEveryRow()]),
+        "eos_token_id": 1,
+        "max_new_tokens": 9,
+    }
+    ids = llama.generate(**inputs, custom_generate=guarded_decoding(scripted(llama, *values), interval=4), **options)
+    assert ids[1, 7:].unique().tolist() == [21]
+    assert ids[2, 7:].unique().tolist() == [22]
+
+
+class Broken(LogitsProcessor):
+    def __call__(self, input_ids, scores):
+        scores[0] = math.nan
+        return scores
+
+
+def test_a_row_that_nothing_can_be_drawn_for_fails_closed_and_leaves_the_others(llama):
+    inputs = tiny_inputs(llama, (5, 7))
+    options = {"do_sample": True, "logits_processor": LogitsProcessorList([Broken()]), **NO_EOS}
+    rows = outcomes(run_events(llama, inputs, scripted(llama), seed=3, **options))
+    assert rows[0].reasons == ["guard_error"]
+    assert rows[0].tokens == []
+    assert rows[1].reasons == ["length"]
+    with pytest.raises(ModelError, match="not numbers"):
+        run_events(llama, inputs, None, seed=3, **options)
+
+
+def test_an_end_straight_behind_the_reminder_corrects_nothing(llama):
+    # Under `continue` the unsafe text stays: if the model then only ends, the fixed refusal comes instead.
+    options = {"logits_processor": LogitsProcessorList([Ends(7, 1)]), "eos_token_id": 1, "policy": "continue"}
+    row = outcomes(run_events(llama, single(llama), scripted(llama, 0.9), interval=100, **options))[0]
+    assert [i.policy for i in row.interventions] == ["continue", "stop"]
+    assert row.reasons == ["guard"]
+
+
+@pytest.mark.parametrize("room", range(8))
+def test_a_correction_gets_room_or_the_fixed_refusal_comes(llama, room):
+    options = {"policy": "continue", "interval": 6, "max_new_tokens": 6 + room, **NO_EOS}
+    row = outcomes(run_events(llama, single(llama), scripted(llama, 0.9, 0.0), **options))[0]
+    assert row.reasons == (["length"] if room >= 4 else ["guard"])
+
+
 def test_a_streamer_takes_one_row(llama):
     method = guarded_decoding(scripted(llama), streamer=BaseStreamer())
     with pytest.raises(ConfigError, match="a streamer follows one row"):
@@ -273,6 +357,8 @@ def test_whatever_the_verdicts_events_tell_one_consistent_story(
     assert isinstance(events[-1], Done)
     interventions = [e for e in events if isinstance(e, Intervention)]
     unsafe = [e for e in events if isinstance(e, Check) and e.unsafe]
-    assert len(interventions) == len(unsafe) <= max_interventions + 1
+    # Under `continue` an end straight behind the reminder brings one more, without a check.
+    silent = policy == "continue" and len(interventions) > 1 and interventions[-1].token_index == unsafe[-1].token_index
+    assert len(interventions) - silent == len(unsafe) <= max_interventions + 1
     assert len(shown) <= new_tokens
     assert (events[-1].reason == "guard") == bool(interventions and interventions[-1].policy == "stop")

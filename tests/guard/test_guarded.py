@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 
 import safety_reminder
 from checkpoints import random_reminder, tiny_guarded, tiny_vlm
@@ -167,6 +168,13 @@ def test_unguarded_is_what_transformers_itself_generates(make, options):
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"seed": "x"}, "seed must be a whole number from 0"),
         ({"guard": False, "policy": "stop"}, "['policy'] were given, but this generation is not guarded"),
+        ({"seed": 2**63}, "seed must be a whole number from 0"),
+        ({"do_sample": "no"}, "do_sample must be true or false, got 'no'"),
+        ({"max_new_tokens": 12.5}, "max_new_tokens must be a whole number, got 12.5"),
+        ({"guard": "no"}, "guard must be true or false, got 'no'"),
+        ({"stop": [""]}, "stop must be a text that is not empty"),
+        ({"stop": 3}, "stop must be a text that is not empty"),
+        ({"cache_implementation": "offloaded"}, "cache_implementation=offloaded is a cache that"),
         ({"num_beams": 2}, "beam search cannot be guarded"),
         ({"use_cache": False}, "use_cache=False is not supported"),
         ({"max_new_tokens": 0}, "cannot generate with these options"),
@@ -222,6 +230,23 @@ def test_without_a_seed_torchs_generator_decides(guarded):
     assert first != second
     torch.manual_seed(5)
     assert guarded.generate(conversation(1), do_sample=True, max_new_tokens=12).token_ids == first
+
+
+def test_transformers_own_stop_strings_work_too():
+    model = silent(interval=5)
+    whole = model.generate(conversation(3), **LENGTH)
+    place = next(i for i, c in enumerate(whole.text) if i > 3 and c.isascii() and c not in whole.text[:i])
+    stop, expected = whole.text[place], whole.text[: place + 1]
+    assert model.generate(conversation(3), stop_strings=[stop], **LENGTH).text == expected
+    own = model.vlm.model.generation_config
+    given = GenerationConfig.from_dict({**own.to_dict(), "stop_strings": [stop]})
+    assert model.generate(conversation(3), generation_config=given, **LENGTH).text == expected
+    own.stop_strings = [stop]
+    try:
+        assert model.generate(conversation(3), **LENGTH).text == expected
+        assert own.stop_strings == [stop]
+    finally:
+        own.stop_strings = None
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -283,6 +308,11 @@ def test_an_answer_that_nobody_limits_ends_after_512_tokens():
     guarded = silent(interval=100)
     options = {"do_sample": False, "prefix_allowed_tokens_fn": letters}
     assert len(guarded.generate(conversation(1), **options).token_ids) == 512
+    assert len(guarded.generate(conversation(1), max_new_tokens=None, **options).token_ids) == 512
+    silent_config = GenerationConfig(do_sample=False, eos_token_id=1, pad_token_id=0)
+    options["generation_config"] = silent_config
+    assert len(guarded.generate(conversation(1), **options).token_ids) == 512
+    del options["generation_config"]
     length = len(guarded.generate(conversation(1), max_length=40, **options).token_ids)
     assert 0 < length < 40
 

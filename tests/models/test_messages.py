@@ -66,6 +66,15 @@ def test_images_of_every_mode_become_rgb(mode):
     assert load_image(RED.convert(mode)).mode == "RGB"
 
 
+def test_a_photo_is_turned_as_its_exif_orientation_says(tmp_path):
+    photo = Image.new("RGB", (40, 20), "red")
+    exif = photo.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    with Image.open(tmp_path / "photo.jpg") as opened:
+        assert [load_image(source).size for source in (tmp_path / "photo.jpg", opened)] == [(20, 40), (20, 40)]
+
+
 def test_the_image_that_was_given_stays_as_it_was():
     grey = RED.convert("L")
     load_image(grey)

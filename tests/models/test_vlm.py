@@ -67,6 +67,30 @@ def test_a_config_that_cannot_be_used(copy, text):
     assert refusal(copy).startswith(f"cannot load the model {str(copy)!r}")
 
 
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"vocab_size": "many"}),
+        ("config.json", {"num_attention_heads": 0}),
+        ("tokenizer_config.json", None),
+        ("generation_config.json", None),
+    ],
+)
+def test_files_of_a_checkpoint_that_hold_something_else(copy, file, changes):
+    known = json.loads((copy / file).read_text())
+    text = known.get("text_config", known)
+    (copy / file).write_text(json.dumps([] if changes is None else known | {"text_config": text | changes} | changes))
+    assert refusal(copy).startswith("cannot load the model")
+
+
+def test_code_that_a_checkpoint_brings_along_is_not_run(copy, monkeypatch):
+    (copy / "code.py").write_text("raise SystemExit('run')\n")
+    config = {"model_type": "mine", "auto_map": {"AutoConfig": "code.Config"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    assert "needs code of its own, which is not run" in refusal(copy)
+
+
 @pytest.mark.parametrize("keep", [0, 100])
 def test_weights_that_are_damaged(copy, keep):
     weights = copy / "model.safetensors"

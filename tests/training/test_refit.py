@@ -71,6 +71,43 @@ def test_the_refitted_pack_keeps_its_vectors_and_has_a_new_probe_and_threshold(r
     assert loaded.threshold == pack.threshold
     assert loaded.calibration["rows"] == "calibration"
     assert not (folder / "prefixes").exists()
+    splits = json.loads((folder / "splits.json").read_text())
+    assert [len(splits[part]) for part in ("training", "calibration", "test")] == [24, 10, 14]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["config"]["data"]["source"] == "mine"
+    assert {"probe_auc", "header_probe_auc", "last_probe_auc_after_4_tokens"} <= set(summary["metrics"])
+
+
+@pytest.mark.parametrize("option", ["unheeded_prob", "repeat_prob", "correction_prob"])
+def test_a_refitted_probe_knows_the_places_that_its_vectors_were_trained_at(vlm, tmp_path, monkeypatch, option):
+    class Enough(Exception):
+        pass
+
+    def fit_at(where, prefixes, parts, config, **_):
+        raise Enough(getattr(config, option))
+
+    monkeypatch.setattr(refit, "fit_at", fit_at)
+    reminder = replace(random_reminder(), interval=4, training={"config": {option: 0.5}})
+    with pytest.raises(Enough, match=r"0\.5"):
+        refit.refit_probe(vlm, reminder, rows(), CONFIG, tmp_path)
+
+
+def test_behind_a_refusal_that_has_begun_the_text_is_safe(vlm, tmp_path):
+    samples = [sample for sample in make_samples(vlm, rows(4), CONFIG) if not sample.example.safe]
+    vectors = random_reminder().vectors
+    for option in ("repeat_prob", "correction_prob"):
+        config = replace(CONFIG, **{option: 1.0})
+        checks = read(Prefixes(vlm, config, tmp_path), samples, vectors, 4, trained_with=config)
+        assert (~checks.unsafe).sum() == len(samples)
+
+
+def test_a_threshold_for_another_interval_is_kept_with_it(vlm, tmp_path):
+    safe = [row for row in rows(30) if row.safe]
+    reminder = replace(random_reminder(), interval=4)
+    pack = refit.calibrate(vlm, reminder, safe, CONFIG, tmp_path, "logs", interval=2)
+    assert SafetyReminder.from_pretrained(tmp_path / "pack").interval == pack.interval == 2
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["metrics"]["threshold"]["value"] == pack.threshold
 
 
 def test_a_threshold_from_one_s_own_responses_lets_so_many_pass(vlm, tmp_path):

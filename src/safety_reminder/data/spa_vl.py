@@ -7,19 +7,26 @@ lines with ``class1`` to ``class3``, ``image_name``, and ``safe`` / ``chosen_saf
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.data.tables import read_parquet, read_rows, sample_rows
+from safety_reminder.data.files import text_of
+from safety_reminder.data.tables import each_row, read_parquet, read_row, read_rows, sample_rows
 from safety_reminder.data.training import image_of, user
-from safety_reminder.errors import DataError
+from safety_reminder.errors import DataError, ImageError
 from safety_reminder.types import TrainingExample
 
 COLUMNS = ("question", "chosen", "rejected")
 
 
 def load(
-    root: str | Path, *, limit: int | None = None, seed: int = 0, images: str | Path | None = None
+    root: str | Path,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    images: str | Path | None = None,
+    on_error: str = "stop",
 ) -> list[TrainingExample]:
     """Unsafe rows: behind a beginning of ``rejected``, ``chosen`` must follow.
 
@@ -27,9 +34,10 @@ def load(
         root: upstream's folder, or one ``.parquet``, ``.json`` or ``.jsonl`` file.
         limit: at most this many rows, at random by ``seed``; the images of the others are not read.
         images: folder of the images that JSON rows name; by default beside the file.
+        on_error: ``skip`` leaves rows out whose image is missing or broken, and names them.
 
     Raises:
-        DataError: no such file, columns that are missing, an image that is not there.
+        DataError: no such file, columns or texts that are missing, an image that is not there.
     """
     root = Path(root)
     if root.is_dir():
@@ -48,7 +56,8 @@ def load(
     if missing:
         raise DataError(f"{root} has no column {', '.join(missing)}; SPA-VL has question, chosen, rejected")
     chosen = [i for i in range(len(rows)) if usable(rows[i])] if isinstance(rows, list) else list(range(len(rows)))
-    return [_example(rows[i], folder, f"{root}, row {i + 1}") for i in sample_rows(chosen, limit, f"{seed}/spa_vl")]
+    taken = sample_rows(chosen, limit, f"{seed}/spa_vl")
+    return each_row((partial(_examples, rows, i, folder, f"{root}, row {i + 1}") for i in taken), on_error)
 
 
 def usable(row: Mapping[str, Any]) -> bool:
@@ -56,15 +65,15 @@ def usable(row: Mapping[str, Any]) -> bool:
     return row.get("safe", 0) in (0, False) and row.get("chosen_safe", 1) in (1, True)
 
 
-def _example(row: Mapping[str, Any], folder: Path, where: str) -> TrainingExample:
+def _examples(rows: Any, number: int, folder: Path, where: str) -> list[TrainingExample]:
+    row = read_row(rows, number, where)
+    question, chosen, rejected = (text_of(row, name, where) for name in COLUMNS)
     image = row.get("image")
     if image is None or isinstance(image, str):
         image = find_image(row, folder, where)
     else:
         image = image_of(image, folder, where)
-    return TrainingExample(
-        user(row["question"]), safe=False, chosen=row["chosen"], rejected=row["rejected"], image=image, source="spa_vl"
-    )
+    return [TrainingExample(user(question), safe=False, chosen=chosen, rejected=rejected, image=image, source="spa_vl")]
 
 
 def find_image(row: Mapping[str, Any], folder: Path, where: str) -> Path:
@@ -72,9 +81,9 @@ def find_image(row: Mapping[str, Any], folder: Path, where: str) -> Path:
     classes = [str(row[f"class{i}"]) for i in (1, 2, 3) if row.get(f"class{i}")]
     name = str(row.get("image_path") or row.get("image") or row.get("image_name") or "")
     if not name:
-        raise DataError(f"{where}: has neither image, image_path nor image_name")
+        raise ImageError(f"{where}: has neither image, image_path nor image_name")
     places = [folder / name, folder.joinpath(*classes, name), folder.joinpath("images", *classes, name)]
     found = next((path for path in places if path.is_file()), None)
     if found is None:
-        raise DataError(f"{where}: no image at {', nor at '.join(map(str, places))}")
+        raise ImageError(f"{where}: no image at {', nor at '.join(map(str, places))}")
     return found

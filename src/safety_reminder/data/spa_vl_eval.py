@@ -14,7 +14,7 @@ from PIL import Image
 
 from safety_reminder.data.files import existing_root, image_at, need_columns, one_of, text_of
 from safety_reminder.data.spa_vl import find_image
-from safety_reminder.data.tables import read_parquet, read_rows
+from safety_reminder.data.tables import read_parquet, read_row, read_rows
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -53,10 +53,7 @@ def load(root: str | Path, *, split: str = "harm", images: str | Path | None = N
 
 
 def _example(rows: Sequence[Mapping[str, Any]], number: int, split: str, folder: Path, where: str) -> Example:
-    try:
-        row = rows[number]
-    except (OSError, SyntaxError) as error:  # parquet: the image is decoded here
-        raise DataError(f"{where}: the image cannot be read ({error})") from error
+    row = read_row(rows, number, where)
     image = row.get("image")
     if not isinstance(image, Image.Image):
         image = image_at(find_image(row, folder, where), where)

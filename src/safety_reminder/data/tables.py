@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from safety_reminder.errors import DataError, MissingExtraError
+from safety_reminder.errors import DataError, ImageError, MissingExtraError
+
+log = logging.getLogger(__name__)
+Row = TypeVar("Row")
 
 
 def read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
@@ -56,6 +60,31 @@ def sample_rows(rows: Sequence[Any], count: int | None, seed: int | str) -> Sequ
     return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), count))]
 
 
+def each_row(rows: Iterable[Callable[[], Iterable[Row]]], on_error: str) -> list[Row]:
+    """What the callables make of their rows. Where an image is missing or broken, ``skip`` names the row and goes on.
+
+    Raises:
+        ImageError: of the first such row, unless ``on_error`` is ``skip``.
+    """
+    found: list[Row] = []
+    for make in rows:
+        try:
+            found += make()
+        except ImageError as error:
+            if on_error != "skip":
+                raise
+            log.warning("left out: %s", error)
+    return found
+
+
+def read_row(rows: Sequence[Mapping[str, Any]], number: int, where: str) -> Mapping[str, Any]:
+    """``rows[number]``. Of a ``.parquet`` file this decodes the row's image; ImageError where it is broken."""
+    try:
+        return rows[number]
+    except (OSError, SyntaxError) as error:
+        raise ImageError(f"{where}: the image cannot be read ({error})") from error
+
+
 def truth(value: Any, where: str, *, default: bool, name: str = "harmful") -> bool:
     """``true``/``false`` or ``1``/``0``, in text or JSON; ``default`` where the cell is empty."""
     if value is None or value == "":
@@ -68,7 +97,11 @@ def truth(value: Any, where: str, *, default: bool, name: str = "harmful") -> bo
 
 
 def _csv(text: str) -> list[dict[str, Any]]:
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    for number, row in enumerate(rows, 1):
+        if None in row:
+            raise ValueError(f"row {number} has more cells than the header")
+    return rows
 
 
 def _json(text: str) -> Any:

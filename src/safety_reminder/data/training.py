@@ -9,15 +9,16 @@ from __future__ import annotations
 import inspect
 import json
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.tables import read_rows, sample_rows, truth
-from safety_reminder.errors import ConfigError, DataError, unknown_name
+from safety_reminder.data.tables import each_row, read_row, read_rows, sample_rows, truth
+from safety_reminder.errors import ConfigError, DataError, ImageError, unknown_name
 from safety_reminder.types import TrainingExample
 
 TRAINING_SETS = {
@@ -39,6 +40,7 @@ def load_training(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     both_kinds: bool = True,
+    on_error: str = "stop",
 ) -> list[TrainingExample]:
     """The rows of one or more training sets, mixed.
 
@@ -49,6 +51,7 @@ def load_training(
             many as there are, and all rows of files.
         options: passed on to the loaders that know them.
         both_kinds: rows of one kind only are an error; without it, None means all rows.
+        on_error: ``skip`` leaves rows out whose image is missing or broken, and names them.
 
     Raises:
         ConfigError: unknown name or option. DataError: a file that is missing or does not fit; or too few rows.
@@ -57,6 +60,9 @@ def load_training(
     options = dict(options or {})
     known_options: set[str] = set()
     parts = [part.strip() for part in str(sets).split("+")]
+    for kind, count in (("harmful", harmful), ("benign", benign)):
+        if count is not None and (not isinstance(count, int) or count < 0):
+            raise ConfigError(f"data.{kind} must be a number of rows, at least 0; got {count!r}")
     named = any(part in TRAINING_SETS for part in parts)
     # Enough of each set for the mix, so that the images of a large one are not all read.
     most = [MIX if count is None and both_kinds else count for count in (harmful, benign)]
@@ -64,12 +70,14 @@ def load_training(
     for name in parts:
         if name in TRAINING_SETS:
             loader: Callable[..., list[TrainingExample]] = pkgutil.resolve_name(TRAINING_SETS[name])
-            known = set(inspect.signature(loader).parameters) - {"root", "limit", "seed"}
+            known = set(inspect.signature(loader).parameters) - {"root", "limit", "seed", "on_error"}
             known_options |= known
             fitting = {key: value for key, value in options.items() if key in known}
+            if "on_error" in inspect.signature(loader).parameters:
+                fitting["on_error"] = on_error
             examples += loader(_root_of(name, root), limit=limit, seed=seed, **fitting)
         elif "." in name or "/" in name:
-            examples += read_training_file(name)
+            examples += read_training_file(name, on_error=on_error)
         else:
             raise ConfigError(unknown_name("training set", name, TRAINING_SETS) + "; or give a FILE.jsonl")
     for option in options:
@@ -102,8 +110,8 @@ def _root_of(name: str, root: str | Path | None) -> Path:
     return path
 
 
-def read_training_file(path: str | Path) -> list[TrainingExample]:
-    """Rows in the project's own schema. Image paths are relative to the file.
+def read_training_file(path: str | Path, *, on_error: str = "stop") -> list[TrainingExample]:
+    """Rows in the project's own schema. Image paths are relative to the file. ``on_error``: as :func:`load_training`.
 
     Raises:
         DataError: no file, or a row that does not fit; says which.
@@ -111,12 +119,18 @@ def read_training_file(path: str | Path) -> list[TrainingExample]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataError(f"no training file at {path}; give data=FILE (.jsonl, .json, .csv or .parquet)")
-    return [_example(row, path, number) for number, row in enumerate(read_rows(path), 1)]
+    rows = read_rows(path)
+    return each_row((partial(_examples, rows, number, path) for number in range(len(rows))), on_error)
 
 
-def _example(row: Mapping[str, Any], path: Path, number: int) -> TrainingExample:
-    where = f"{path}, row {number}"
-    row = {key: value for key, value in row.items() if value not in (None, "")}
+def _examples(rows: Sequence[Mapping[str, Any]], number: int, path: Path) -> list[TrainingExample]:
+    where = f"{path}, row {number + 1}"
+    row = {key: value for key, value in read_row(rows, number, where).items() if value not in (None, "")}
+    if "seen_text" in row and "checks" in row:
+        raise DataError(
+            f"{where} is a record of a run; a training row has prompt, safe, the answer as chosen, and the image, "
+            "which records do not keep"
+        )
     for name in row:
         if name not in FIELDS:
             raise DataError(f"{where}: {unknown_name('field', name, FIELDS)}")
@@ -128,7 +142,7 @@ def _example(row: Mapping[str, Any], path: Path, number: int) -> TrainingExample
             raise DataError(f"{where}: {name} must be text, got {row[name]!r}")
     if safe and "chosen" not in row:
         raise DataError(f"{where}: a safe row needs chosen, the answer that is to be left as it is")
-    return TrainingExample(
+    example = TrainingExample(
         messages=_messages(row["messages"], where) if "messages" in row else user(row["prompt"]),
         safe=safe,
         chosen=row.get("chosen", DEFAULT_REFUSAL),
@@ -137,6 +151,7 @@ def _example(row: Mapping[str, Any], path: Path, number: int) -> TrainingExample
         harmful_prompt=truth(row.get("harmful_prompt"), where, default=False, name="harmful_prompt"),
         source=row.get("source", path.stem),
     )
+    return [example]
 
 
 def user(text: str) -> tuple[dict[str, Any], ...]:
@@ -170,6 +185,6 @@ def image_of(value: Any, folder: Path, where: str) -> Any:
     if isinstance(value, str):
         path = folder / value
         if not path.is_file():
-            raise DataError(f"{where}: no image at {path}")
+            raise ImageError(f"{where}: no image at {path}")
         return path
     raise DataError(f"{where}: image must be a path or an image column, got {type(value).__name__}")

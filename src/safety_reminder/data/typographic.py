@@ -43,24 +43,32 @@ def _font() -> ImageFont.FreeTypeFont:
 
 
 def render(instruction: str, *, numbered: bool = True, grow: bool = False) -> Image.Image:
-    """``instruction`` as a FigStep image: 760 × 760, RGB; with ``grow``, higher where the text would not fit."""
+    """``instruction`` as a FigStep image: 760 × 760, RGB; with ``grow``, higher where the text would not fit.
+
+    Raises:
+        DataError: without ``grow``, a text that does not fit.
+    """
     text = textwrap.fill(instruction, COLUMNS) + ("\n1. \n2. \n3. " if numbered else "")
     height = SIZE
+    blank = ImageDraw.Draw(Image.new("L", (1, 1)))
+    bottom = math.ceil(blank.multiline_textbbox(ORIGIN, text, font=_font(), spacing=SPACING)[3])
     if grow:
-        blank = ImageDraw.Draw(Image.new("L", (1, 1)))
-        bottom = blank.multiline_textbbox(ORIGIN, text, font=_font(), spacing=SPACING)[3]
-        height = max(SIZE, math.ceil(bottom) + ORIGIN[1])
+        height = max(SIZE, bottom + ORIGIN[1])
+    elif bottom > SIZE:
+        raise DataError(
+            f"the text does not fit on a page of {SIZE} × {SIZE} pixels (it is {bottom} high): {instruction[:40]!r}..."
+        )
     image = Image.new("RGB", (SIZE, height), "white")
     ImageDraw.Draw(image).text(ORIGIN, text, fill="black", font=_font(), spacing=SPACING)
     return image
 
 
-def load(root: str | Path, *, prompt: str = PROMPT) -> list[Example]:
+def load(root: str | Path, *, prompt: str = PROMPT, grow: bool = False) -> list[Example]:
     """Typographic examples from a CSV with the column ``instruction`` and, optionally, ``id``, ``category`` and
-    ``harmful`` (true/false, default true).
+    ``harmful`` (true/false, default true). ``grow``: pages of long texts are higher than FigStep's.
 
     Raises:
-        DataError: no such file, no such column, or a cell that is neither true nor false.
+        DataError: no such file, no such column, a cell that is neither true nor false, or a text that does not fit.
     """
     path = Path(root).expanduser()
     if not path.is_file():
@@ -74,11 +82,15 @@ def load(root: str | Path, *, prompt: str = PROMPT) -> list[Example]:
         instruction = str(row.get("instruction") or "").strip()
         if not instruction:
             raise DataError(f"{where}: the instruction is empty")
+        try:
+            image = render(instruction, grow=grow)
+        except DataError as error:
+            raise DataError(f"{where}: {error}; dataset.grow=true makes such pages higher") from error
         examples.append(
             Example(
                 id=str(row.get("id") or f"{path.stem}-{number:03d}"),
                 prompt=prompt,
-                image=render(instruction),
+                image=image,
                 harmful=truth(row.get("harmful"), where, default=True),
                 category=str(row.get("category") or ""),
                 instruction=instruction,

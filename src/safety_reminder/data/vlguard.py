@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.data.tables import read_rows, sample_rows
+from safety_reminder.data.files import text_of
+from safety_reminder.data.tables import each_row, read_rows, sample_rows
 from safety_reminder.data.training import user
-from safety_reminder.errors import DataError
+from safety_reminder.errors import DataError, ImageError
 from safety_reminder.types import TrainingExample
+
+INSTRUCTIONS = ("safe_instruction", "unsafe_instruction", "instruction")
 
 
 def load(
-    root: str | Path, *, limit: int | None = None, seed: int = 0, split: str = "train", images: str | Path | None = None
+    root: str | Path,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    split: str = "train",
+    images: str | Path | None = None,
+    on_error: str = "stop",
 ) -> list[TrainingExample]:
     """Rows of ``{split}.json``.
 
@@ -23,6 +34,7 @@ def load(
     Args:
         root: upstream's folder, or the JSON file.
         images: folder of the images; by default ``{split}`` beside the file, as upstream has it.
+        on_error: ``skip`` leaves rows out whose image is missing, and names them.
 
     Raises:
         DataError: no such file, a row of no known form, an image that is not there.
@@ -33,24 +45,23 @@ def load(
         raise DataError(f"expected VLGuard's {path}")
     folder = Path(images) if images else path.parent / split
     rows = sample_rows([(row, n) for n, row in enumerate(read_rows(path), 1)], limit, f"{seed}/vlguard")
-    return [example for row, n in rows for example in _examples(dict(row), f"{path}, row {n}", folder)]
+    return each_row((partial(_examples, row, f"{path}, row {n}", folder) for row, n in rows), on_error)
 
 
-def _examples(row: dict[str, Any], where: str, folder: Path) -> list[TrainingExample]:
+def _examples(row: Mapping[str, Any], where: str, folder: Path) -> list[TrainingExample]:
     image = folder / str(row.get("image"))
     if not image.is_file():
-        raise DataError(f"{where}: no image at {image}")
+        raise ImageError(f"{where}: no image at {image}")
     out = []
-    for pair in row.get("instr-resp") or [{}]:
-        response = pair.get("response")
-        safe = pair.get("safe_instruction")
-        unsafe = pair.get("unsafe_instruction") or pair.get("instruction")
-        if not isinstance(response, str) or not isinstance(safe or unsafe, str):
-            raise DataError(
-                f"{where}: instr-resp needs a response, and one of instruction, safe_instruction, unsafe_instruction"
-            )
-        request = user(str(safe or unsafe))
-        if safe:
+    pairs = row.get("instr-resp")
+    for pair in pairs if isinstance(pairs, list) and pairs else [{}]:
+        pair = pair if isinstance(pair, Mapping) else {}
+        known = [name for name in INSTRUCTIONS if pair.get(name)]
+        if not known:
+            raise DataError(f"{where}: instr-resp needs a response, and one of {', '.join(INSTRUCTIONS)}")
+        response = text_of(pair, "response", where)
+        request = user(text_of(pair, known[0], where))
+        if known[0] == "safe_instruction":
             out.append(TrainingExample(request, safe=True, chosen=response, image=image, source="vlguard"))
         else:
             out.append(TrainingExample(request, safe=False, chosen=response, image=image, source="vlguard"))

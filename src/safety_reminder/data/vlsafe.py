@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.tables import read_rows, sample_rows
+from safety_reminder.data.files import text_of
+from safety_reminder.data.tables import each_row, read_rows, sample_rows
 from safety_reminder.data.training import user
-from safety_reminder.errors import DataError
+from safety_reminder.errors import DataError, ImageError
 from safety_reminder.types import TrainingExample
 
 
 def load(
-    root: str | Path, *, limit: int | None = None, seed: int = 0, images: str | Path | None = None
+    root: str | Path,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    images: str | Path | None = None,
+    on_error: str = "stop",
 ) -> list[TrainingExample]:
     """Rows of all JSON-lines files in a folder, or of one. The set's examination files, which are for evaluation, are
     only read if they are named.
@@ -24,6 +32,7 @@ def load(
 
     Args:
         images: COCO's image folder; by default ``images`` beside the file.
+        on_error: ``skip`` leaves rows out whose image is missing, and names them.
 
     Raises:
         DataError: no such file, a row of neither form, an image that is not there.
@@ -38,22 +47,27 @@ def load(
     if limit is not None:
         kinds = [[entry for entry in rows if ("interaction" in entry[0]) == talk] for talk in (True, False)]
         rows = [entry for kind in kinds for entry in sample_rows(kind, limit, f"{seed}/vlsafe")]
-    return [_example(dict(row), where, Path(images) if images else folder / "images") for row, where, folder in rows]
+    parts = (
+        partial(_examples, row, where, Path(images) if images else folder / "images") for row, where, folder in rows
+    )
+    return each_row(parts, on_error)
 
 
-def _example(row: dict[str, Any], where: str, folder: Path) -> TrainingExample:
+def _examples(row: Mapping[str, Any], where: str, folder: Path) -> list[TrainingExample]:
     name = row.get("image_id") or row.get("image")
     if not name:
-        raise DataError(f"{where}: has no image_id")
+        raise ImageError(f"{where}: has no image_id")
     image = folder / str(name)
     if not image.is_file():
-        raise DataError(f"{where}: no image at {image}; give data.options.images=DIR, COCO's image folder")
+        raise ImageError(f"{where}: no image at {image}; give data.options.images=DIR, COCO's image folder")
     if "interaction" in row:
         try:
-            question, answer = row["interaction"][0]["user"], row["interaction"][1]["model"]
-        except (IndexError, KeyError, TypeError) as error:
+            question, answer = text_of(row["interaction"][0], "user", where), row["interaction"][1]
+            answer = text_of(answer, "model", where)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise DataError(f"{where}: interaction must begin with a user's text and the model's") from error
-        return TrainingExample(user(question), safe=True, chosen=answer, image=image, source="vlsafe")
-    if not isinstance(row.get("query"), str):
+        return [TrainingExample(user(question), safe=True, chosen=answer, image=image, source="vlsafe")]
+    if "query" not in row:
         raise DataError(f"{where}: has neither query nor interaction")
-    return TrainingExample(user(row["query"]), safe=False, chosen=DEFAULT_REFUSAL, image=image, source="vlsafe")
+    query = text_of(row, "query", where)
+    return [TrainingExample(user(query), safe=False, chosen=DEFAULT_REFUSAL, image=image, source="vlsafe")]

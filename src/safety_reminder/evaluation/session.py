@@ -38,7 +38,7 @@ def train(values: dict[str, Any], output: Path) -> None:
     tests = named_datasets("test_on", values["test_on"])
     vlm, reminder = training.train(values, output)
     examples = [replace(e, id=f"{name}/{e.id}") for name, rows in tests.items() for e in rows]
-    if not examples:
+    if not examples or not training.is_main_process():
         return
     config = {"weights": _weights(vlm), "reminder_digest": reminder.digest, **values["test"]}
     records = open_run(output / "answers", config, restart=True)
@@ -107,6 +107,9 @@ def answer(
     values: dict[str, Any], output: Path, examples: list[Example], *, restart: bool = False
 ) -> tuple[list[Record], list[Record], GuardedVLM]:
     """Answer into ``output``, or go on where it broke off: guarded and unguarded records, and the model."""
+    for name in ("compare", "check_base"):
+        if not isinstance(values[name], bool):
+            raise ConfigError(f"{name} must be true or false, got {values[name]!r}")
     with_guard = values["reminder"] not in (None, "none")
     changes = {k: v for k, v in values["guard"].items() if v is not None}
     if changes and not with_guard:

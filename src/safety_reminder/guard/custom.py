@@ -46,10 +46,22 @@ def guarded_decoding(
         streamer: receives the prompt, then released tokens (one row only). It cannot withdraw, so tokens are held
             back. Given here because transformers 5 does not hand ``generate(streamer=...)`` on to a callable.
         seed: row i samples from its own generator; None: torch's global one, as transformers does.
+
+    Raises:
+        ConfigError: options without a reminder, or with a streamer those under which shown text is withdrawn.
     """
-    if streamer is not None:
+    if reminder is None and (config is not None or options):
+        raise ConfigError("guard options were given, but no reminder")
+    if reminder is not None and streamer is not None:
         options.setdefault("hold_back", True)
     guard = None if reminder is None else Guard(reminder, guard_config(reminder, config, options))
+    if guard is not None and streamer is not None:
+        used = guard.config
+        if used.policy == "restart" or (used.policy in ("rewind", "stop") and not used.holds_back):
+            raise ConfigError(
+                f"a streamer cannot withdraw what it was given, as policy={used.policy} with "
+                f"hold_back={used.hold_back} would; use rewind or stop, with hold_back"
+            )
 
     def custom_generate(
         model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs

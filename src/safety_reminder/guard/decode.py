@@ -31,6 +31,7 @@ from safety_reminder.models import hidden_size
 from safety_reminder.types import Check, CheckKind, Done, Event, FinishReason, Intervention
 
 Events = Iterator[Event]
+LEAST_CORRECTION = 4  # tokens: with fewer left, nothing that could correct an answer fits
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def decode(
     """
     _require_supported(model, generation_config, guard)
     if input_ids.shape[0] > 1 and any(isinstance(p, PrefixConstrainedLogitsProcessor) for p in logits_processor):
-        # It is told a row's place in the forward pass, which is another once a row has finished.
+        # It would be asked about rows that have finished, with the text of others.
         raise ConfigError("prefix_allowed_tokens_fn works for one conversation at a time; give a batch of one")
     given = model_kwargs.get("past_key_values")
     if given is not None and given.get_seq_length() > 0:
@@ -113,9 +114,17 @@ class _Decoder:
 
     def advance(self, lane: Lane):
         """One token for every row; then the check, if one is due. Returns the lanes that live on."""
-        scores = self.process(lane.ids, lane.logits)
+        scores = self.in_place(lane, self.process, lane.ids, lane.logits)
+        broken = scores.isnan().any(dim=-1).tolist() if self.sampler.do_sample else []
+        if any(broken):
+            part, rest = lane.split(broken)
+            if part is not None:
+                yield from self.fail(part)
+            if rest is None:
+                return []
+            lane, scores = rest, scores[[i for i, is_broken in enumerate(broken) if not is_broken]]
         lane.extend(self.sampler(scores, [row.index for row in lane.rows], whole=lane.whole))
-        finished = self.stopping(lane.ids, None).tolist()
+        finished = self.in_place(lane, lambda ids: self.stopping(ids, None), lane.ids).tolist()
         if self.show_at_once:
             for row in lane.rows:
                 # An end-of-sequence token is never shown before the final check: that may overrule it.
@@ -130,6 +139,26 @@ class _Decoder:
                 going.logits, _, _ = self.stepper.step(going, token=True, reminder=False)
                 living.append(going)
         return living
+
+    def in_place(self, lane: Lane, function: Any, *tensors: torch.Tensor) -> torch.Tensor:
+        """``function`` of ``tensors`` (rows, ...) of the lane, with each row at its place in the whole batch, as logits
+        processors and stopping criteria that keep something for every row expect it. In the place of rows that have
+        left stands another's."""
+        batch = self.input_ids.shape[0]
+        if len(lane.rows) == batch:
+            return function(*tensors)
+        index = torch.tensor([row.index for row in lane.rows], device=tensors[0].device)
+        source = torch.zeros(batch, dtype=torch.long, device=index.device)
+        source[index] = torch.arange(len(index), device=index.device)
+        return function(*(tensor[source] for tensor in tensors))[index]
+
+    def fail(self, lane: Lane) -> Events:
+        """End rows that no token can be drawn for, with the refusal: as little as a verdict can be had of them."""
+        if self.guard is None:
+            raise ModelError("the model's scores are not numbers (NaN), so that no token can be drawn")
+        for row in lane.rows:
+            row.p_unsafe = math.nan
+        yield from self.refuse(lane, "guard_error")
 
     def finish(self, lane: Lane):
         """Rows that reached their end: one last look at what no check has covered, then done."""
@@ -148,9 +177,19 @@ class _Decoder:
                     row.finish_reason = self.reason_without_eos(part)
             if self.guard and self.guard.config.final_check and part.since > 0:
                 living += yield from self.check(part, "final")
-            else:
-                yield from self.close(part)
+                continue
+            silent, done = part.split([self.uncorrected(part, row) for row in part.rows])
+            if silent:
+                yield from self.refuse(silent, "guard")
+            if done:
+                yield from self.close(done)
         return living
+
+    def uncorrected(self, lane: Lane, row: Row) -> bool:
+        """Under ``continue`` unsafe text stays, to be corrected; and the model, reminded, has said nothing."""
+        if self.guard is None or self.guard.config.policy != "continue" or lane.since:
+            return False
+        return lane.interventions > 0 and not row.p_unsafe < self.guard.config.threshold
 
     def reason_without_eos(self, lane: Lane) -> FinishReason:
         """``length`` at the limit, else ``stop`` (a stop string or a criterion of the caller's)."""
@@ -221,8 +260,9 @@ class _Decoder:
             return []
         lane = lane_or_none
         exhausted = lane.interventions >= config.max_interventions
-        # With `continue` the text stays; where the length limit was reached there is no room to correct it.
-        full = config.policy == "continue" and any(row.finish_reason == "length" for row in lane.rows)
+        # With `continue` the text stays; at the length limit there is no room to correct it.
+        limit = getattr(self.stopping, "max_length", None)
+        full = config.policy == "continue" and limit is not None and lane.ids.shape[1] > limit - LEAST_CORRECTION
         if config.policy == "stop" or exhausted or full:
             yield from self.refuse(lane, "guard")
             return []
@@ -289,6 +329,10 @@ def _require_supported(model: PreTrainedModel, config: GenerationConfig, guard: 
     for name in ("prompt_lookup_num_tokens", "penalty_alpha", "dola_layers"):
         if getattr(config, name, None):
             raise ConfigError(f"{name} selects a decoding method that the guard replaces; remove it")
+    if config.cache_implementation in ("offloaded", "quantized"):
+        raise ConfigError(
+            f"cache_implementation={config.cache_implementation} is a cache that guarded decoding was not tested with"
+        )
     if config.guidance_scale not in (None, 1):
         raise ConfigError("guidance_scale keeps a cache of its own that the guard cannot roll back; remove it")
     if config.use_cache is False:

@@ -109,6 +109,8 @@ class GuardedVLM:
         return self._events(self.vlm.encode([messages]), guard, options)
 
     def _events(self, inputs: Mapping[str, Any], guard: bool, options: dict[str, Any]) -> Iterator[Event]:
+        if not isinstance(guard, bool):
+            raise ConfigError(f"guard must be true or false, got {guard!r}")
         options = dict(options)
         names = {f.name for f in dataclasses.fields(GuardConfig)}
         changes = {name: options.pop(name) for name in list(options) if name in names}
@@ -122,37 +124,61 @@ class GuardedVLM:
         )
         if (options.get("num_return_sequences") or 1) > 1:
             raise ConfigError("num_return_sequences is not supported here; repeat the conversation in generate_batch")
-        stop = options.pop("stop", None)
+        stop = _stop_strings(options.pop("stop", None))
         config = self.vlm.model.generation_config
         known = {n for n in vars(config) if not n.startswith("_")} | _GENERATE_ARGUMENTS
         for name in options:
             if name not in known:
                 raise ConfigError(unknown_name("generation option", name, known | names | {"seed", "stop"}))
-        if not options.keys() & _LENGTHS and config.max_new_tokens is None and config.max_length is None:
+        for name, kind in _KINDS.items():
+            value = options.get(name)
+            if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+                article = "a whole number" if kind is int else "true or false"
+                raise ConfigError(f"{name} must be {article}, got {value!r}")
+        configs = [c for c in (options.get("generation_config"), config) if c is not None]
+        for name in _LENGTHS & options.keys():
+            if options[name] is None:
+                del options[name]
+        if not options.keys() & _LENGTHS and not any(getattr(c, n) for c in configs for n in _LENGTHS):
             options["max_new_tokens"] = NEW_TOKENS
+        # `generate` does not hand its tokenizer on to a callable, and cannot find stop strings without one.
+        given = options.pop("stop_strings", None) or next((c.stop_strings for c in configs if c.stop_strings), None)
+        stop += _stop_strings(given)
         if stop:
-            options["stopping_criteria"] = [
-                *options.pop("stopping_criteria", []),
-                self.vlm.stop_criterion([stop] if isinstance(stop, str) else list(stop)),
-            ]
+            criterion = self.vlm.stop_criterion(stop)
+            options["stopping_criteria"] = [*options.pop("stopping_criteria", []), criterion]
+        kept = [c.stop_strings for c in configs]
         # `generate` prepares everything and hands over; what it returns is the iterator of events.
         try:
+            for one in configs:
+                one.stop_strings = None
             return self.vlm.model.generate(**inputs, custom_generate=method, **options)  # type: ignore[return-value]
         except SafetyReminderError:
             raise
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ImportError, AssertionError) as error:
             raise ConfigError(f"cannot generate with these options: {error}") from error
+        finally:
+            for one, strings in zip(configs, kept, strict=True):
+                one.stop_strings = strings
 
 
-_LENGTHS = {"max_new_tokens", "max_length", "generation_config"}
+_LENGTHS = {"max_new_tokens", "max_length"}
+_KINDS = {"do_sample": bool, "max_new_tokens": int, "max_length": int}
 _GENERATE_ARGUMENTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "generation_config"}
 
 
 def _seed(seed: Any) -> int | list[int] | None:
     for one in seed if isinstance(seed, list | tuple) else [] if seed is None else [seed]:
-        if isinstance(one, bool) or not isinstance(one, int) or one < 0:
-            raise ConfigError(f"seed must be a whole number from 0, or one for each row, got {seed!r}")
+        if isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < 2**63:
+            raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, or one for each row, got {seed!r}")
     return list(seed) if isinstance(seed, tuple) else seed
+
+
+def _stop_strings(given: Any) -> list[str]:
+    strings = [] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(strings, list | tuple) or not all(isinstance(s, str) and s for s in strings):
+        raise ConfigError(f"stop must be a text that is not empty, or a list of such, got {given!r}")
+    return list(strings)
 
 
 class _Collector:

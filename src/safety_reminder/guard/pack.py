@@ -91,8 +91,8 @@ def read(folder: Path) -> dict[str, Any]:
         "interval": config.get("interval", 16),
         "threshold": float(threshold),
         "policy": config.get("policy", "rewind"),
-        "calibration": config.get("calibration", {}),
-        "training": config.get("training", {}),
+        "calibration": config.get("calibration") or {},
+        "training": config.get("training") or {},
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from safety_reminder.errors import MessageError
 
@@ -18,7 +18,7 @@ ROLES = ("system", "user", "assistant")
 
 
 def load_image(source: Any) -> Image.Image:
-    """A path, data URL or PIL image → RGB.
+    """A path, data URL or PIL image → RGB, turned as its EXIF orientation says.
 
     Raises:
         MessageError: no such file, not an image, or a kind of source that is not read (web addresses).
@@ -32,9 +32,9 @@ def load_image(source: Any) -> Image.Image:
     name = name if len(name) <= 200 else f"{name[:60]}..."
     try:
         if isinstance(source, Image.Image):
-            return source.convert("RGB")
+            return ImageOps.exif_transpose(source).convert("RGB")
         with Image.open(stream) as image:
-            return image.convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError as error:
         raise MessageError(f"no image at {name}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -9,22 +9,21 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
     AutoTokenizer,
     PreTrainedModel,
     StopStringCriteria,
 )
 
-from safety_reminder.errors import ConfigError, MessageError, ModelError, unknown_name
+from safety_reminder.errors import ConfigError, MessageError, ModelError, SafetyReminderError, unknown_name
 from safety_reminder.models.embedding import hidden_size
 from safety_reminder.models.families import FAMILIES, Family
 from safety_reminder.models.messages import Messages, normalise
+from safety_reminder.models.processors import load_processor
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _PLACEHOLDERS = ("image_token", "video_token", "boi_token", "fake_image_token")
@@ -154,19 +153,28 @@ def load_vlm(name: str, *, device: str | torch.device | None = None, dtype: str 
     if device is None:
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         if config.is_encoder_decoder:
             raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models can be guarded")
         loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(folder)
-        model: Any = loader.from_pretrained(folder, dtype=dtype)
+        if sees:
+            processor = load_processor(folder, config)
+        else:
+            processor = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model: Any = loader.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
         model.to(device)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
+        return VLM(model, processor, name)
+    except SafetyReminderError:
+        raise
+    except Exception as error:  # files from anywhere: what transformers raises on a damaged one is not a closed list
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if "trust_remote_code" in str(error):
+            reason = (
+                "it needs code of its own, which is not run; take the checkpoint in transformers' own format, whose "
+                "name often ends in -hf"
+            )
         raise ModelError(f"cannot load the model {name!r}: {reason}") from error
-    return VLM(model, processor, name)
 
 
 def _require_findable(name: str, folder: str) -> None:

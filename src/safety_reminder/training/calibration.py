@@ -34,21 +34,29 @@ def choose_threshold(highest: torch.Tensor, budget: float) -> tuple[float, dict[
 
     Returns:
         The threshold, and how it was found, with the false-alarm probability that is ``guaranteed``.
+
+    Raises:
+        ConfigError: no scores, or one that is not finite.
     """
     n = len(highest)
     if n == 0:
         raise ConfigError("calibration needs safe responses; there are none")
+    if not torch.isfinite(highest).all():
+        raise ConfigError("calibration needs finite scores; the probe's are not")
     ordered = highest.double().sort().values
     rank = math.ceil((n + 1) * (1 - budget) - 1e-9)
     # A verdict is p >= threshold, so the threshold must lie above the score of that rank.
     above = math.nextafter(float(ordered[min(rank, n) - 1]), math.inf)
     threshold = min(max(0.5, above + 1e-6), 1 - 1e-6)
+    # By rank, not by how many alarm: where 0.5 is the higher of the two, that count was not fixed beforehand. Only a
+    # threshold that the upper limit holds down lets more alarm than the rank says.
+    alarms = max(n - min(rank, n), int((ordered >= threshold).sum()))
     return threshold, {
         "method": "split conformal, highest check of each safe response",
         "budget": budget,
         "n": n,
         "needed": needed(budget),
-        "guaranteed": (int((ordered >= threshold).sum()) + 1) / (n + 1),
+        "guaranteed": (alarms + 1) / (n + 1),
         "highest": [round(float(value), 6) for value in ordered],
     }
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from tqdm import tqdm
 
-from safety_reminder.guard.context import Place, follow
+from safety_reminder.errors import SafetyReminderError
+from safety_reminder.guard.context import Place, Prefix, follow
+from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.objective import checkpoints
 from safety_reminder.training.probe import auc
 from safety_reminder.training.samples import Prefixes, Sample
@@ -17,6 +19,10 @@ from safety_reminder.training.samples import Prefixes, Sample
 # ``header``: the assistant's header is put behind the partial answer and its last token is read (Any-Depth Alignment,
 # arXiv:2510.18081); ``last``: the last token of the text as it is.
 Where = Literal["reminder", "header", "last"]
+
+
+# Options that put reminders where no check of a plain answer is.
+FURTHER_PLACES = ("unheeded_prob", "repeat_prob", "correction_prob")
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,16 @@ def read(
     interval: int,
     *,
     where: Where = "reminder",
-    unheeded: bool = False,
+    trained_with: TrainingConfig | None = None,
     description: str = "reading",
 ) -> Readings:
     """Hidden states where ``where`` says, at every check of every answer.
 
-    ``unheeded``: also at the first check of an answer that was begun anew behind a reminder, as after ``rewind``.
+    ``trained_with``: also where the cuts of these options put a reminder that no check of a plain answer meets
+    (``unheeded_prob``, ``repeat_prob``, ``correction_prob``).
+
+    Raises:
+        SafetyReminderError: a state that is not finite (with ``on_error=skip``, no other), or no state at all.
     """
     vlm = prefixes.vlm
     header = vlm.assistant_header() if where == "header" else []
@@ -63,12 +73,18 @@ def read(
             places = [Place(prefix, n, [header]) for n in cuts]
         else:
             places = [Place(prefix, n - 1, [[prefix.tokens[n]]]) for n in cuts]
-        hidden += [found.last.float().cpu() for found in follow(vlm.model, places, vectors)]
-        rows += [(not sample.example.safe, number, n) for n in cuts]
-        if unheeded and interval in cuts and 0 in cuts:
-            place = Place(prefix, 0, [None, sample.answer[:interval], None])
-            hidden.append(follow(vlm.model, [place], vectors)[0].last.float().cpu())
-            rows.append((not sample.example.safe, number, interval))
+        labels = [(not sample.example.safe, number, n) for n in cuts]
+        states = [found.last.float().cpu() for found in follow(vlm.model, places, vectors)]
+        for unsafe_there, place in _further(sample, prefix, cuts, interval, trained_with):
+            states.append(follow(vlm.model, [place], vectors)[0].last.float().cpu())
+            labels.append((unsafe_there, number, place.kept))
+        if not all(state.isfinite().all() for state in states):
+            prefixes.leave_out(sample, "the model's hidden state is not finite")
+            continue
+        hidden += states
+        rows += labels
+    if not rows:
+        raise SafetyReminderError(f"{description}: no row of {len(samples)} has a hidden state that can be used")
     unsafe, groups, tokens = zip(*rows, strict=True)
     return Readings(
         torch.stack(hidden),
@@ -79,8 +95,36 @@ def read(
     )
 
 
+def _further(
+    sample: Sample, prefix: Prefix, cuts: Sequence[int], interval: int, config: TrainingConfig | None
+) -> Iterator[tuple[bool, Place]]:
+    """Places beyond the checks of a plain answer, each with whether the text there is unsafe."""
+    if config is None:
+        return
+    if config.unheeded_prob and interval in cuts and 0 in cuts:
+        # Begun anew behind a reminder, as after ``rewind``.
+        yield not sample.example.safe, Place(prefix, 0, [None, sample.answer[:interval], None])
+    if sample.example.safe:
+        return
+    tokens = cuts[-1] // 2
+    refusal = sample.correction if tokens else sample.refusal
+    begun = refusal[: len(refusal) // 2]
+    if config.repeat_prob and begun:
+        yield False, Place(prefix, tokens, [None, begun, None])
+    if config.correction_prob and begun and tokens:
+        yield False, Place(prefix, tokens, [begun, None])
+
+
+def positions(tokens: torch.Tensor, interval: int) -> dict[str, torch.Tensor]:
+    """Which checks stand where: after ``0``, ``interval``, ... tokens, and ``end`` for those at an answer's end that
+    are at no such place. ``tokens``: (n,) ints; the masks are (n,) bool."""
+    periodic = tokens % interval == 0
+    found = {str(n): tokens == n for n in sorted(set(tokens[periodic].tolist()))}
+    return found if periodic.all() else {**found, "end": ~periodic}
+
+
 def auc_by(scores: torch.Tensor, readings: Readings, interval: int) -> dict[str, dict[str, float]]:
-    """The probe's AUC over all checks, by tokens so far (in steps of ``interval``) and by source against all safe rows.
+    """The probe's AUC over all checks, by tokens so far (:func:`positions`) and by source against all safe rows.
 
     What has one kind only is left out.
     """
@@ -88,10 +132,9 @@ def auc_by(scores: torch.Tensor, readings: Readings, interval: int) -> dict[str,
     found: dict[str, dict[str, float]] = {"all": {}, "tokens": {}, "source": {}}
     if unsafe.any() and not unsafe.all():
         found["all"]["all"] = auc(scores, unsafe)
-    for step in sorted(set((readings.tokens // interval).tolist())):
-        here = readings.tokens // interval == step
+    for place, here in positions(readings.tokens, interval).items():
         if unsafe[here].any() and not unsafe[here].all():
-            found["tokens"][str(step * interval)] = auc(scores[here], unsafe[here])
+            found["tokens"][place] = auc(scores[here], unsafe[here])
     of_row = [readings.sources[group] for group in readings.groups.tolist()]
     for source in sorted(set(of_row)):
         here = torch.tensor([name == source for name in of_row])

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
+from safety_reminder.run_files import provenance, write_json
 from safety_reminder.training.calibration import calibrate_on, calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.training.readings import Where, read
-from safety_reminder.training.report import write_report
+from safety_reminder.training.readings import FURTHER_PLACES, Where, read
+from safety_reminder.training.report import auc_metrics, write_report
 from safety_reminder.training.rivals import RIVALS, fit_at
-from safety_reminder.training.samples import Prefixes, make_samples, manifest, seen_as, split
+from safety_reminder.training.samples import (
+    Prefixes,
+    Sample,
+    make_samples,
+    manifest,
+    seen_as,
+    split,
+    write_splits,
+)
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
@@ -29,10 +38,12 @@ def calibrate(
     config: TrainingConfig,
     output: Path,
     source: str = "given",
+    interval: int | None = None,
 ) -> SafetyReminder:
     """A new threshold for ``reminder`` from safe responses, as from the operator's logs; written to ``output/pack``.
 
-    Unsafe rows are not looked at. Of ``config``, ``budget``, ``prompt_check`` and ``answer_tokens`` matter.
+    Unsafe rows are not looked at. Of ``config``, ``budget``, ``prompt_check``, ``answer_tokens`` and ``on_error``
+    matter. ``interval``: for checks every so many tokens; the pack keeps it.
 
     Raises:
         DataError: no safe responses that the reminder was not trained on.
@@ -41,7 +52,8 @@ def calibrate(
     if not safe:
         raise DataError(f"{source} has no safe responses to calibrate on")
     prefixes = Prefixes(vlm, replace(config, keep_gb=0.0), output / "prefixes")
-    samples = make_samples(vlm, safe, config)
+    reminder = reminder if interval is None else replace(reminder, interval=interval)
+    samples = make_samples(vlm, safe, config, option="on_error")
     seen = set(reminder.training.get("seen", ()))
     fresh = [sample for sample in samples if seen_as(sample.key) not in seen]
     if len(fresh) < len(samples):
@@ -55,6 +67,8 @@ def calibrate(
         reminder, threshold=threshold, calibration={**calibration, "rows": "given", "data": manifest(source, samples)}
     )
     calibrated.save_pretrained(output / "pack")
+    metrics = {"threshold": threshold, "guaranteed": calibration["guaranteed"], "safe_responses": calibration["n"]}
+    _write_summary(output, vlm, source, samples, config, {n: {"value": value} for n, value in metrics.items()})
     return calibrated
 
 
@@ -72,6 +86,10 @@ def refit_probe(
         The pack, written to ``output/pack``, and the AUCs of the three probes on the test rows (see
         :func:`~safety_reminder.training.report.write_report`, whose plots go to ``output``).
     """
+    trained = reminder.training.get("config", {})
+    # The vectors were trained at these places too, so the probe that reads them must know them.
+    further = {name: max(getattr(config, name), trained.get(name, 0.0)) for name in FURTHER_PLACES}
+    config = replace(config, **further)
     samples = make_samples(vlm, examples, config)
     # Rows that the vectors were trained on can only be fitted to.
     seen = reminder.training.get("seen", ())
@@ -101,4 +119,23 @@ def refit_probe(
         },
     )
     refitted.save_pretrained(output / "pack")
+    write_splits(output, parts)
+    metrics: dict[str, Any] = {}
+    for where, (fitted_probe, test) in judged.items():
+        prefix = "" if where == "reminder" else f"{where}_"
+        of_test = auc_metrics(fitted_probe(test.hidden), test, reminder.interval)
+        metrics |= {prefix + name: metric for name, metric in of_test.items()}
+    _write_summary(output, vlm, source, samples, config, metrics)
     return refitted, found
+
+
+def _write_summary(
+    output: Path,
+    vlm: VLM,
+    source: str,
+    samples: Sequence[Sample],
+    config: TrainingConfig,
+    metrics: dict[str, Any],
+) -> None:
+    about = {"model": vlm.name, "data": manifest(source, samples), "training": asdict(config)}
+    write_json(output / "summary.json", {"metrics": metrics, "config": about, "provenance": provenance()})

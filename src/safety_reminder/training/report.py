@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from safety_reminder.errors import MissingExtraError
 from safety_reminder.guard import Probe
 from safety_reminder.training.probe import auc, auc_interval
-from safety_reminder.training.readings import Readings, auc_by
+from safety_reminder.training.readings import Readings, auc_by, positions
 
 
 def write_report(output: Path, probes: Mapping[str, tuple[Probe, Readings]], interval: int) -> dict[str, Any]:
@@ -38,9 +39,9 @@ def write_report(output: Path, probes: Mapping[str, tuple[Probe, Readings]], int
 
 def auc_metrics(scores: torch.Tensor, readings: Readings, interval: int) -> dict[str, dict[str, float]]:
     """``probe_auc`` over all checks and by tokens so far, each with a 95 % interval and the number of checks."""
-    steps = readings.tokens // interval
-    places = {"probe_auc": torch.ones_like(steps, dtype=torch.bool)}
-    places |= {f"probe_auc_after_{step * interval}_tokens": steps == step for step in sorted(set(steps.tolist()))}
+    places = {"probe_auc": torch.ones_like(readings.unsafe)}
+    for place, here in positions(readings.tokens, interval).items():
+        places["probe_auc_at_the_end" if place == "end" else f"probe_auc_after_{place}_tokens"] = here
     metrics = {}
     for name, here in places.items():
         unsafe = readings.unsafe[here]
@@ -53,9 +54,11 @@ def auc_metrics(scores: torch.Tensor, readings: Readings, interval: int) -> dict
 def print_side_by_side(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
     """AUC by tokens so far, a column for each probe."""
     names = list(found)
-    steps = sorted({step for tables in found.values() for step in tables["tokens"]}, key=int)
+    places = {place for tables in found.values() for place in tables["tokens"]}
+    rows = [(f"after {place} tokens", "tokens", place) for place in sorted(places - {"end"}, key=int)]
+    rows += [("at another end", "tokens", "end")] if "end" in places else []
     print("AUC of the probe" + "".join(f"{name:>12}" for name in names))
-    for label, by, key in [*((f"after {step} tokens", "tokens", step) for step in steps), ("all checks", "all", "all")]:
+    for label, by, key in [*rows, ("all checks", "all", "all")]:
         cells = (found[name][by].get(key) for name in names)
         print(f"{label:<16}" + "".join(f"{'-':>12}" if cell is None else f"{cell:>12.3f}" for cell in cells))
 
@@ -119,15 +122,24 @@ def _plot(
 
     def pca(figure: Any) -> None:
         _, readings = next(iter(probes.values()))
-        steps = [0, 1, 2]
+        shown = list(positions(readings.tokens, interval).items())[:3]
+        of_row = [readings.sources[group] for group in readings.groups.tolist()]
         flat = PCA(2, random_state=0).fit_transform(readings.hidden.numpy())
-        for axes, step in zip(figure.subplots(1, len(steps), sharex=True, sharey=True), steps, strict=True):
-            here = (readings.tokens // interval == step).numpy()
-            for unsafe, colour, label in ((False, "tab:blue", "safe"), (True, "tab:red", "unsafe")):
-                chosen = here & (readings.unsafe.numpy() == unsafe)
-                axes.scatter(*flat[chosen].T, s=9, alpha=0.6, color=colour, label=label)
-            axes.set(title=f"after {step * interval} tokens", xlabel="first component")
-        axes.legend()
+        for axes, (place, here) in zip(
+            figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0], shown, strict=True
+        ):
+            for source, marker in zip(sorted(set(of_row)), itertools.cycle("ox^sD"), strict=False):
+                from_it = here & torch.tensor([found == source for found in of_row])
+                for unsafe, colour, label in ((False, "tab:blue", "safe"), (True, "tab:red", "unsafe")):
+                    chosen = from_it & (readings.unsafe == unsafe)
+                    if chosen.any():
+                        axes.scatter(
+                            *flat[chosen.numpy()].T, s=9, alpha=0.6, color=colour, marker=marker,
+                            label=f"{label}, {source}",
+                        )  # fmt: skip
+            title = "at another end" if place == "end" else f"after {place} tokens"
+            axes.set(title=title, xlabel="first component")
+            axes.legend(fontsize="small")
 
     save("roc", roc, width=13)
     save("precision_recall", precision_recall, width=13)
@@ -149,10 +161,8 @@ def _curves(
     for name, (_, readings) in probes.items():
         add("all checks", name, readings.unsafe, scores[name])
     name, (_, readings) = next(iter(probes.items()))
-    steps = readings.tokens // interval
-    for step in sorted(set(steps.tolist())):
-        here = steps == step
-        add("by tokens so far", f"{step * interval}", readings.unsafe[here], scores[name][here])
+    for place, here in positions(readings.tokens, interval).items():
+        add("by tokens so far", place, readings.unsafe[here], scores[name][here])
     of_row = [readings.sources[group] for group in readings.groups.tolist()]
     for source in sorted(set(of_row)):
         here = torch.tensor([found == source for found in of_row]) | ~readings.unsafe

@@ -42,7 +42,7 @@ def fit_at(
         vectors,
         interval,
         where=where,
-        unheeded=where == "reminder" and config.unheeded_prob > 0,
+        trained_with=config if where == "reminder" else None,
         description=f"reading training rows, {where}",
     )
     probe, how = fit_probe(fitting.hidden, fitting.unsafe, fitting.groups, kind=config.probe, components=config.pca)

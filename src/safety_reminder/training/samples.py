@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from safety_reminder.errors import ConfigError, DataError, SafetyReminderError
 from safety_reminder.guard.context import Prefix
 from safety_reminder.models import VLM
+from safety_reminder.run_files import write_json
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.examples import key
 from safety_reminder.types import TrainingExample
@@ -42,12 +43,17 @@ class Sample:
         return f"{self.example.prompt[:60]!r}{image}"
 
 
-def make_samples(vlm: VLM, examples: Sequence[TrainingExample], config: TrainingConfig) -> list[Sample]:
+def make_samples(
+    vlm: VLM, examples: Sequence[TrainingExample], config: TrainingConfig, *, option: str = "training.on_error"
+) -> list[Sample]:
     """Tokens and digests of every row; images are opened here, so that a broken one is found before training.
 
+    Args:
+        option: what the user sets ``on_error`` with, for the message.
+
     Raises:
-        DataError: an image that cannot be read, or a text that the model's prompts cannot hold, unless ``on_error`` is
-            ``skip``.
+        DataError: an image that cannot be read, a text that the model's prompts cannot hold, or a safe row without an
+            answer, unless ``on_error`` is ``skip``.
     """
     ids = lambda text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
     end = vlm.end_of_turn()
@@ -55,11 +61,13 @@ def make_samples(vlm: VLM, examples: Sequence[TrainingExample], config: Training
     for number, example in enumerate(examples, 1):
         try:
             vlm.check(example.conversation())
+            if example.safe and not example.chosen.strip():
+                raise DataError("a safe row needs chosen, the answer that is to be left as it is")
             digest = key(example)
         except SafetyReminderError as error:
             message = f"training row {number}, {example.prompt[:60]!r}: {error}"
             if config.on_error == "stop":
-                raise DataError(f"{message}; training.on_error=skip leaves such rows out") from error
+                raise DataError(f"{message}; {option}=skip leaves such rows out") from error
             log.warning("left out: %s", message)
             continue
         answer = [*ids(example.answer), end] if example.answer else []
@@ -140,11 +148,16 @@ def split(
     return parts
 
 
+def write_splits(output: Path, parts: Mapping[str, Sequence[Sample]]) -> None:
+    """Which rows are in which part, as :class:`Sample` keys, into ``output/splits.json``."""
+    write_json(output / "splits.json", {part: sorted({s.key for s in rows}) for part, rows in parts.items()})
+
+
 class Prefixes:
     """The prefix of each sample, run once and kept as long as there is room."""
 
     def __init__(self, vlm: VLM, config: TrainingConfig, folder: Path) -> None:
-        self.vlm, self.where, self.rows = vlm, config.keep, config.rows
+        self.vlm, self.where, self.rows, self.on_error = vlm, config.keep, config.rows, config.on_error
         self.room = int(config.keep_gb * 1e9)
         self.folder = folder
         self.kept: dict[Sample, Prefix | Path] = {}
@@ -167,6 +180,13 @@ class Prefixes:
             self.room -= prefix.nbytes
             self.kept[sample] = self._put_away(sample, prefix)
         return prefix
+
+    def leave_out(self, sample: Sample, reason: str, advice: str = "") -> None:
+        """What cannot be used stops the run; with ``on_error=skip`` it is named and left out."""
+        message = f"{reason} on {sample.name}"
+        if self.on_error == "stop":
+            raise SafetyReminderError(f"{message}; {advice}remove the row, or leave such rows out with on_error=skip")
+        log.warning("left out: %s", message)
 
     def batches(self, drawn: Sequence[tuple[Sample, list[Any]]]) -> Iterator[tuple[list[Sample], list[Any]]]:
         """Samples with their cuts → (samples, [(prefix, cut), ...]), at most ``rows`` a batch. A prefix is looked up

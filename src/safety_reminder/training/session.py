@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from omegaconf import OmegaConf
 
 from safety_reminder.data import load_dataset
 from safety_reminder.data.training import load_training
@@ -29,16 +31,27 @@ def train(values: dict[str, Any], output: Path) -> tuple[VLM, SafetyReminder]:
     if device is None and "LOCAL_RANK" in os.environ:
         device = PartialState().device  # of this process, where `accelerate launch` started several
     vlm = load_vlm(values["model"], device=device, dtype=values["dtype"])
-    reminder = trainer.train(vlm, examples, config, output, values["data"]["sets"])
+    drawn = {name: value for name, value in values["data"].items() if name not in ("sets", "root")}
+    origin = {**drawn, **{name: values[name] for name in ("check_against", "test_on", "allow_contamination")}}
+    reminder = trainer.train(vlm, examples, config, output, values["data"]["sets"], origin)
+    if not is_main_process():
+        return vlm, reminder
     auc = reminder.training["test"].get("auc", {}).get("all", {}).get("all")
     print(f"wrote {output / 'pack'}" + (f": AUC of the probe on test rows {auc:.3f}" if auc is not None else ""))
     _print_threshold(reminder)
     return vlm, reminder
 
 
+def is_main_process() -> bool:
+    """False in all but one of the processes that ``accelerate launch`` started."""
+    return PartialState().is_main_process
+
+
 def probe(values: dict[str, Any], output: Path) -> None:
     """Fit the probe of a reminder anew, and print it beside its rivals."""
     config = TrainingConfig.from_mapping(values["training"])
+    if values["test_on"]:
+        raise ConfigError("probe answers no data sets; leave test_on out, and give the new pack to evaluate")
     vlm, reminder = _load(values)
     refitted, found = refit.refit_probe(vlm, reminder, load_rows(values), config, output, values["data"]["sets"])
     print_side_by_side(found)
@@ -48,11 +61,14 @@ def probe(values: dict[str, Any], output: Path) -> None:
 
 def calibrate(values: dict[str, Any], output: Path) -> None:
     """Set the threshold of a reminder anew."""
-    options = {name: values[name] for name in ("budget", "prompt_check", "answer_tokens")}
+    options = {name: values[name] for name in ("budget", "prompt_check", "answer_tokens", "on_error")}
     config = TrainingConfig.from_mapping(options)
+    interval = values["interval"]
+    if interval is not None and (not isinstance(interval, int) or interval < 1):
+        raise ConfigError(f"interval must be a number of tokens, at least 1; got {interval!r}")
     vlm, reminder = _load(values)
     examples = load_rows(values, both_kinds=False)
-    calibrated = refit.calibrate(vlm, reminder, examples, config, output, values["data"]["sets"])
+    calibrated = refit.calibrate(vlm, reminder, examples, config, output, values["data"]["sets"], interval)
     print(f"wrote {output / 'pack'}: threshold {reminder.threshold:.4f} → {calibrated.threshold:.4f}")
     _print_threshold(calibrated)
 
@@ -64,7 +80,8 @@ def load_rows(values: dict[str, Any], *, both_kinds: bool = True) -> list[Traini
         DataError: rows that cannot be read, or that are in one of these sets.
     """
     data = dict(values["data"])
-    examples = load_training(data.pop("sets"), data.pop("root"), both_kinds=both_kinds, **data)
+    on_error = values.get("training", values).get("on_error", "stop")
+    examples = load_training(data.pop("sets"), data.pop("root"), both_kinds=both_kinds, on_error=on_error, **data)
     # What a run is tested on must not be trained on either.
     evaluation = named_datasets("check_against", values.get("check_against"))
     evaluation |= named_datasets("test_on", values.get("test_on"))
@@ -74,13 +91,15 @@ def load_rows(values: dict[str, Any], *, both_kinds: bool = True) -> list[Traini
 
 
 def named_datasets(option: str, entries: Sequence[str] | None) -> dict[str, list[Example]]:
-    """``NAME:FOLDER`` entries of an option → the data sets of these names."""
+    """``NAME:FOLDER`` entries of an option, perhaps with ``:key=value`` for the data set's options, → the data sets."""
     found = {}
     for entry in entries or []:
-        name, colon, root = str(entry).partition(":")
+        name, colon, rest = str(entry).partition(":")
         if not colon:
             raise ConfigError(f"{option} needs NAME:FOLDER, for example figstep:data/FigStep; got {entry!r}")
-        found[str(entry)] = load_dataset(name, root)
+        root, *options = re.split(r":(?=\w+=)", rest)
+        given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options))
+        found[str(entry)] = load_dataset(name, root, **given)
     return found
 
 

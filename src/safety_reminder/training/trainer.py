@@ -9,8 +9,9 @@ import importlib.util
 import logging
 import math
 import os
+import pickle
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,15 @@ from safety_reminder.training.objective import Cut, draw_cut, losses
 from safety_reminder.training.readings import auc_by
 from safety_reminder.training.report import auc_metrics, write_report
 from safety_reminder.training.rivals import RIVALS, Fitted, fit_at, read_test
-from safety_reminder.training.samples import Prefixes, Sample, make_samples, manifest, seen_as, split
+from safety_reminder.training.samples import Prefixes, Sample, make_samples, manifest, seen_as, split, write_splits
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
 SAVE_EVERY = 10
-# What only matters after the last step may change between two runs into one folder.
+# What may change between two runs into one folder: what only matters after the last step, and whether a row that cannot
+# be used stops the run.
 _LATER = (
+    "on_error",
     "budget",
     "prompt_check",
     "policy",
@@ -52,26 +55,38 @@ _LATER = (
 
 
 def train(
-    vlm: VLM, examples: Sequence[TrainingExample], config: TrainingConfig, output: Path, source: str = "given"
+    vlm: VLM,
+    examples: Sequence[TrainingExample],
+    config: TrainingConfig,
+    output: Path,
+    source: str = "given",
+    origin: Mapping[str, Any] | None = None,
 ) -> SafetyReminder:
     """Train a reminder and its probe for ``vlm`` and write the pack to ``output/pack``.
 
     Under ``accelerate launch`` the rows of a batch are shared among the processes; the result is that of one process.
-    ``source`` names where the examples come from, for the pack's manifest.
+    ``source`` names where the examples come from, for the pack's manifest; ``origin`` is what else the pack and
+    ``summary.json`` shall say of them, such as the options they were drawn with.
     """
-    return Trainer(vlm, examples, config, output, source).run()
+    return Trainer(vlm, examples, config, output, source, origin).run()
 
 
 class Trainer:
     """One run into ``output``; an interrupted one goes on from its checkpoint."""
 
     def __init__(
-        self, vlm: VLM, examples: Sequence[TrainingExample], config: TrainingConfig, output: Path, source: str
+        self,
+        vlm: VLM,
+        examples: Sequence[TrainingExample],
+        config: TrainingConfig,
+        output: Path,
+        source: str,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         for package in ("sklearn", "matplotlib"):  # they are needed at the end, and that would be late to find out
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError(package, "train")
-        self.vlm, self.config, self.output = vlm, config, output
+        self.vlm, self.config, self.output, self.origin = vlm, config, output, dict(origin or {})
         output.mkdir(parents=True, exist_ok=True)
         # Its precision is the process's, once and for all; a run's own is set in `run`.
         self.accelerator = Accelerator(cpu=vlm.model.device.type == "cpu", mixed_precision="no")
@@ -97,9 +112,16 @@ class Trainer:
         )
         self.metrics: dict[str, Any] = {}
         self.step, self.best, self.best_loss, self.worse, self.stopped = 0, None, math.inf, 0, False
+        self.empty = 0  # batches in a row of which no row could be used
         path = self.output / "checkpoint.pt"
         if path.is_file():
-            saved = torch.load(path, map_location=device, weights_only=True)
+            try:
+                saved = torch.load(path, map_location=device, weights_only=True)
+            except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+                reason = type(error).__name__  # torch's own text advises to load what is not trusted
+                raise ConfigError(
+                    f"{path} is damaged, or no checkpoint ({reason}); remove it, or give another output=DIR"
+                ) from error
             if saved["identity"] != self.identity:
                 raise ConfigError(f"{path} is of a run with other options, data or model; give another output=DIR")
             for name, value in saved["learned"].items():
@@ -108,6 +130,8 @@ class Trainer:
             for name in ("step", "best", "best_loss", "worse", "stopped"):
                 setattr(self, name, saved[name])
             log.warning("resuming at batch %d", self.step)
+        if self.accelerator.is_main_process:
+            write_splits(self.output, self.parts)
         self.logs = Logs(self.output, self.config.log_with, self.step, self.accelerator.is_main_process)
 
     @property
@@ -158,11 +182,19 @@ class Trainer:
             group["lr"] = rate
         self.optimiser.zero_grad()
         sums = self._sums(drawn, backward=True)
+        self.empty = 0 if sums["count"] else self.empty + 1
+        if self.empty:
+            if self.empty == self.steps_per_epoch:
+                raise SafetyReminderError(
+                    f"no row of the last {self.empty} batches has a finite loss (batch {self.step}); lower training.lr"
+                )
+            self.step += 1
+            return _means(sums) | {"learning_rate": rate, "gradient_norm": 0.0}
         parameters = [self.vectors, self.weight, self.bias]
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad = self.accelerator.reduce(parameter.grad, "sum") / max(1.0, sums["count"])  # type: ignore
+            parameter.grad = self.accelerator.reduce(parameter.grad, "sum") / sums["count"]  # type: ignore
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
         if not torch.isfinite(norm):
             raise SafetyReminderError(f"the gradient is not finite at batch {self.step}; lower training.lr")
@@ -173,7 +205,10 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """The loss on fixed cuts of the validation rows; the best vectors so far are kept."""
-        means = _means(self._sums(validation_cuts(self.parts["validation"], self.config), backward=False))
+        sums = self._sums(validation_cuts(self.parts["validation"], self.config), backward=False)
+        if not sums["count"]:
+            raise SafetyReminderError(f"no row of the validation part has a finite loss at batch {self.step}")
+        means = _means(sums)
         if means["loss"] < self.best_loss:
             self.best_loss, self.worse = means["loss"], 0
             self.best = {name: value.clone() for name, value in self.learned.items()}
@@ -213,14 +248,9 @@ class Trainer:
         """Which rows count. One that is not finite stops the run, or is left out of this batch."""
         finite = torch.isfinite(each.detach()).tolist()
         for sample, fine in zip(samples, finite, strict=True):
-            if fine:
-                continue
-            message = f"the loss is not finite at batch {self.step} on {sample.name}"
-            if self.config.on_error == "stop":
-                raise SafetyReminderError(
-                    f"{message}; lower training.lr, remove the row, or leave such rows out with training.on_error=skip"
-                )
-            log.warning("left out: %s", message)
+            if not fine:
+                reason = f"the loss is not finite at batch {self.step}"
+                self.prefixes.leave_out(sample, reason, "lower training.lr, ")
         return finite
 
     def _save(self) -> None:
@@ -259,6 +289,7 @@ class Trainer:
             training={
                 "config": asdict(config),
                 "data": self.manifest,
+                "origin": self.origin,
                 "seen": sorted({seen_as(s.key) for part in ("training", "validation") for s in self.parts[part]}),
                 "batches": self.step,
                 "validation_loss": self.best_loss if math.isfinite(self.best_loss) else None,
@@ -267,12 +298,17 @@ class Trainer:
             },
         )
         if self.accelerator.is_main_process:
-            splits = {part: sorted({s.key for s in rows}) for part, rows in self.parts.items()}
-            write_json(self.output / "splits.json", splits)
             reminder.save_pretrained(self.output / "pack")
             summary = {
                 "metrics": self.metrics,
-                "config": {"model": self.vlm.name, "data": self.manifest, "training": asdict(config)},
+                "config": {
+                    "model": self.vlm.name,
+                    "dtype": str(self.vlm.model.dtype).removeprefix("torch."),
+                    "device": self.vlm.model.device.type,
+                    "data": self.manifest,
+                    "origin": self.origin,
+                    "training": asdict(config),
+                },
                 "provenance": provenance(),
             }
             write_json(self.output / "summary.json", summary)
@@ -342,5 +378,4 @@ def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
 
 
 def _means(sums: dict[str, float]) -> dict[str, float]:
-    count = max(1.0, sums["count"])
-    return {name: value / count for name, value in sums.items() if name != "count"}
+    return {name: value / (sums["count"] or math.nan) for name, value in sums.items() if name != "count"}

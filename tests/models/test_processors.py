@@ -1,0 +1,122 @@
+"""Checkpoints of every family that sees, as `from_pretrained` loads them, with the processors of transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as tokenizer_models
+from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
+
+from checkpoints import random_reminder
+from safety_reminder.guard import GuardedVLM
+from safety_reminder.models import load_vlm
+from safety_reminder.models.tiny import TINY
+
+# Of each family: image processor, processor, tokens of its own, and how its tokenizer calls them.
+FAMILIES = {
+    "llava": ("CLIPImageProcessor", "LlavaProcessor", ["<image>"], {}),
+    "qwen2_vl": ("Qwen2VLImageProcessor", "Qwen2VLProcessor", ["<|image_pad|>", "<|video_pad|>"], {}),
+    "qwen2_5_vl": ("Qwen2VLImageProcessor", "Qwen2_5_VLProcessor", ["<|image_pad|>", "<|video_pad|>"], {}),
+    "deepseek_vl": (
+        "DeepseekVLImageProcessor", "DeepseekVLProcessor", ["<image_placeholder>"],
+        {"image_token": "<image_placeholder>"},
+    ),
+    "internvl": (
+        "GotOcr2ImageProcessor", "InternVLProcessor", ["<IMG_CONTEXT>", "<img>", "</img>", "<video>"],
+        {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+         "video_token": "<video>"},
+    ),
+    "idefics3": (
+        "Idefics3ImageProcessor", "Idefics3Processor",
+        ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"], {},
+    ),
+    "smolvlm": (
+        "SmolVLMImageProcessor", "SmolVLMProcessor",
+        ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"], {},
+    ),
+    "gemma3": (
+        "Gemma3ImageProcessor", "Gemma3Processor", ["<start_of_image>", "<end_of_image>", "<image_soft_token>"],
+        {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"},
+    ),
+}  # fmt: skip
+QWEN_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for p in m['content'] %}"
+    "{% if p['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ p['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def save_tokenizer(folder: Path, special: list[str], template: str, names: dict[str, str]) -> dict[str, int]:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<|im_end|>", *special, *alphabet])}
+    backend = Tokenizer(tokenizer_models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<|im_end|>", additional_special_tokens=special,
+        chat_template=template, **({"extra_special_tokens": names} if names else {}),
+    ).save_pretrained(folder)  # fmt: skip
+    return vocabulary
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_checkpoint_of_the_family_loads_with_its_own_processor(family, tmp_path):
+    image_processor, processor, special, names = FAMILIES[family]
+    save_tokenizer(tmp_path, special, "x", names)
+    AutoModelForImageTextToText.from_config(TINY[family]()).save_pretrained(tmp_path)
+    kinds = {"image_processor_type": image_processor, "processor_class": processor}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kinds))
+    vlm = load_vlm(str(tmp_path), device="cpu")
+    assert type(vlm.processor).__name__ == processor
+    assert type(vlm.processor.image_processor).__name__.startswith(image_processor)
+    assert vlm.model.config.model_type == family
+
+
+def picture(width: int, height: int) -> dict:
+    return {"type": "image", "image": Image.new("RGB", (width, height), (width, height, 99))}
+
+
+def text(words: str) -> dict:
+    return {"type": "text", "text": words}
+
+
+CONVERSATIONS = [
+    [{"role": "user", "content": [picture(16, 8), text("hello")]}],
+    [{"role": "user", "content": "no image"}],
+    [{"role": "user", "content": [picture(32, 8), text("two"), picture(8, 24), text("images, and more text")]}],
+]
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_images_of_any_size_and_number_answer_in_a_batch_as_they_do_alone(family, tmp_path):
+    special = ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    vocabulary = save_tokenizer(tmp_path, special, QWEN_TEMPLATE, {})
+    config = TINY[family]()
+    config.text_config.vocab_size = len(vocabulary)
+    config.image_token_id, config.video_token_id = vocabulary["<|image_pad|>"], vocabulary["<|video_pad|>"]
+    config.vision_start_token_id = vocabulary["<|vision_start|>"]
+    config.vision_end_token_id = vocabulary["<|vision_end|>"]
+    model = AutoModelForImageTextToText.from_config(config)
+    model.generation_config.update(eos_token_id=1, pad_token_id=0)
+    model.save_pretrained(tmp_path)
+    sizes = {"min_pixels": 64, "max_pixels": 1024, "patch_size": 4, "temporal_patch_size": 2, "merge_size": 2}
+    kinds = {"image_processor_type": FAMILIES[family][0], "processor_class": FAMILIES[family][1]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(sizes | kinds))
+    vlm = load_vlm(str(tmp_path), device="cpu")
+    guarded = GuardedVLM(vlm, random_reminder(), interval=4, threshold=0.6)
+    # A random model would now and then say that an image follows.
+    options = {"max_new_tokens": 12, "do_sample": False, "suppress_tokens": [vocabulary[t] for t in special]}
+    for policy in ("rewind", "continue"):
+        together = guarded.generate_batch(CONVERSATIONS, policy=policy, **options)
+        alone = [guarded.generate(messages, policy=policy, **options) for messages in CONVERSATIONS]
+        assert [r.token_ids for r in together] == [r.token_ids for r in alone]
+        assert any(r.interventions for r in alone)
+    for messages in CONVERSATIONS:
+        inputs = vlm.encode([messages])
+        expected = vlm.model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :].tolist()
+        assert list(guarded.generate(messages, guard=False, **options).token_ids) == expected
