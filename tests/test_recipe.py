@@ -139,6 +139,8 @@ def test_what_stands_before_a_note_is_read_and_only_what_follows_it_learned(monk
     assert encode(Words(), heeds, 99)[1:] == ([*before, "one", "two", "stop", "and"], answer[2:])
     assert encode(Words(), turns, 99)[1:] == ([*before, "stop", "and", "think"], ["I", "cannot.", "<|im_end|>"])
     # Cut off: something is always left to say, and nothing says that it ends.
+    long = replace(plain, answer=" ".join("abcdefghijkl"), note=found.Note("stop", 0.0))
+    assert encode(Words(), long, 99)[2] == list("abcdefgh")
     late = replace(plain, note=found.Note("stop", 1.0))
     assert encode(Words(), late, 3)[1:] == ([*before, "one", "two", "stop"], ["three"])
 

@@ -32,6 +32,8 @@ from precision import FAST
 from text import TextSource, shared_phrases
 from train_tower import IMAGE_SIZE, PATCHES, build, features, wanted_rows
 
+BEHIND_NOTE = 8  # tokens
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -74,7 +76,8 @@ class Samples(IterableDataset):
 def encode(tokenizer, conversation: Conversation, longest: int) -> tuple[list[int], list[int], list[int]]:
     """Token ids: before the image (if there is none, none), from there to what is learned, and what is learned.
 
-    What is learned is the answer, or what follows the note in it."""
+    What is learned is the answer, or of what follows the note in it the beginning, where it turns or does not: in the
+    mean over a long rest that would hardly count."""
     ids = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
     head = ids("<|im_start|>user\n")
     middle = "\n" + conversation.prompt if conversation.page is not None else conversation.prompt
@@ -88,7 +91,7 @@ def encode(tokenizer, conversation: Conversation, longest: int) -> tuple[list[in
     if note is not None:
         kept = int(note.at * (len(answer) - 1))  # something is left to say
         tail += answer[:kept] + ids(note.text)[: note.tokens]
-        answer = answer[kept:] if note.instead is None else ids(note.instead) + end
+        answer = (answer[kept:] if note.instead is None else ids(note.instead) + end)[:BEHIND_NOTE]
     return head, tail, answer
 
 

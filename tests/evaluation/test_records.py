@@ -56,6 +56,16 @@ def test_what_was_appended_is_read_back(path):
     again = RecordFile(path)
     assert [repr(r) for r in again.records] == [repr(r) for r in file.records]
     assert len(path.read_text(encoding="utf-8").split("\n")) == 3
+    assert math.isnan(again.records[0].interventions[0]["p_unsafe"])
+
+
+def test_the_file_is_json_without_words_of_its_own(path):
+    def refuse(word):
+        raise AssertionError(word)
+
+    RecordFile(path).append(record("a"))
+    [line] = path.read_text(encoding="utf-8").split("\n")[:-1]
+    assert json.loads(line, parse_constant=refuse)["interventions"][0]["p_unsafe"] is None
 
 
 def test_a_last_line_that_was_cut_off_is_dropped_and_written_anew(path):

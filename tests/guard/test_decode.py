@@ -358,7 +358,10 @@ def test_whatever_the_verdicts_events_tell_one_consistent_story(
     interventions = [e for e in events if isinstance(e, Intervention)]
     unsafe = [e for e in events if isinstance(e, Check) and e.unsafe]
     # Under `continue` an end straight behind the reminder brings one more, without a check.
-    silent = policy == "continue" and len(interventions) > 1 and interventions[-1].token_index == unsafe[-1].token_index
-    assert len(interventions) - silent == len(unsafe) <= max_interventions + 1
+    if policy == "continue" and len(interventions) > len(unsafe):
+        assert interventions.pop().policy == "stop"
+        assert events[-1].reason == "guard"
+    assert len(interventions) == len(unsafe) <= max_interventions + 1
     assert len(shown) <= new_tokens
-    assert (events[-1].reason == "guard") == bool(interventions and interventions[-1].policy == "stop")
+    stopped = any(isinstance(e, Intervention) and e.policy == "stop" for e in events)
+    assert (events[-1].reason == "guard") == stopped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -57,6 +58,14 @@ def image_hash(image: Any) -> str | None:
     return hashlib.sha256(Path(image).read_bytes()).hexdigest()
 
 
+def _verdicts(row: dict[str, Any], old: float | None, new: float | None) -> dict[str, Any]:
+    """NaN, a check that gave no verdict, is null in the file: JSON knows no NaN."""
+    same = lambda p: p is None if old is None else p != p  # noqa: E731
+    for name in ("checks", "interventions"):
+        row = {**row, name: [{**d, "p_unsafe": new} if same(d.get("p_unsafe", 0.0)) else d for d in row[name]]}
+    return row
+
+
 class RecordFile:
     """Appends records; on opening, a last line that was cut off by a kill is dropped."""
 
@@ -74,11 +83,11 @@ class RecordFile:
                     raise ValueError("not a record of this version")
             except ValueError as error:
                 raise DataError(f"{self.path}, line {number}: {error}; give another output folder") from error
-            records.append(Record(**row))
+            records.append(Record(**_verdicts(row, None, math.nan)))
         return records
 
     def append(self, record: Record) -> None:
-        append_lines(self.path, [record.as_json()])
+        append_lines(self.path, [_verdicts(record.as_json(), math.nan, None)])
         self.records.append(record)
 
     def done(self, *, guard: bool) -> set[str]:

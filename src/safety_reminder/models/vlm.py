@@ -168,7 +168,7 @@ def load_vlm(name: str, *, device: str | torch.device | None = None, dtype: str 
     except SafetyReminderError:
         raise
     except Exception as error:  # files from anywhere: what transformers raises on a damaged one is not a closed list
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).split())[:240] or type(error).__name__
         if "trust_remote_code" in str(error):
             reason = (
                 "it needs code of its own, which is not run; take the checkpoint in transformers' own format, whose "
