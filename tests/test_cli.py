@@ -242,6 +242,10 @@ def test_an_evaluation_set_to_check_against_takes_its_options(call, training, pl
     assert "1 of 32 training rows are also in text:benchmark.csv:limit=1:seed=0" in call("train", *options).error
     wrong = call("train", *training, "check_against=['text:benchmark.csv:limt=1']").error
     assert "limt" in wrong
+    twice = call("train", *training, "check_against=['text:benchmark.csv:root=x']").error
+    assert "gives name or root twice" in twice
+    broken = call("train", *training, "check_against=['text:benchmark.csv:seed=[1']").error
+    assert "is not a value" in broken
 
 
 def test_a_guarded_run_compares_and_resumes(call, basics, place, models):

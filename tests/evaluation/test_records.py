@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from safety_reminder.errors import DataError, MessageError
+from safety_reminder.evaluation.console import outcome
 from safety_reminder.evaluation.records import RecordFile, image_hash, make_record
 from safety_reminder.run_files import provenance, write_json, write_text
 from safety_reminder.types import Check, Example, Intervention, Record, Response
@@ -66,6 +67,11 @@ def test_the_file_is_json_without_words_of_its_own(path):
     RecordFile(path).append(record("a"))
     [line] = path.read_text(encoding="utf-8").split("\n")[:-1]
     assert json.loads(line, parse_constant=refuse)["interventions"][0]["p_unsafe"] is None
+
+
+def test_an_intervention_without_a_check_can_be_told():
+    unchecked = dataclasses.replace(record("a"), checks=[])
+    assert outcome(unchecked) == "answered; intervened (p_unsafe nan), 1 tokens leaked"
 
 
 def test_a_last_line_that_was_cut_off_is_dropped_and_written_anew(path):

@@ -240,20 +240,25 @@ def test_a_processor_finds_every_row_at_its_place_when_others_have_left(llama, v
 
 
 class Broken(LogitsProcessor):
+    def __init__(self, value):
+        self.value = value
+
     def __call__(self, input_ids, scores):
-        scores[0] = math.nan
+        scores[0] = self.value
         return scores
 
 
-def test_a_row_that_nothing_can_be_drawn_for_fails_closed_and_leaves_the_others(llama):
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_row_that_nothing_can_be_drawn_for_fails_closed_and_leaves_the_others(llama, value):
     inputs = tiny_inputs(llama, (5, 7))
-    options = {"do_sample": True, "logits_processor": LogitsProcessorList([Broken()]), **NO_EOS}
+    options = {"do_sample": True, "logits_processor": LogitsProcessorList([Broken(value)]), **NO_EOS}
     rows = outcomes(run_events(llama, inputs, scripted(llama), seed=3, **options))
     assert rows[0].reasons == ["guard_error"]
     assert rows[0].tokens == []
     assert rows[1].reasons == ["length"]
-    with pytest.raises(ModelError, match="not numbers"):
-        run_events(llama, inputs, None, seed=3, **options)
+    for unguarded in ((None, {}), (scripted(llama), {"policy": "monitor"})):
+        with pytest.raises(ModelError, match="scores are not finite"):
+            run_events(llama, inputs, unguarded[0], seed=3, **options, **unguarded[1])
 
 
 def test_an_end_straight_behind_the_reminder_corrects_nothing(llama):

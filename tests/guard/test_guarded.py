@@ -174,6 +174,8 @@ def test_unguarded_is_what_transformers_itself_generates(make, options):
         ({"guard": "no"}, "guard must be true or false, got 'no'"),
         ({"stop": [""]}, "stop must be a text that is not empty"),
         ({"stop": 3}, "stop must be a text that is not empty"),
+        ({"stop_strings": [""]}, "stop_strings must be a text that is not empty"),
+        ({"generation_config": {"max_new_tokens": 4}}, "generation_config must be a GenerationConfig, got dict"),
         ({"cache_implementation": "offloaded"}, "cache_implementation=offloaded is a cache that"),
         ({"num_beams": 2}, "beam search cannot be guarded"),
         ({"use_cache": False}, "use_cache=False is not supported"),
@@ -241,6 +243,8 @@ def test_transformers_own_stop_strings_work_too():
     own = model.vlm.model.generation_config
     given = GenerationConfig.from_dict({**own.to_dict(), "stop_strings": [stop]})
     assert model.generate(conversation(3), generation_config=given, **LENGTH).text == expected
+    assert given.stop_strings == [stop]
+    assert model.generate(conversation(3), stop=stop, stopping_criteria=None, **LENGTH).text == expected
     own.stop_strings = [stop]
     try:
         assert model.generate(conversation(3), **LENGTH).text == expected

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from checkpoints import tiny_vlm
 from safety_reminder.errors import MessageError
@@ -73,6 +74,22 @@ def test_a_photo_is_turned_as_its_exif_orientation_says(tmp_path):
     photo.save(tmp_path / "photo.jpg", exif=exif)
     with Image.open(tmp_path / "photo.jpg") as opened:
         assert [load_image(source).size for source in (tmp_path / "photo.jpg", opened)] == [(20, 40), (20, 40)]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_as_pillow_turns_them(orientation):
+    photo = Image.effect_noise((6, 4), 90).convert("RGB")
+    photo.getexif()[0x0112] = orientation
+    assert load_image(photo).tobytes() == ImageOps.exif_transpose(photo).tobytes()
+
+
+def test_a_photo_with_a_malformed_tag_is_read(tmp_path):
+    # Two tags: the orientation, and a resolution that is text.
+    turned = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    wrong = struct.pack(">HHI4s", 0x011A, 2, 4, b"dpi\0")
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + turned + wrong + bytes(4)
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "photo.jpg", exif=exif)
+    assert load_image(tmp_path / "photo.jpg").size == (20, 40)
 
 
 def test_the_image_that_was_given_stays_as_it_was():

@@ -108,6 +108,7 @@ def test_a_threshold_for_another_interval_is_kept_with_it(vlm, tmp_path):
     assert SafetyReminder.from_pretrained(tmp_path / "pack").interval == pack.interval == 2
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["metrics"]["threshold"]["value"] == pack.threshold
+    assert summary["config"]["calibration"]["interval"] == 2
 
 
 def test_a_threshold_from_one_s_own_responses_lets_so_many_pass(vlm, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -47,7 +48,7 @@ def outcome(record: Record) -> str:
     refusal = {"start": "refused", "late": "engaged, then backed off", "none": "answered"}[record.verdicts["refusal"]]
     if not record.interventions:
         return refusal
-    peak = max(check["p_unsafe"] for check in record.checks)
+    peak = max((check["p_unsafe"] for check in record.checks), default=math.nan)
     return f"{refusal}; intervened (p_unsafe {peak:.2f}), {record.leaked_tokens} tokens leaked"
 
 

@@ -115,7 +115,7 @@ class _Decoder:
     def advance(self, lane: Lane):
         """One token for every row; then the check, if one is due. Returns the lanes that live on."""
         scores = self.in_place(lane, self.process, lane.ids, lane.logits)
-        broken = scores.isnan().any(dim=-1).tolist() if self.sampler.do_sample else []
+        broken = scores.softmax(dim=-1).isnan().any(dim=-1).tolist() if self.sampler.do_sample else []
         if any(broken):
             part, rest = lane.split(broken)
             if part is not None:
@@ -143,7 +143,7 @@ class _Decoder:
     def in_place(self, lane: Lane, function: Any, *tensors: torch.Tensor) -> torch.Tensor:
         """``function`` of ``tensors`` (rows, ...) of the lane, with each row at its place in the whole batch, as logits
         processors and stopping criteria that keep something for every row expect it. In the place of rows that have
-        left stands another's."""
+        finished, or are in another lane, stands another's."""
         batch = self.input_ids.shape[0]
         if len(lane.rows) == batch:
             return function(*tensors)
@@ -154,8 +154,8 @@ class _Decoder:
 
     def fail(self, lane: Lane) -> Events:
         """End rows that no token can be drawn for, with the refusal: as little as a verdict can be had of them."""
-        if self.guard is None:
-            raise ModelError("the model's scores are not numbers (NaN), so that no token can be drawn")
+        if self.guard is None or self.guard.config.policy == "monitor":
+            raise ModelError("the model's scores are not finite, so that no token can be drawn")
         for row in lane.rows:
             row.p_unsafe = math.nan
         yield from self.refuse(lane, "guard_error")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError, unknown_name
@@ -124,7 +126,7 @@ class GuardedVLM:
         )
         if (options.get("num_return_sequences") or 1) > 1:
             raise ConfigError("num_return_sequences is not supported here; repeat the conversation in generate_batch")
-        stop = _stop_strings(options.pop("stop", None))
+        stop = _stop_strings("stop", options.pop("stop", None))
         config = self.vlm.model.generation_config
         known = {n for n in vars(config) if not n.startswith("_")} | _GENERATE_ARGUMENTS
         for name in options:
@@ -135,18 +137,26 @@ class GuardedVLM:
             if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
                 article = "a whole number" if kind is int else "true or false"
                 raise ConfigError(f"{name} must be {article}, got {value!r}")
-        configs = [c for c in (options.get("generation_config"), config) if c is not None]
+        given = options.get("generation_config")
+        if given is not None:
+            if not isinstance(given, GenerationConfig):
+                raise ConfigError(f"generation_config must be a GenerationConfig, got {type(given).__name__}")
+            given = options["generation_config"] = copy.deepcopy(given)  # the caller's stays as it is
+        configs = [c for c in (given, config) if c is not None]
         for name in _LENGTHS & options.keys():
             if options[name] is None:
                 del options[name]
         if not options.keys() & _LENGTHS and not any(getattr(c, n) for c in configs for n in _LENGTHS):
-            options["max_new_tokens"] = NEW_TOKENS
+            if given is None:
+                options["max_new_tokens"] = NEW_TOKENS
+            else:
+                given.max_new_tokens = NEW_TOKENS
         # `generate` does not hand its tokenizer on to a callable, and cannot find stop strings without one.
-        given = options.pop("stop_strings", None) or next((c.stop_strings for c in configs if c.stop_strings), None)
-        stop += _stop_strings(given)
+        own = options.pop("stop_strings", None) or next((c.stop_strings for c in configs if c.stop_strings), None)
+        stop += _stop_strings("stop_strings", own)
         if stop:
             criterion = self.vlm.stop_criterion(stop)
-            options["stopping_criteria"] = [*options.pop("stopping_criteria", []), criterion]
+            options["stopping_criteria"] = [*(options.pop("stopping_criteria", None) or []), criterion]
         kept = [c.stop_strings for c in configs]
         # `generate` prepares everything and hands over; what it returns is the iterator of events.
         try:
@@ -174,10 +184,10 @@ def _seed(seed: Any) -> int | list[int] | None:
     return list(seed) if isinstance(seed, tuple) else seed
 
 
-def _stop_strings(given: Any) -> list[str]:
+def _stop_strings(name: str, given: Any) -> list[str]:
     strings = [] if given is None else [given] if isinstance(given, str) else given
     if not isinstance(strings, list | tuple) or not all(isinstance(s, str) and s for s in strings):
-        raise ConfigError(f"stop must be a text that is not empty, or a list of such, got {given!r}")
+        raise ConfigError(f"{name} must be a text that is not empty, or a list of such, got {given!r}")
     return list(strings)
 
 

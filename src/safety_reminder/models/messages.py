@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from safety_reminder.errors import MessageError
 
@@ -32,14 +32,32 @@ def load_image(source: Any) -> Image.Image:
     name = name if len(name) <= 200 else f"{name[:60]}..."
     try:
         if isinstance(source, Image.Image):
-            return ImageOps.exif_transpose(source).convert("RGB")
+            return _upright(source)
         with Image.open(stream) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return _upright(image)
     except FileNotFoundError as error:
         raise MessageError(f"no image at {name}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or error  # without the file name, which is there already
         raise MessageError(f"cannot read the image {name}: {reason}") from error
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Pillow's own exif_transpose writes the EXIF anew, and fails where a tag in it is malformed.
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    upright = image.convert("RGB")
+    return upright if turn is None else upright.transpose(turn)
 
 
 def data_url(image: Image.Image) -> str:

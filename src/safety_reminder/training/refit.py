@@ -68,7 +68,9 @@ def calibrate(
     )
     calibrated.save_pretrained(output / "pack")
     metrics = {"threshold": threshold, "guaranteed": calibration["guaranteed"], "safe_responses": calibration["n"]}
-    _write_summary(output, vlm, source, samples, config, {n: {"value": value} for n, value in metrics.items()})
+    own = {name: getattr(config, name) for name in ("budget", "prompt_check", "answer_tokens", "on_error")}
+    about = {"calibration": own | {"interval": reminder.interval}}
+    _write_summary(output, vlm, source, samples, about, {n: {"value": value} for n, value in metrics.items()})
     return calibrated
 
 
@@ -125,7 +127,8 @@ def refit_probe(
         prefix = "" if where == "reminder" else f"{where}_"
         of_test = auc_metrics(fitted_probe(test.hidden), test, reminder.interval)
         metrics |= {prefix + name: metric for name, metric in of_test.items()}
-    _write_summary(output, vlm, source, samples, config, metrics)
+    about = {"training": asdict(replace(config, interval=reminder.interval))}
+    _write_summary(output, vlm, source, samples, about, metrics)
     return refitted, found
 
 
@@ -134,8 +137,8 @@ def _write_summary(
     vlm: VLM,
     source: str,
     samples: Sequence[Sample],
-    config: TrainingConfig,
+    options: dict[str, Any],
     metrics: dict[str, Any],
 ) -> None:
-    about = {"model": vlm.name, "data": manifest(source, samples), "training": asdict(config)}
+    about = {"model": vlm.name, "data": manifest(source, samples), **options}
     write_json(output / "summary.json", {"metrics": metrics, "config": about, "provenance": provenance()})

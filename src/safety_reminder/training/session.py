@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate import PartialState
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from safety_reminder.data import load_dataset
 from safety_reminder.data.training import load_training
@@ -98,7 +99,12 @@ def named_datasets(option: str, entries: Sequence[str] | None) -> dict[str, list
         if not colon:
             raise ConfigError(f"{option} needs NAME:FOLDER, for example figstep:data/FigStep; got {entry!r}")
         root, *options = re.split(r":(?=\w+=)", rest)
-        given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options))
+        try:
+            given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options))
+        except YAMLError as error:
+            raise ConfigError(f"{option}: an option of {entry!r} is not a value: {error}") from error
+        if {"name", "root"} & set(given):
+            raise ConfigError(f"{option}: {entry!r} gives name or root twice; it is NAME:FOLDER:key=value")
         found[str(entry)] = load_dataset(name, root, **given)
     return found
 
