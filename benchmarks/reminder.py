@@ -25,7 +25,7 @@ from safety_reminder.guard.context import Place, Prefix, follow
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import checkpoints
 from safety_reminder.training.probe import auc
-from safety_reminder.training.readings import positions
+from safety_reminder.training.readings import positions, where_is
 from safety_reminder.training.samples import Prefixes, make_samples, seen_as
 
 TOKENS = 12
@@ -100,8 +100,7 @@ def main() -> None:
         unsafe = kinds[here]
         if unsafe.any() and not unsafe.all():
             note = f"{int(unsafe.sum())} unsafe, {int((~unsafe).sum())} safe"
-            name = "at another end" if place == "end" else f"after {place} tokens"
-            figures[f"AUC of the probe {name}"] = figure(auc(scores[here], unsafe), note=note)
+            figures[f"AUC of the probe {where_is(place)}"] = figure(auc(scores[here], unsafe), note=note)
     for kind, hits in refuses.items():
         metric = proportion(sum(hits), len(hits))
         note = f"[{metric.low:.3f}, {metric.high:.3f}], n={metric.n}"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers import models as tokenizer_models
-from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
+from transformers import AutoModelForImageTextToText
 
 from checkpoints import random_reminder
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import load_vlm
-from safety_reminder.models.tiny import TINY
+from safety_reminder.models.tiny import TINY, byte_tokenizer
 
 # Of each family: image processor, processor, tokens of its own, and how its tokenizer calls them.
 FAMILIES = {
@@ -48,27 +45,14 @@ QWEN_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for p in m['content'] %}"
     "{% if p['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ p['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% endfor %}{% endif %}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-def save_tokenizer(folder: Path, special: list[str], template: str, names: dict[str, str]) -> dict[str, int]:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<|im_end|>", *special, *alphabet])}
-    backend = Tokenizer(tokenizer_models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<|im_end|>", additional_special_tokens=special,
-        chat_template=template, **({"extra_special_tokens": names} if names else {}),
-    ).save_pretrained(folder)  # fmt: skip
-    return vocabulary
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_checkpoint_of_the_family_loads_with_its_own_processor(family, tmp_path):
     image_processor, processor, special, names = FAMILIES[family]
-    save_tokenizer(tmp_path, special, "x", names)
+    byte_tokenizer(special, "x", **({"extra_special_tokens": names} if names else {})).save_pretrained(tmp_path)
     AutoModelForImageTextToText.from_config(TINY[family]()).save_pretrained(tmp_path)
     kinds = {"image_processor_type": image_processor, "processor_class": processor}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(kinds))
@@ -96,7 +80,9 @@ CONVERSATIONS = [
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_images_of_any_size_and_number_answer_in_a_batch_as_they_do_alone(family, tmp_path):
     special = ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    vocabulary = save_tokenizer(tmp_path, special, QWEN_TEMPLATE, {})
+    tokenizer = byte_tokenizer(special, QWEN_TEMPLATE)
+    tokenizer.save_pretrained(tmp_path)
+    vocabulary = tokenizer.get_vocab()
     config = TINY[family]()
     config.text_config.vocab_size = len(vocabulary)
     config.image_token_id, config.video_token_id = vocabulary["<|image_pad|>"], vocabulary["<|video_pad|>"]

@@ -70,10 +70,11 @@ def load_training(
     for name in parts:
         if name in TRAINING_SETS:
             loader: Callable[..., list[TrainingExample]] = pkgutil.resolve_name(TRAINING_SETS[name])
-            known = set(inspect.signature(loader).parameters) - {"root", "limit", "seed", "on_error"}
+            takes = inspect.signature(loader).parameters
+            known = set(takes) - {"root", "limit", "seed", "on_error"}
             known_options |= known
             fitting = {key: value for key, value in options.items() if key in known}
-            if "on_error" in inspect.signature(loader).parameters:
+            if "on_error" in takes:
                 fitting["on_error"] = on_error
             examples += loader(_root_of(name, root), limit=limit, seed=seed, **fitting)
         elif "." in name or "/" in name:

@@ -114,8 +114,9 @@ class _Decoder:
 
     def advance(self, lane: Lane):
         """One token for every row; then the check, if one is due. Returns the lanes that live on."""
-        scores = self.in_place(lane, self.process, lane.ids, lane.logits)
-        broken = scores.softmax(dim=-1).isnan().any(dim=-1).tolist() if self.sampler.do_sample else []
+        scores = self.in_place(lane, self.process, lane.ids, lane.logits) if self.process else lane.logits
+        # NaN, an infinite score, or nothing but minus infinity: the highest score shows each.
+        broken = (~scores.amax(dim=-1).isfinite()).tolist() if self.sampler.do_sample else []
         if any(broken):
             part, rest = lane.split(broken)
             if part is not None:

@@ -154,22 +154,22 @@ class GuardedVLM:
         # `generate` does not hand its tokenizer on to a callable, and cannot find stop strings without one.
         own = options.pop("stop_strings", None) or next((c.stop_strings for c in configs if c.stop_strings), None)
         stop += _stop_strings("stop_strings", own)
+        if given is not None:
+            given.stop_strings = None
         if stop:
             criterion = self.vlm.stop_criterion(stop)
             options["stopping_criteria"] = [*(options.pop("stopping_criteria", None) or []), criterion]
-        kept = [c.stop_strings for c in configs]
+        kept = config.stop_strings
         # `generate` prepares everything and hands over; what it returns is the iterator of events.
         try:
-            for one in configs:
-                one.stop_strings = None
+            config.stop_strings = None
             return self.vlm.model.generate(**inputs, custom_generate=method, **options)  # type: ignore[return-value]
         except SafetyReminderError:
             raise
         except (ValueError, TypeError, ImportError, AssertionError) as error:
             raise ConfigError(f"cannot generate with these options: {error}") from error
         finally:
-            for one, strings in zip(configs, kept, strict=True):
-                one.stop_strings = strings
+            config.stop_strings = kept
 
 
 _LENGTHS = {"max_new_tokens", "max_length"}

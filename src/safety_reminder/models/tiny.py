@@ -224,6 +224,23 @@ def tiny_inputs(model: PreTrainedModel, lengths: Sequence[int] = (9,), *, seed: 
     return inputs
 
 
+def byte_tokenizer(special: Sequence[str], template: str, **options: Any) -> PreTrainedTokenizerFast:
+    """A token a byte, behind ``<pad>`` (0), ``<|end|>`` (1, the end of sequence) and ``special``."""
+    ours = ["<pad>", "<|end|>", *special]
+    vocabulary = {token: i for i, token in enumerate([*ours, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="<|end|>",
+        additional_special_tokens=list(special),
+        chat_template=template,
+        **options,
+    )
+
+
 def tiny_checkpoint(family: str, folder: str | Path, *, seed: int = 0) -> Path:
     """Save a tiny model with a byte-level tokenizer, and for ``llava`` a processor, as ``from_pretrained`` loads them.
 
@@ -232,30 +249,16 @@ def tiny_checkpoint(family: str, folder: str | Path, *, seed: int = 0) -> Path:
     """
     if family not in ("llava", "llama"):
         raise ModelError(unknown_name("tiny checkpoint", family, ("llava", "llama")))
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<pad>", "<|end|>", "<s>", "<image>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        eos_token="<|end|>",
-        bos_token="<s>",
-        additional_special_tokens=["<image>"],
-        chat_template=_TEMPLATE,
-        padding_side="left",
-    )
+    tokenizer = byte_tokenizer(["<s>", "<image>"], _TEMPLATE, bos_token="<s>", padding_side="left")
     tokenizer.image_token = "<image>"
-    tokenizer.image_token_id = vocabulary["<image>"]
+    tokenizer.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
     config = TINY[family]()
     text = config.text_config if family == "llava" else config
-    text.vocab_size = len(vocabulary)
+    text.vocab_size = len(tokenizer)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if family == "llava":
-            config.image_token_index = vocabulary["<image>"]
+            config.image_token_index = tokenizer.image_token_id
             model = AutoModelForImageTextToText.from_config(config)
         else:
             model = AutoModelForCausalLM.from_config(config)

@@ -123,6 +123,11 @@ def positions(tokens: torch.Tensor, interval: int) -> dict[str, torch.Tensor]:
     return found if periodic.all() else {**found, "end": ~periodic}
 
 
+def where_is(place: str) -> str:
+    """A key of :func:`positions`, in words."""
+    return "at another end" if place == "end" else f"after {place} tokens"
+
+
 def auc_by(scores: torch.Tensor, readings: Readings, interval: int) -> dict[str, dict[str, float]]:
     """The probe's AUC over all checks, by tokens so far (:func:`positions`) and by source against all safe rows.
 

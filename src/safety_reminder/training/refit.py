@@ -11,15 +11,13 @@ from typing import Any, get_args
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
-from safety_reminder.run_files import provenance, write_json
 from safety_reminder.training.calibration import calibrate_on, calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.readings import FURTHER_PLACES, Where, read
-from safety_reminder.training.report import auc_metrics, write_report
+from safety_reminder.training.report import auc_metrics, write_report, write_summary
 from safety_reminder.training.rivals import RIVALS, fit_at
 from safety_reminder.training.samples import (
     Prefixes,
-    Sample,
     make_samples,
     manifest,
     seen_as,
@@ -29,6 +27,7 @@ from safety_reminder.training.samples import (
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
+CALIBRATION_OPTIONS = ("budget", "prompt_check", "answer_tokens", "on_error")
 
 
 def calibrate(
@@ -42,8 +41,8 @@ def calibrate(
 ) -> SafetyReminder:
     """A new threshold for ``reminder`` from safe responses, as from the operator's logs; written to ``output/pack``.
 
-    Unsafe rows are not looked at. Of ``config``, ``budget``, ``prompt_check``, ``answer_tokens`` and ``on_error``
-    matter. ``interval``: for checks every so many tokens; the pack keeps it.
+    Unsafe rows are not looked at. Of ``config``, :data:`CALIBRATION_OPTIONS` matter. ``interval``: for checks every so
+    many tokens; the pack keeps it.
 
     Raises:
         DataError: no safe responses that the reminder was not trained on.
@@ -68,9 +67,9 @@ def calibrate(
     )
     calibrated.save_pretrained(output / "pack")
     metrics = {"threshold": threshold, "guaranteed": calibration["guaranteed"], "safe_responses": calibration["n"]}
-    own = {name: getattr(config, name) for name in ("budget", "prompt_check", "answer_tokens", "on_error")}
-    about = {"calibration": own | {"interval": reminder.interval}}
-    _write_summary(output, vlm, source, samples, about, {n: {"value": value} for n, value in metrics.items()})
+    options = {name: getattr(config, name) for name in CALIBRATION_OPTIONS} | {"interval": reminder.interval}
+    about = {"data": manifest(source, samples), "calibration": options}
+    write_summary(output, vlm, {name: {"value": value} for name, value in metrics.items()}, about)
     return calibrated
 
 
@@ -122,23 +121,7 @@ def refit_probe(
     )
     refitted.save_pretrained(output / "pack")
     write_splits(output, parts)
-    metrics: dict[str, Any] = {}
-    for where, (fitted_probe, test) in judged.items():
-        prefix = "" if where == "reminder" else f"{where}_"
-        of_test = auc_metrics(fitted_probe(test.hidden), test, reminder.interval)
-        metrics |= {prefix + name: metric for name, metric in of_test.items()}
-    about = {"training": asdict(replace(config, interval=reminder.interval))}
-    _write_summary(output, vlm, source, samples, about, metrics)
+    options = asdict(replace(config, interval=reminder.interval))
+    about = {"data": manifest(source, samples), "training": options}
+    write_summary(output, vlm, auc_metrics(judged, reminder.interval), about)
     return refitted, found
-
-
-def _write_summary(
-    output: Path,
-    vlm: VLM,
-    source: str,
-    samples: Sequence[Sample],
-    options: dict[str, Any],
-    metrics: dict[str, Any],
-) -> None:
-    about = {"model": vlm.name, "data": manifest(source, samples), **options}
-    write_json(output / "summary.json", {"metrics": metrics, "config": about, "provenance": provenance()})

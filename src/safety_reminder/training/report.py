@@ -12,8 +12,10 @@ import torch
 
 from safety_reminder.errors import MissingExtraError
 from safety_reminder.guard import Probe
+from safety_reminder.models import VLM
+from safety_reminder.run_files import provenance, write_json
 from safety_reminder.training.probe import auc, auc_interval
-from safety_reminder.training.readings import Readings, auc_by, positions
+from safety_reminder.training.readings import Readings, auc_by, positions, where_is
 
 
 def write_report(output: Path, probes: Mapping[str, tuple[Probe, Readings]], interval: int) -> dict[str, Any]:
@@ -37,26 +39,37 @@ def write_report(output: Path, probes: Mapping[str, tuple[Probe, Readings]], int
     return found
 
 
-def auc_metrics(scores: torch.Tensor, readings: Readings, interval: int) -> dict[str, dict[str, float]]:
-    """``probe_auc`` over all checks and by tokens so far, each with a 95 % interval and the number of checks."""
-    places = {"probe_auc": torch.ones_like(readings.unsafe)}
-    for place, here in positions(readings.tokens, interval).items():
-        places["probe_auc_at_the_end" if place == "end" else f"probe_auc_after_{place}_tokens"] = here
+def auc_metrics(probes: Mapping[str, tuple[Probe, Readings]], interval: int) -> dict[str, dict[str, float]]:
+    """``probe_auc`` over all checks and by tokens so far, each with a 95 % interval and the number of checks; of probes
+    that are not the reminder's, with their name before it."""
     metrics = {}
-    for name, here in places.items():
-        unsafe = readings.unsafe[here]
-        if unsafe.any() and not unsafe.all():
-            low, high = auc_interval(scores[here], unsafe, readings.groups[here])
-            metrics[name] = {"value": auc(scores[here], unsafe), "low": low, "high": high, "n": int(here.sum())}
+    for probe_name, (probe, readings) in probes.items():
+        prefix = "probe_auc" if probe_name == "reminder" else f"{probe_name}_probe_auc"
+        scores = probe(readings.hidden)
+        places = {prefix: torch.ones_like(readings.unsafe)}
+        for place, here in positions(readings.tokens, interval).items():
+            places[f"{prefix}_at_the_end" if place == "end" else f"{prefix}_after_{place}_tokens"] = here
+        for name, here in places.items():
+            unsafe = readings.unsafe[here]
+            if unsafe.any() and not unsafe.all():
+                low, high = auc_interval(scores[here], unsafe, readings.groups[here])
+                metrics[name] = {"value": auc(scores[here], unsafe), "low": low, "high": high, "n": int(here.sum())}
     return metrics
+
+
+def write_summary(output: Path, vlm: VLM, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """``summary.json`` of a command that trains: metrics, configuration with what it ran on, provenance."""
+    ran_on = {"model": vlm.name, "dtype": str(vlm.model.dtype).removeprefix("torch."), "device": vlm.model.device.type}
+    summary = {"metrics": dict(metrics), "config": {**ran_on, **config}, "provenance": provenance()}
+    write_json(output / "summary.json", summary)
 
 
 def print_side_by_side(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
     """AUC by tokens so far, a column for each probe."""
     names = list(found)
     places = {place for tables in found.values() for place in tables["tokens"]}
-    rows = [(f"after {place} tokens", "tokens", place) for place in sorted(places - {"end"}, key=int)]
-    rows += [("at another end", "tokens", "end")] if "end" in places else []
+    ordered = [*sorted(places - {"end"}, key=int), *(places & {"end"})]
+    rows = [(where_is(place), "tokens", place) for place in ordered]
     print("AUC of the probe" + "".join(f"{name:>12}" for name in names))
     for label, by, key in [*rows, ("all checks", "all", "all")]:
         cells = (found[name][by].get(key) for name in names)
@@ -137,8 +150,7 @@ def _plot(
                             *flat[chosen.numpy()].T, s=9, alpha=0.6, color=colour, marker=marker,
                             label=f"{label}, {source}",
                         )  # fmt: skip
-            title = "at another end" if place == "end" else f"after {place} tokens"
-            axes.set(title=title, xlabel="first component")
+            axes.set(title=where_is(place), xlabel="first component")
             axes.legend(fontsize="small")
 
     save("roc", roc, width=13)

@@ -62,7 +62,7 @@ def probe(values: dict[str, Any], output: Path) -> None:
 
 def calibrate(values: dict[str, Any], output: Path) -> None:
     """Set the threshold of a reminder anew."""
-    options = {name: values[name] for name in ("budget", "prompt_check", "answer_tokens", "on_error")}
+    options = {name: values[name] for name in refit.CALIBRATION_OPTIONS}
     config = TrainingConfig.from_mapping(options)
     interval = values["interval"]
     if interval is not None and (not isinstance(interval, int) or interval < 1):

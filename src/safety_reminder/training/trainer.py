@@ -23,13 +23,12 @@ from tqdm import tqdm
 from safety_reminder.errors import ConfigError, MissingExtraError, SafetyReminderError
 from safety_reminder.guard import Probe, SafetyReminder
 from safety_reminder.models import VLM, embedding_weight, fingerprint, token_vectors
-from safety_reminder.run_files import provenance, write_json
 from safety_reminder.training.calibration import calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.logs import Logs
 from safety_reminder.training.objective import Cut, draw_cut, losses
 from safety_reminder.training.readings import auc_by
-from safety_reminder.training.report import auc_metrics, write_report
+from safety_reminder.training.report import auc_metrics, write_report, write_summary
 from safety_reminder.training.rivals import RIVALS, Fitted, fit_at, read_test
 from safety_reminder.training.samples import Prefixes, Sample, make_samples, manifest, seen_as, split, write_splits
 from safety_reminder.types import TrainingExample
@@ -299,19 +298,8 @@ class Trainer:
         )
         if self.accelerator.is_main_process:
             reminder.save_pretrained(self.output / "pack")
-            summary = {
-                "metrics": self.metrics,
-                "config": {
-                    "model": self.vlm.name,
-                    "dtype": str(self.vlm.model.dtype).removeprefix("torch."),
-                    "device": self.vlm.model.device.type,
-                    "data": self.manifest,
-                    "origin": self.origin,
-                    "training": asdict(config),
-                },
-                "provenance": provenance(),
-            }
-            write_json(self.output / "summary.json", summary)
+            options = {"data": self.manifest, "origin": self.origin, "training": asdict(config)}
+            write_summary(self.output, self.vlm, self.metrics, options)
         self.accelerator.wait_for_everyone()
         return reminder
 
@@ -324,10 +312,7 @@ class Trainer:
         found = {name: auc_by(probe(test.hidden), test, interval) for name, (probe, test) in judged.items()}
         if self.accelerator.is_main_process:
             write_report(self.output, judged, interval)
-            for name, (probe, test) in judged.items():
-                prefix = "" if name == "reminder" else f"{name}_"
-                metrics = auc_metrics(probe(test.hidden), test, interval)
-                self.metrics |= {prefix + metric: value for metric, value in metrics.items()}
+            self.metrics = auc_metrics(judged, interval)
         rivals = {name: auc for name, auc in found.items() if name != "reminder"}
         return {"auc": found["reminder"], "rows": len(self.parts["test"]), **({"rivals": rivals} if rivals else {})}
 
