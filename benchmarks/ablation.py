@@ -4,7 +4,8 @@
         test_on='[figstep:DIR,typographic:src/safety_reminder/data/benign_twins.csv]' output=runs/ablation
     python benchmarks/ablation.py --runs runs/ablation --json FILE
 
-It only reads ``summary.json`` and ``losses.csv`` of the runs, and prints Markdown.
+It only reads ``summary.json`` of the runs, and prints Markdown. What checks cost, by number of vectors and interval, is
+measured by ``guard_overhead.py --architectures settings``: runs beside each other would not be fair to each other.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ COLUMNS = {
     "probe_auc": "AUC",
     "header_probe_auc": "AUC, header",
     "last_probe_auc": "AUC, last token",
-    "seconds_per_answer": "seconds an answer",
 }
 
 
@@ -33,11 +33,6 @@ def read_runs(folder: Path) -> dict[str, list[dict[str, float]]]:
         summary = json.loads(path.read_text(encoding="utf-8"))
         variant = ",".join(re.findall(r"variant=(\w+)", path.parent.name)) or "base"
         found = {name: metric["value"] for name, metric in summary["metrics"].items()}
-        records = path.parent / "answers" / "records.jsonl"
-        if records.is_file():
-            rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
-            batches = {tuple(row["batch"]): row["seconds"] for row in rows}
-            found["seconds_per_answer"] = sum(batches.values()) / len(rows)
         runs.setdefault(variant, []).append(found)
     if not runs:
         raise SystemExit(f"no */summary.json in {folder}")

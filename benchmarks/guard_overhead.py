@@ -1,6 +1,7 @@
 """What the guard costs when it never fires, against the same answers unguarded, paired in one run.
 
     python benchmarks/guard_overhead.py                            # pocket, and check cost by context on a tiny model
+    python benchmarks/guard_overhead.py --architectures settings   # pocket, by number of vectors and by interval
     python benchmarks/guard_overhead.py --architectures 7b         # LLaVA-1.5-7B and Qwen2-VL-7B, random weights (GPU)
 
 ``original style``: as the method's published code works, every 16 tokens a forward pass over everything so far, without
@@ -25,9 +26,9 @@ from safety_reminder.guard.text import Transcript
 INTERVAL, K = 16, 4
 
 
-def silent_reminder(model) -> SafetyReminder:
+def silent_reminder(model, k: int = K) -> SafetyReminder:
     size = model.get_input_embeddings().weight.shape[1]
-    vectors = 0.02 * torch.randn(K, size, generator=torch.Generator().manual_seed(0))
+    vectors = 0.02 * torch.randn(k, size, generator=torch.Generator().manual_seed(0))
     return SafetyReminder(vectors, Probe(torch.zeros(size), -20.0))
 
 
@@ -64,7 +65,8 @@ def report(name: str, seconds: dict[str, list[float]], figures: dict) -> None:
     figures[f"{name}: unguarded seconds"] = figure(statistics.median(seconds["unguarded"]), seconds["unguarded"])
 
 
-def pocket(figures: dict, runs: int, tokens: int) -> None:
+def pocket_inputs():
+    """Pocket, and one harmless request of about 300 tokens."""
     from safety_reminder.data.typographic import PROMPT, render
     from safety_reminder.models import load_vlm
 
@@ -79,9 +81,28 @@ def pocket(figures: dict, runs: int, tokens: int) -> None:
             ],
         }
     ]
-    inputs = vlm.encode([messages])
+    return vlm.model, vlm.encode([messages])
+
+
+def pocket(figures: dict, runs: int, tokens: int) -> None:
+    model, inputs = pocket_inputs()
     print(f"pocket: prompt of {inputs['input_ids'].shape[1]} tokens, {tokens} new ones")
-    report("pocket", measure(vlm.model, inputs, tokens=tokens, runs=runs, original=True), figures)
+    report("pocket", measure(model, inputs, tokens=tokens, runs=runs, original=True), figures)
+
+
+def settings(figures: dict, runs: int, tokens: int) -> None:
+    """Fused checks, by number of vectors and by interval, all in one paired run."""
+    model, inputs = pocket_inputs()
+    options = {"max_new_tokens": tokens, "do_sample": False, "eos_token_id": None}
+    methods = {"unguarded": guarded_decoding(None)}
+    for k, interval in ((1, 16), (2, 16), (4, 16), (8, 16), (4, 8), (4, 32)):
+        guard = GuardConfig(interval=interval, mode="fused")
+        methods[f"k {k}, interval {interval}"] = guarded_decoding(silent_reminder(model, k), guard)
+    seconds = paired(
+        {n: lambda m=m: model.generate(**inputs, custom_generate=m, **options) for n, m in methods.items()}, runs
+    )
+    for name in list(methods)[1:]:
+        figures[f"pocket, {name}: fused / unguarded"] = ratio(seconds, name, "unguarded")
 
 
 def context_lengths(figures: dict, lengths: list[int], runs: int) -> None:
@@ -145,7 +166,7 @@ def _qwen2_vl_7b() -> Qwen2VLConfig:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--architectures", choices=["small", "7b"], default="small")
+    options.add_argument("--architectures", choices=["small", "settings", "7b"], default="small")
     options.add_argument("--runs", type=int, default=5)
     options.add_argument("--tokens", type=int, default=128)
     options.add_argument("--contexts", type=int, nargs="+", default=[256, 1024, 4096, 16_384])
@@ -155,6 +176,8 @@ def main() -> None:
     if arguments.architectures == "small":
         pocket(figures, arguments.runs, arguments.tokens)
         context_lengths(figures, arguments.contexts, arguments.runs)
+    elif arguments.architectures == "settings":
+        settings(figures, arguments.runs, arguments.tokens)
     else:
         large(figures, arguments.runs, arguments.tokens, arguments.device or "cuda")
     finish(figures, arguments.json)

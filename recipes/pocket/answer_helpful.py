@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harmless import drawn, harmless
-from precision import FAST
+from precision import DEVICE, FAST
 from safety_reminder.evaluation.refusal import judge_refusal
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     tokenizer.padding_side = "left"
-    model = AutoModelForCausalLM.from_pretrained(args.base, dtype=FAST).eval()
+    model = AutoModelForCausalLM.from_pretrained(args.base, dtype=FAST).eval().to(DEVICE)
     own = drawn(model, tokenizer, args.count * 4 // 9, args.seed)
     # By length, so that batches hold little padding.
     prompts = sorted(harmless(random.Random(args.seed), own, args.count), key=len)
@@ -37,7 +37,7 @@ def main() -> None:
             inputs = tokenizer.apply_chat_template(
                 [[{"role": "user", "content": p}] for p in some],
                 add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True,
-            )  # fmt: skip
+            ).to(DEVICE)  # fmt: skip
             ids = model.generate(
                 **inputs, max_new_tokens=args.tokens, do_sample=True, temperature=0.4, top_p=0.9, repetition_penalty=1.1
             )

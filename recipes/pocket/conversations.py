@@ -121,7 +121,7 @@ class Mixture:
     ) -> None:
         """``back_off``: share of the lists that break off, of those on what it refuses in text: it notices late what
         it knows. ``listed``: share of pages that are also to be listed; the others are only read. ``heed``: how often a
-        list is also drawn with a note, on average; of the texts, half that share has one, at most four in five."""
+        list is also drawn with a note, on average; of the texts, half that share has one, at most three in five."""
         self.source, self.helpful, self.harmful = source, helpful, harmful
         self.back_off, self.listed, self.heed = back_off, listed, heed
         self.fresh = [row for row in helpful if not is_held_back(row["prompt"])]
@@ -153,7 +153,7 @@ class Mixture:
 
     def text(self, rng: random.Random) -> Conversation:
         """A conversation without an image: a refusal, or help; one that is heeding a note half the time harmful."""
-        heeds = rng.random() < min(0.5 * self.heed, 0.8)
+        heeds = rng.random() < min(0.5 * self.heed, 0.6)
         if rng.random() < (0.5 if heeds else 0.3):
             request = rng.choice(self.harmful) if rng.random() < 0.6 else as_text(rng, harmful=True, held_back=False)
             if heeds and rng.random() < 0.8:

@@ -117,12 +117,12 @@ def drawn(model, tokenizer, count: int, seed: int, *, batch: int = 48) -> list[s
             "".join(f"{n}. {text}\n" for n, text in enumerate(rng.sample(EXAMPLES, 7), 1)) + "8." if listed else chat
             for _ in range(batch)
         ]
-        inputs = tokenizer(heads, return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs = tokenizer(heads, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         ids = model.generate(
             **inputs, max_new_tokens=40, do_sample=True, temperature=1.0, top_p=0.9, top_k=0,
             eos_token_id=[end, *line] if listed else end, pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
-        ids = ids[:, inputs["input_ids"].shape[1] :]
+        ids = ids[:, inputs["input_ids"].shape[1] :].cpu()
         ended = torch.isin(ids, torch.tensor([end, *line] if listed else [end])).any(1).tolist()
         for text, whole in zip(tokenizer.batch_decode(ids, skip_special_tokens=True), ended, strict=True):
             text = text.strip()

@@ -19,7 +19,7 @@ from tqdm import tqdm
 import safety_reminder
 from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, engaged
 from harmless import drawn, harmless
-from precision import FAST
+from precision import DEVICE, FAST
 from safety_reminder.data.training import user
 from safety_reminder.data.typographic import render
 from safety_reminder.evaluation.refusal import judge_refusal
@@ -31,11 +31,11 @@ from topics import as_text, typographic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--asked", type=int, default=90, help="harmful image requests that pocket answers itself")
-    parser.add_argument("--scripted", type=int, default=380, help="harmful image requests with a list by the script")
-    parser.add_argument("--tasks", type=int, default=480, help="harmless requests in text that pocket answers itself")
-    parser.add_argument("--text-harmful", type=int, default=80, help="harmful requests in text, with scripted lists")
-    parser.add_argument("--refused", type=int, default=50, help="harmful requests, in image or text, that are refused")
+    parser.add_argument("--asked", type=int, default=50, help="harmful image requests that pocket answers itself")
+    parser.add_argument("--scripted", type=int, default=160, help="harmful image requests with a list by the script")
+    parser.add_argument("--tasks", type=int, default=260, help="harmless requests in text that pocket answers itself")
+    parser.add_argument("--text-harmful", type=int, default=60, help="harmful requests in text, with scripted lists")
+    parser.add_argument("--refused", type=int, default=40, help="harmful requests, in image or text, that are refused")
     parser.add_argument("--asked-only", action="store_true", help="for DRO: requests, in the place of answers too")
     parser.add_argument("--held-back", action="store_true", help="only requests that nothing was trained on: a test")
     parser.add_argument("--tokens", type=int, default=72)
@@ -90,7 +90,7 @@ def main() -> None:
     tokenizer.padding_side = "left"
     # One in eight is held back: that many more must be drawn.
     wanted = args.tasks * 4 // 9 * (8 if args.held_back else 1)
-    own = drawn(base.to(FAST).eval(), tokenizer, wanted, args.seed)
+    own = drawn(base.to(DEVICE, FAST).eval(), tokenizer, wanted, args.seed)
     del base
     # By length, so that batches hold little padding.
     tasks = sorted(harmless(rng, own, args.tasks, held_back=args.held_back), key=len)

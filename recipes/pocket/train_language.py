@@ -15,7 +15,7 @@ import math
 import os
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,9 +28,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from conversations import Conversation, Mixture, read_jsonl
 from lowrank import add_low_rank
 from pages import Page, make_page
-from precision import FAST
+from precision import DEVICE, FAST, HALVES
 from text import TextSource, shared_phrases
-from train_tower import IMAGE_SIZE, PATCHES, build, features, wanted_rows
+from train_tower import BLANK, IMAGE_SIZE, PATCHES, build, features, wanted_rows
 
 BEHIND_NOTE = 8  # tokens
 
@@ -44,22 +44,50 @@ class Sample:
     oracle: bool = False
 
 
-class Samples(IterableDataset):
-    """Batches of samples, drawn from (seed, step) alone so that a run can resume."""
+@dataclass(frozen=True)
+class Batch:
+    """Sequences, padded to one length. Conversations about one page share its positions.
 
-    def __init__(self, base: Path, mixture: Mixture, seed: int, start: int, batch: int, images: float, oracle: float):
-        self.base, self.mixture, self.seed, self.start, self.batch = base, mixture, seed, start, batch
-        self.images, self.oracle = images, oracle
+    ``ids``, ``positions`` (rows, length). ``owner`` (rows, length): the conversation, -1 for the page, -2 for padding.
+    ``wanted`` (rows, length): the id to be learned, -100 where none is. ``at`` (rows, length): whether it holds a patch
+    of a page. ``pixels`` (pages, size, size) uint8, ``tokens`` (pages, patches²), ``oracle`` (pages,). ``kinds``: of
+    each conversation.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    owner: torch.Tensor
+    wanted: torch.Tensor
+    at: torch.Tensor
+    kinds: list[str]
+    pixels: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
+    oracle: torch.Tensor | None = None
+
+    def to(self, device: str) -> Batch:
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **moved)
+
+
+class Samples(IterableDataset):
+    """Batches, drawn from (seed, step) alone so that a run can resume."""
+
+    def __init__(self, base: Path, mixture: Mixture, start: int, args: argparse.Namespace):
+        self.base, self.mixture, self.start, self.args = base, mixture, start, args
 
     def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
         tokenizer = AutoTokenizer.from_pretrained(self.base)
-        for step in range(self.start, 1 << 60):
-            rng = random.Random(f"language/{self.seed}/{step}")
+        for step in range(self.start + worker.id, 1 << 60, worker.num_workers):
+            rng = random.Random(f"language/{self.args.seed}/{step}")
+            # A quarter of the batches has whole answers: their beginnings matter most and cost least.
+            longest = 160 if step % 4 == 3 else self.args.longest
             # With and without images in batches of their own: the first are several times longer.
-            if rng.random() < self.images:
-                yield [self.seen(rng, tokenizer) for _ in range(self.batch)]
+            if rng.random() < self.args.images:
+                samples = [self.seen(rng, tokenizer) for _ in range(self.args.batch)]
             else:
-                yield [Sample([self.mixture.text(rng)]) for _ in range(3 * self.batch)]
+                samples = [Sample([self.mixture.text(rng)]) for _ in range(3 * self.args.batch)]
+            yield collate(tokenizer, samples, longest)
 
     def seen(self, rng: random.Random, tokenizer) -> Sample:
         while True:
@@ -70,7 +98,7 @@ class Samples(IterableDataset):
                 widen=0.4 if listing else 0.7, figstep=listing and rng.random() < 0.3,
             )  # fmt: skip
             if page.whole:  # what is not on the page cannot be read
-                return Sample(conversations, page, rng.random() < self.oracle)
+                return Sample(conversations, page, rng.random() < self.args.oracle)
 
 
 def encode(tokenizer, conversation: Conversation, longest: int) -> tuple[list[int], list[int], list[int]]:
@@ -111,7 +139,7 @@ def main() -> None:
     parser.add_argument("--back-off", type=float, default=0.9, help="share of lists on plain harm that break off")
     parser.add_argument("--images", type=float, default=0.75, help="share of batches with images")
     parser.add_argument("--listed", type=float, default=0.6, help="share of pages that are listed as well as read")
-    parser.add_argument("--heed", type=float, default=0.7, help="notes a list; half that share of texts has one")
+    parser.add_argument("--heed", type=float, default=0.7, help="notes a list; half as many a text, 0.6 at most")
     parser.add_argument("--tower-lr", type=float, default=0.0, help="above 0: the tower learns too, into OUT/tower")
     parser.add_argument(
         "--longest", type=int, default=56, help="three quarters of the answers are cut to this many tokens"
@@ -119,6 +147,8 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a checkpoint.pt of an earlier run, whose delta to begin with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw pages; an accelerator wants more")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end after these, if that is earlier")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -126,9 +156,10 @@ def main() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
-    rows = model.get_input_embeddings().weight.data.clone()
+    rows = model.get_input_embeddings().weight.data.clone().to(DEVICE)
     layers = add_low_rank(model, args.rank)
-    tower = build(rows.shape[1]).eval()
+    model.to(DEVICE)
+    tower = build(rows.shape[1]).eval().to(DEVICE)
     tower.load_state_dict(torch.load(args.tower / "checkpoint.pt", map_location="cpu")["model"])
     seeing = [*tower.model.vision_tower.parameters(), *tower.model.multi_modal_projector.parameters()]
     tower.requires_grad_(False)
@@ -149,7 +180,7 @@ def main() -> None:
     step, checkpoint = 0, args.out / "checkpoint.pt"
     begin = checkpoint if checkpoint.exists() else args.start
     if begin:
-        state = torch.load(begin)
+        state = torch.load(begin, map_location=DEVICE)
         for name, layer in layers.items():
             layer.down.data.copy_(state["delta"][f"{name}.down"])
             layer.up.data.copy_(state["delta"][f"{name}.up"])
@@ -160,18 +191,31 @@ def main() -> None:
             tower.load_state_dict(torch.load(args.out / "tower" / "checkpoint.pt", map_location="cpu")["model"])
         print(f"resumed at step {step}")
 
+    def save() -> None:
+        delta = {
+            f"{n}.{part}": getattr(m, part).detach().cpu().clone() for n, m in layers.items() for part in ("down", "up")
+        }
+        scratch = checkpoint.with_suffix(".new")
+        torch.save({"delta": delta, "optimiser": optimiser.state_dict(), "step": step}, scratch)
+        if args.tower_lr:
+            new = args.out / "tower" / "checkpoint.new"
+            torch.save({"model": tower.state_dict()}, new)
+            os.replace(new, new.with_suffix(".pt"))
+        os.replace(scratch, checkpoint)
+        halves = {name: value.half().contiguous() for name, value in delta.items()}
+        save_file(halves, args.out / "language_delta.safetensors")
+
     running: dict[str, float] = {}
     began, first = time.time(), step
-    data = Samples(args.base, mixture, args.seed, step, args.batch, args.images, args.oracle)
-    for batch in DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4):
-        if step >= args.steps:
+    data = Samples(args.base, mixture, step, args)
+    for batch in DataLoader(data, batch_size=None, num_workers=args.workers, prefetch_factor=4):
+        done = max(step / args.steps, (time.time() - began) / 60 / args.minutes)
+        if done >= 1:
             break
-        factor = min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
+        factor = min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
-        # A quarter of the batches has whole answers: their beginnings matter most and cost least.
-        longest = 160 if step % 4 == 3 else args.longest
-        loss, parts = batch_loss(model, tower, rows, tokenizer, batch, longest)
+        loss, parts = batch_loss(model, tower, rows, batch.to(DEVICE))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         for group in optimiser.param_groups:
@@ -183,77 +227,74 @@ def main() -> None:
         if step % 20 == 0:
             line = {"step": step, "seconds_per_step": (time.time() - began) / (step - first), **running}
             print(json.dumps({k: round(v, 4) for k, v in line.items()}), flush=True)
-        if step % 50 == 0 or step == args.steps:
-            delta = {
-                f"{n}.{part}": getattr(m, part).detach().clone() for n, m in layers.items() for part in ("down", "up")
-            }
-            torch.save(
-                {"delta": delta, "optimiser": optimiser.state_dict(), "step": step}, checkpoint.with_suffix(".new")
-            )
-            if args.tower_lr:
-                scratch = args.out / "tower" / "checkpoint.new"
-                torch.save({"model": tower.state_dict()}, scratch)
-                os.replace(scratch, scratch.with_suffix(".pt"))
-            os.replace(checkpoint.with_suffix(".new"), checkpoint)
-            halves = {name: value.half().contiguous() for name, value in delta.items()}
-            save_file(halves, args.out / "language_delta.safetensors")
+        if step % 50 == 0:
+            save()
+    save()
 
 
-def batch_loss(model, tower, rows, tokenizer, batch, longest: int) -> tuple[torch.Tensor, dict[str, float]]:
-    """Every conversation counts the same, long or short. Those about one page share its positions: each attends to the
-    page and to itself, and none to another, as if each stood alone."""
-    pages = [sample.page for sample in batch if sample.page is not None]
-    seen = iter(())
-    if pages:
-        with torch.autocast("cpu", torch.bfloat16, enabled=FAST is torch.bfloat16):
-            seen = iter(features(tower, torch.stack([torch.tensor(p.pixels) for p in pages])).float())
-    sequences, positions, labels, owners, kinds = [], [], [], [], []
-    for sample in batch:
-        pieces: list[torch.Tensor] = []
-        shared = 0
-        position: list[int] = []
-        label: list[int] = []
+def collate(tokenizer, samples: list[Sample], longest: int) -> Batch:
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in ("ids", "positions", "owner", "wanted", "at")}
+    kinds: list[str] = []
+    for sample in samples:
+        ids: list[int] = []
+        positions: list[int] = []
         owner: list[int] = []
+        wanted: list[int] = []
+        at: list[bool] = []
+        shared = 0
         for conversation in sample.conversations:
             head, tail, answer = encode(tokenizer, conversation, longest)
             if sample.page is not None and not shared:
-                visual = next(seen)
-                if sample.oracle:
-                    visual = wanted_rows(torch.tensor(sample.page.tokens), rows)
-                pieces += [rows[head], visual]
-                shared = len(head) + len(visual)
-                position += range(shared)
-                label += [-100] * shared
+                patches = PATCHES * PATCHES
+                shared = len(head) + patches
+                ids += head + [BLANK] * patches
+                at += [False] * len(head) + [True] * patches
+                positions += range(shared)
                 owner += [-1] * shared
-            pieces.append(rows[tail + answer])
+                wanted += [-100] * shared
             count = len(tail) + len(answer)
-            position += range(shared, shared + count)
-            label += [-100] * len(tail) + answer
+            ids += tail + answer
+            at += [False] * count
+            positions += range(shared, shared + count)
             owner += [len(kinds)] * count
+            wanted += [-100] * len(tail) + answer
             kinds.append(conversation.kind)
-        sequences.append(torch.cat(pieces))
-        positions.append(torch.tensor(position))
-        labels.append(torch.tensor(label))
-        owners.append(torch.tensor(owner))
-    inputs = pad_sequence(sequences, batch_first=True)
-    wanted = pad_sequence(labels, batch_first=True, padding_value=-100)
-    owner = pad_sequence(owners, batch_first=True, padding_value=-2)
+        for name, row in (("ids", ids), ("positions", positions), ("owner", owner), ("wanted", wanted), ("at", at)):
+            rows[name].append(torch.tensor(row))
+    filler = {"owner": -2, "wanted": -100, "at": False}
+    padded = {n: pad_sequence(r, batch_first=True, padding_value=filler.get(n, 0)) for n, r in rows.items()}
+    pages = {}
+    if samples[0].page is not None:
+        pages["pixels"] = torch.stack([torch.tensor(s.page.pixels) for s in samples])
+        pages["tokens"] = torch.stack([torch.tensor(s.page.tokens) for s in samples])
+        pages["oracle"] = torch.tensor([s.oracle for s in samples])
+    return Batch(**padded, **pages, kinds=kinds)
+
+
+def batch_loss(model, tower, rows, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    """Every conversation counts the same, long or short. Of those about one page, each attends to the page and to
+    itself, and none to another, as if each stood alone."""
+    inputs = rows[batch.ids]
+    if batch.pixels is not None:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=HALVES):
+            seen = features(tower, batch.pixels).float()
+        seen = torch.where(batch.oracle[:, None, None], wanted_rows(batch.tokens, rows), seen)
+        inputs = inputs.masked_scatter(batch.at[..., None], seen)
+    owner = batch.owner
     # Query position i sees key position j: not later, and of the page or of the same conversation.
     mask = (owner[:, None] == -1) | (owner[:, None] == owner[:, :, None])
-    mask = (mask & torch.ones(mask.shape[-2:], dtype=torch.bool).tril())[:, None]
+    mask = (mask & mask.new_ones(mask.shape[-2:]).tril())[:, None]
     hidden = model.model(
-        inputs_embeds=inputs.to(FAST),
-        attention_mask=mask,
-        position_ids=pad_sequence(positions, batch_first=True),
+        inputs_embeds=inputs.to(FAST), attention_mask=mask, position_ids=batch.positions
     ).last_hidden_state
     # The position before the answer's first token is the end of the prompt, in the same conversation.
-    chosen = wanted[:, 1:] != -100
+    chosen = batch.wanted[:, 1:] != -100
     logits = hidden[:, :-1][chosen] @ model.get_input_embeddings().weight.T
-    each = F.cross_entropy(logits.float(), wanted[:, 1:][chosen], reduction="none")
-    of = owner[:, 1:][chosen]
-    per_conversation = torch.zeros(len(kinds)).index_add(0, of, each) / of.bincount(minlength=len(kinds))
+    each = F.cross_entropy(logits.float(), batch.wanted[:, 1:][chosen], reduction="none")
+    of, count = owner[:, 1:][chosen], len(batch.kinds)
+    per_conversation = each.new_zeros(count).index_add(0, of, each) / of.bincount(minlength=count)
     parts: dict[str, list[float]] = {}
-    for kind, value in zip(kinds, per_conversation.tolist(), strict=True):
+    for kind, value in zip(batch.kinds, per_conversation.tolist(), strict=True):
         parts.setdefault(kind, []).append(value)
     return per_conversation.mean(), {kind: sum(v) / len(v) for kind, v in parts.items()}
 

@@ -1,0 +1,97 @@
+"""Between steps 2 and 3 of the pocket recipe: what a language model does with a note behind its answers to held-back
+requests. It should refuse the harmful ones there and go on with the harmless ones; without a note, engage with both on
+a page and refuse only what is harmful in text.
+
+    python recipes/pocket/check_language.py --base FOLDER --tower FOLDER --language FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from conversations import FIGSTEP_PROMPT, NOTES, engaged
+from lowrank import add_low_rank
+from pages import make_page
+from precision import DEVICE, FAST
+from safety_reminder.evaluation.refusal import judge_refusal
+from topics import ADVICE, HARM, as_text, typographic
+from train_tower import IMAGE_SIZE, PATCHES, build, features
+
+PAGES = {"harmful page": (True, HARM), "advice page": (True, ADVICE), "harmless page": (False, HARM)}
+
+
+@torch.inference_mode()
+def answers(model, tokenizer, prompts: list[torch.Tensor], tokens: int) -> list[str]:
+    """Greedy continuations of embeddings, each (length, hidden)."""
+    inputs = pad_sequence(prompts, batch_first=True, padding_side="left").to(FAST)
+    lengths = torch.tensor([len(p) for p in prompts], device=inputs.device)
+    mask = torch.arange(inputs.shape[1], device=inputs.device) >= inputs.shape[1] - lengths[:, None]
+    ids = model.generate(
+        inputs_embeds=inputs, attention_mask=mask.long(), max_new_tokens=tokens, do_sample=False,
+        pad_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--tower", type=Path, required=True, help="folder of train_tower.py")
+    parser.add_argument("--language", type=Path, required=True, help="folder of train_language.py")
+    parser.add_argument("--count", type=int, default=32, help="requests of each kind")
+    parser.add_argument("--tokens", type=int, default=12)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    tokenizer = AutoTokenizer.from_pretrained(args.base)
+    model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
+    rows = model.get_input_embeddings().weight.data.clone().to(DEVICE)
+    layers = add_low_rank(model, args.rank)
+    delta = torch.load(args.language / "checkpoint.pt", map_location="cpu")["delta"]
+    for name, layer in layers.items():
+        layer.down.data.copy_(delta[f"{name}.down"])
+        layer.up.data.copy_(delta[f"{name}.up"])
+    model.eval().to(DEVICE)
+    tower = build(rows.shape[1]).eval().to(DEVICE)
+    tower.load_state_dict(torch.load(args.tower / "checkpoint.pt", map_location="cpu")["model"])
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    for kind in (*PAGES, "harmful text", "harmless text"):
+        found: dict[str, list[torch.Tensor]] = {"no note": [], "a note": [], "four tokens of it": []}
+        for number in range(args.count):
+            rng = random.Random(f"{kind}/{number}")
+            if kind in PAGES:
+                harmful, topics = PAGES[kind]
+                text = typographic(rng, harmful=harmful, topics=topics, held_back=True)
+                page = make_page(text, tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES, widen=0.4, figstep=True)
+                with torch.inference_mode():
+                    seen = features(tower, torch.tensor(page.pixels, device=DEVICE)[None])[0]
+                begin, prompt = [rows[ids("<|im_start|>user\n")], seen], "\n" + FIGSTEP_PROMPT
+            else:
+                text = as_text(rng, harmful=kind == "harmful text", held_back=True)
+                begin, prompt = [], "<|im_start|>user\n" + text
+            said = ids(engaged(rng, text, backs_off=False))[: rng.choice((0, 16, 32))]
+            head = ids(prompt + "<|im_end|>\n<|im_start|>assistant\n")
+            note = ids(NOTES[0])
+            found["no note"].append(torch.cat([*begin, rows[head]]))
+            found["a note"].append(torch.cat([*begin, rows[head + said + note]]))
+            found["four tokens of it"].append(torch.cat([*begin, rows[head + said + note[:4]]]))
+        line: dict[str, str | float] = {"requests": kind}
+        for name, prompts in found.items():
+            refused = [judge_refusal(a).where == "start" for a in answers(model, tokenizer, prompts, args.tokens)]
+            line[f"refused, {name}"] = round(sum(refused) / len(refused), 3)
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
