@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import random
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -123,6 +124,7 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=4)
     options.add_argument("--cuts", type=int, default=4)
     options.add_argument("--rows", type=int, default=16, help="cuts in one forward pass, on both sides")
+    options.add_argument("--plain-rows", type=int, help="fewer for full sequences, where so many do not fit in memory")
     options.add_argument("--answer", type=int, default=96)
     options.add_argument("--target", type=int, default=48)
     options.add_argument("--runs", type=int, default=3)
@@ -130,7 +132,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = arguments.device or ("cuda" if arguments.architecture == "7b" else "cpu")
     bench = Bench(arguments.architecture, device, arguments.samples, arguments.answer, arguments.target)
-    work = (arguments.epochs, arguments.cuts, arguments.rows)
+    rows = {"reused": arguments.rows, "plain": arguments.plain_rows or arguments.rows}
     count = arguments.samples * arguments.epochs * arguments.cuts
 
     totals, gradients, peaks = {}, {}, {}
@@ -138,7 +140,7 @@ def main() -> None:
         bench.vectors.grad = None
         gc.collect()
         reset_peak_memory()
-        totals[name] = side(1, arguments.cuts, arguments.rows)
+        totals[name] = side(1, arguments.cuts, rows[name])
         gradients[name] = bench.vectors.grad.clone()
         peaks[name] = peak_memory()
     difference = float((gradients["reused"] - gradients["plain"]).norm() / gradients["plain"].norm())
@@ -146,10 +148,13 @@ def main() -> None:
     speed: dict[str, list[float]] = {"reused": [], "plain": []}
     for _ in range(arguments.runs):
         for name, side in (("reused", bench.reused), ("plain", bench.plain)):
-            speed[name].append(count / timed(lambda side=side: side(*work)))
+            speed[name].append(count / timed(partial(side, arguments.epochs, arguments.cuts, rows[name])))
     ratios = [a / b for a, b in zip(speed["reused"], speed["plain"], strict=True)]
     prompt = bench.prompts.shape[1]
-    shape = f"prompt {prompt}, answer up to {arguments.answer}, target {arguments.target}, {arguments.epochs} epochs"
+    shape = (
+        f"prompt {prompt}, answer up to {arguments.answer}, target {arguments.target}, {arguments.epochs} epochs, "
+        f"{rows['reused']} and {rows['plain']} cuts in one pass"
+    )
     figures = {
         "samples per second, prefixes reused": figure(sorted(speed["reused"])[len(ratios) // 2], speed["reused"]),
         "samples per second, full sequences": figure(sorted(speed["plain"])[len(ratios) // 2], speed["plain"]),

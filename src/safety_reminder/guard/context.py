@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -24,9 +25,9 @@ from safety_reminder.guard.text import Transcript
 class Prefix:
     """One prompt and its answer, in keys and values.
 
-    Shapes: ``keys`` and ``values``, one of each per layer, (1, heads, prompt + answer, head size), without gradient;
-    ``position`` (..., 1, 1), of the prompt's last entry. ``tokens``: the prompt's last token and the answer's.
-    ``prompt_length``: entries before the answer.
+    Shapes: ``keys`` and ``values``, one of each for layers of one shape (most models have no others), (layers, heads,
+    prompt + answer, head size), without gradient; ``position`` (..., 1, 1), of the prompt's last entry. ``tokens``: the
+    prompt's last token and the answer's. ``prompt_length``: entries before the answer.
     """
 
     keys: tuple[torch.Tensor, ...]
@@ -58,9 +59,10 @@ class Prefix:
         layers: Any = lane.cache.layers
         if any(getattr(layer, "keys", None) is None for layer in layers):
             raise ModelError(f"{type(model).__name__} keeps more than keys and values; its prefixes cannot be reused")
+        runs = [list(run) for _, run in groupby(layers, key=lambda layer: (layer.keys.shape, layer.values.shape))]
         return cls(
-            tuple(layer.keys for layer in layers),
-            tuple(layer.values for layer in layers),
+            tuple(torch.cat([layer.keys for layer in run]) for run in runs),
+            tuple(torch.cat([layer.values for layer in run]) for run in runs),
             lane.position,
             (int(input_ids[0, -1]), *answer),
             input_ids.shape[1],
@@ -121,15 +123,8 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
     widths = [sum(k if part is None else len(part) for part in place.script) for place in places]
     longest, width = max(lengths), max(widths)
 
-    cache = Cache(
-        layers=[
-            _Borrowed(
-                [p.prefix.keys[layer][0, :, :n] for p, n in zip(places, lengths, strict=True)],
-                [p.prefix.values[layer][0, :, :n] for p, n in zip(places, lengths, strict=True)],
-            )
-            for layer in range(len(places[0].prefix.keys))
-        ]
-    )
+    prefixes = [place.prefix for place in places]
+    cache = Cache(layers=_borrowed(prefixes, lengths, longest, width))
     mask = None
     if min(lengths) < longest:
         start = torch.tensor([longest - n for n in lengths], device=weight.device)[:, None]
@@ -168,14 +163,36 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
     return found
 
 
-class _Borrowed(DynamicLayer):
-    """A cache layer over pieces of prefixes, (heads, n, head size) for each row, that are only put side by side when it
-    is run: a cache that owned them would copy them twice more, and copies are what a training step waits for."""
+def _borrowed(prefixes: Sequence[Prefix], lengths: Sequence[int], longest: int, width: int) -> list[_Borrowed]:
+    """Layers of a cache whose first ``longest`` entries hold the first ``lengths`` of the prefixes, padded on the left,
+    and which have room for ``width`` more. All layers of one shape are copied at once: on an accelerator a training
+    step would otherwise wait until thousands of small copies have been asked for."""
 
-    def __init__(self, keys: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    def side_by_side(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+        layers, heads, _, size = pieces[0].shape
+        out = pieces[0].new_empty(layers, len(pieces), heads, longest + width, size)
+        for row, (piece, length) in enumerate(zip(pieces, lengths, strict=True)):
+            start = longest - length
+            out[:, row, :, :start] = 0  # nothing looks there, but what is not a number would spread
+            out[:, row, :, start:longest] = piece[:, :, :length]
+        return out
+
+    made: list[_Borrowed] = []
+    for run in range(len(prefixes[0].keys)):
+        keys = side_by_side([prefix.keys[run] for prefix in prefixes])
+        values = side_by_side([prefix.values[run] for prefix in prefixes])
+        # As tensors of their own: autograd would take the filling of one layer for a change to the others.
+        made += [_Borrowed(k.data, v.data, longest) for k, v in zip(keys, values, strict=True)]
+    return made
+
+
+class _Borrowed(DynamicLayer):
+    """A cache layer of what is there already, (rows, heads, entries, head size) with room behind the first ``longest``:
+    one that grew would copy it all again, and copies are what a training step waits for. It can be run once."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, longest: int) -> None:
         super().__init__()
-        self.pieces = keys, values
-        self.longest = max(piece.shape[1] for piece in keys)
+        self.room, self.longest = (keys, values), longest
 
     def get_seq_length(self) -> int:
         return self.longest
@@ -183,31 +200,27 @@ class _Borrowed(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = self.pieces
-        return _Append.apply(key_states, self.longest, *keys), _Append.apply(value_states, self.longest, *values)
+        keys, values = self.room
+        return _Fill.apply(key_states, keys, self.longest), _Fill.apply(value_states, values, self.longest)
 
 
-class _Append(torch.autograd.Function):
-    """Pieces, padded on the left to ``longest``, and behind them ``new`` (rows, heads, m, head size), which alone has a
-    gradient."""
+class _Fill(torch.autograd.Function):
+    """``room`` with ``new`` (rows, heads, m, head size), which alone has a gradient, behind its first entries."""
 
     @staticmethod
-    def forward(ctx: Any, new: torch.Tensor, longest: int, *pieces: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, new: torch.Tensor, room: torch.Tensor, longest: int) -> torch.Tensor:
         ctx.longest = longest
-        rows, heads, count, size = new.shape
-        dtype = torch.promote_types(new.dtype, pieces[0].dtype)
-        out = torch.empty(rows, heads, longest + count, size, dtype=dtype, device=new.device)
-        for row, piece in zip(out, pieces, strict=True):
-            start = longest - piece.shape[1]
-            row[:, :start] = 0  # nothing looks there, but what is not a number would spread
-            row[:, start:longest] = piece
-        out[:, :, longest:] = new
-        return out
+        # Under autocast the model may run in another precision than the one in which its prefixes were.
+        wider = room.to(torch.promote_types(new.dtype, room.dtype))
+        if wider is room:
+            ctx.mark_dirty(room)
+        wider[:, :, longest:] = new
+        return wider
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (grad,) = grads
-        return (grad[:, :, ctx.longest :], *[None] * (1 + len(grad)))
+        return grad[:, :, ctx.longest :], None, None
 
 
 def prepare(model: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
