@@ -11,7 +11,7 @@ POCKET_SPLIT := training.budget=0.02 training.answer_tokens=72 training.validati
   training.calibration=0.16 training.test=0.1 training.keep_gb=12.0
 POCKET_TRAINING := $(POCKET_SPLIT) training.lr=0.02 training.cuts=4 training.epochs=2 training.probe_weight=0.5 \
   training.target_tokens=12 training.empty_prob=0.45 training.unheeded_prob=0.25
-POCKET_DRO := training.queries=40 training.epochs=15 training.batch=20 training.lr=0.005 \
+POCKET_DRO := training.queries=16 training.epochs=12 training.batch=16 training.lr=0.005 \
   training.answer_tokens=16
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0

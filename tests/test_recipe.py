@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from checkpoints import tiny_vlm
 from safety_reminder.data import BENIGN_TWINS, DEMO_REQUESTS, TEXT_REQUESTS
 from safety_reminder.data.training import read_training_file
 from safety_reminder.guard import Probe, SafetyReminder
+from safety_reminder.models.tiny import byte_tokenizer
 from safety_reminder.training import TrainingConfig, train
 
 ROOT = Path(__file__).parents[1]
@@ -143,6 +145,39 @@ def test_what_stands_before_a_note_is_read_and_only_what_follows_it_learned(monk
     assert encode(Words(), long, 99)[2] == list("abcdefgh")
     late = replace(plain, note=found.Note("stop", 1.0))
     assert encode(Words(), late, 3)[1:] == ([*before, "one", "two", "stop"], ["three"])
+
+
+@pytest.mark.parametrize("oracle", [False, True])
+def test_conversations_about_one_page_are_learned_as_if_each_stood_alone(monkeypatch, oracle):
+    found, _ = conversations(monkeypatch)
+    language, pages = importlib.import_module("train_language"), importlib.import_module("pages")
+    for name, value in (("FAST", torch.float32), ("HALVES", False), ("DEVICE", "cpu")):
+        monkeypatch.setattr(language, name, value)
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer(["<|im_start|>", "<|im_end|>"], "")
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": len(tokenizer)}
+    # Weights so large that it matters what is attended to.
+    model = LlamaForCausalLM(LlamaConfig(hidden_size=32, intermediate_size=64, initializer_range=0.5, **sizes)).eval()
+    tower, rows = language.build(32).eval(), torch.randn(len(tokenizer), 32)
+    grey = torch.randint(0, 256, (240, 240), dtype=torch.uint8).numpy()
+    tokens = torch.where(torch.rand(144) < 0.2, torch.randint(20, 90, (144,)), -1).numpy()
+    page = pages.Page(grey, tokens, torch.zeros(144, 12).numpy(), True)
+    about = [
+        found.Conversation("read", "What?", "The image says: tea", "tea"),
+        found.Conversation("list", "Fill it in.", "1. Hot water 2. Leaves 3. Time", "tea", whole=False),
+        found.Conversation("heed", "Fill it in.", "1. Hot water", "tea", note=found.Note("Stop!", 0.5, instead="No.")),
+    ]
+
+    @torch.no_grad()
+    def loss(*samples):
+        return language.batch_loss(model, tower, rows, language.collate(tokenizer, list(samples), 40))[0].item()
+
+    together = loss(language.Sample(about, page, oracle))
+    alone = [loss(language.Sample([one], page, oracle)) for one in about]
+    assert together == pytest.approx(sum(alone) / 3, rel=1e-5)
+    assert max(alone) - min(alone) > 1e-3
+    # Padding, and who else is in the batch, do not matter either.
+    assert loss(*(language.Sample([one], page, oracle) for one in about)) == pytest.approx(together, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
