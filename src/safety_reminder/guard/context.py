@@ -124,7 +124,7 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
     longest, width = max(lengths), max(widths)
 
     prefixes = [place.prefix for place in places]
-    cache = Cache(layers=_borrowed(prefixes, lengths, longest, width))
+    cache = Cache(layers=[*_borrowed(prefixes, lengths, longest, width)])
     mask = None
     if min(lengths) < longest:
         start = torch.tensor([longest - n for n in lengths], device=weight.device)[:, None]
