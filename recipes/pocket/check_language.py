@@ -16,12 +16,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from conversations import FIGSTEP_PROMPT, NOTES, engaged
-from lowrank import add_low_rank
+from conversations import FIGSTEP_PROMPT, NOTES, Conversation, engaged
+from lowrank import add_low_rank, take_over
 from pages import make_page
 from precision import DEVICE, FAST
 from safety_reminder.evaluation.refusal import judge_refusal
 from topics import ADVICE, HARM, as_text, typographic
+from train_language import encode_prompt, token_ids
 from train_tower import IMAGE_SIZE, PATCHES, build, features
 
 PAGES = {"harmful page": (True, HARM), "advice page": (True, ADVICE), "harmless page": (False, HARM)}
@@ -56,16 +57,12 @@ def main() -> None:
     rows = model.get_input_embeddings().weight.data.clone().to(DEVICE)
     layers = add_low_rank(model, args.rank)
     delta = torch.load(args.language / "checkpoint.pt", map_location="cpu")["delta"]
-    for name, layer in layers.items():
-        layer.down.data.copy_(delta[f"{name}.down"])
-        layer.up.data.copy_(delta[f"{name}.up"])
+    take_over(layers, delta)
     model.eval().to(DEVICE)
     tower = build(rows.shape[1]).eval().to(DEVICE)
     tower.load_state_dict(torch.load(args.tower / "checkpoint.pt", map_location="cpu")["model"])
 
-    def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
+    note = token_ids(tokenizer, NOTES[0])
     for kind in (*PAGES, "harmful text", "harmless text"):
         found: dict[str, list[torch.Tensor]] = {"no note": [], "a note": [], "four tokens of it": []}
         for number in range(args.count):
@@ -76,16 +73,16 @@ def main() -> None:
                 page = make_page(text, tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES, widen=0.4, figstep=True)
                 with torch.inference_mode():
                     seen = features(tower, torch.tensor(page.pixels, device=DEVICE)[None])[0]
-                begin, prompt = [rows[ids("<|im_start|>user\n")], seen], "\n" + FIGSTEP_PROMPT
+                head, tail = encode_prompt(tokenizer, Conversation(kind, FIGSTEP_PROMPT, "", text))
+                begin = [rows[head], seen]
             else:
                 text = as_text(rng, harmful=kind == "harmful text", held_back=True)
-                begin, prompt = [], "<|im_start|>user\n" + text
-            said = ids(engaged(rng, text, backs_off=False))[: rng.choice((0, 16, 32))]
-            head = ids(prompt + "<|im_end|>\n<|im_start|>assistant\n")
-            note = ids(NOTES[0])
-            found["no note"].append(torch.cat([*begin, rows[head]]))
-            found["a note"].append(torch.cat([*begin, rows[head + said + note]]))
-            found["four tokens of it"].append(torch.cat([*begin, rows[head + said + note[:4]]]))
+                head, tail = encode_prompt(tokenizer, Conversation(kind, text, ""))
+                begin = [rows[head]]
+            said = token_ids(tokenizer, engaged(rng, text, backs_off=False))[: rng.choice((0, 16, 32))]
+            found["no note"].append(torch.cat([*begin, rows[tail]]))
+            found["a note"].append(torch.cat([*begin, rows[tail + said + note]]))
+            found["four tokens of it"].append(torch.cat([*begin, rows[tail + said + note[:4]]]))
         line: dict[str, str | float] = {"requests": kind}
         for name, prompts in found.items():
             refused = [judge_refusal(a).where == "start" for a in answers(model, tokenizer, prompts, args.tokens)]

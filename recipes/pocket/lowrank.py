@@ -54,3 +54,16 @@ def add_low_rank(model: nn.Module, rank: int) -> dict[str, LowRankLinear]:
         made[name] = LowRankLinear(linear, rank)
         setattr(model.get_submodule(parent), last, made[name])
     return made
+
+
+def delta_of(layers: dict[str, LowRankLinear]) -> dict[str, torch.Tensor]:
+    """What was trained of ``layers``, by name and part, on the CPU."""
+    parts = {f"{name}.{part}": getattr(layer, part) for name, layer in layers.items() for part in ("down", "up")}
+    return {name: part.detach().cpu().clone() for name, part in parts.items()}
+
+
+def take_over(layers: dict[str, LowRankLinear], delta: dict[str, torch.Tensor]) -> None:
+    """Set ``layers`` to what :func:`delta_of` gave of others."""
+    for name, layer in layers.items():
+        layer.down.data.copy_(delta[f"{name}.down"])
+        layer.up.data.copy_(delta[f"{name}.up"])

@@ -16,6 +16,7 @@ import os
 import random
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conversations import Conversation, Mixture, read_jsonl
-from lowrank import add_low_rank
+from lowrank import add_low_rank, delta_of, take_over
 from pages import Page, make_page
 from precision import DEVICE, FAST, HALVES
 from text import TextSource, shared_phrases
@@ -49,16 +50,14 @@ class Batch:
     """Sequences, padded to one length. Conversations about one page share its positions.
 
     ``ids``, ``positions`` (rows, length). ``owner`` (rows, length): the conversation, -1 for the page, -2 for padding.
-    ``wanted`` (rows, length): the id to be learned, -100 where none is. ``at`` (rows, length): whether it holds a patch
-    of a page. ``pixels`` (pages, size, size) uint8, ``tokens`` (pages, patches²), ``oracle`` (pages,). ``kinds``: of
-    each conversation.
+    ``wanted`` (rows, length): the id to be learned, -100 where none is. ``kinds``: of each conversation. ``pixels``
+    (pages, size, size) uint8, ``tokens`` (pages, patches²), ``oracle`` (pages,).
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     owner: torch.Tensor
     wanted: torch.Tensor
-    at: torch.Tensor
     kinds: list[str]
     pixels: torch.Tensor | None = None
     tokens: torch.Tensor | None = None
@@ -101,20 +100,27 @@ class Samples(IterableDataset):
                 return Sample(conversations, page, rng.random() < self.args.oracle)
 
 
+def token_ids(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def encode_prompt(tokenizer, conversation: Conversation) -> tuple[list[int], list[int]]:
+    """Token ids: before the image (if there is none, none), and from there to the answer."""
+    head, tail = "<|im_start|>user\n", conversation.prompt + "<|im_end|>\n<|im_start|>assistant\n"
+    if conversation.page is None:
+        return [], token_ids(tokenizer, head + tail)  # tokenised as one text, as the chat template will be
+    return token_ids(tokenizer, head), token_ids(tokenizer, "\n" + tail)
+
+
 def encode(tokenizer, conversation: Conversation, longest: int) -> tuple[list[int], list[int], list[int]]:
-    """Token ids: before the image (if there is none, none), from there to what is learned, and what is learned.
+    """Token ids: as :func:`encode_prompt` gives them, the second up to what is learned, and what is learned.
 
     What is learned is the answer, or of what follows the note in it the beginning, where it turns or does not: in the
     mean over a long rest that would hardly count."""
-    ids = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-    head = ids("<|im_start|>user\n")
-    middle = "\n" + conversation.prompt if conversation.page is not None else conversation.prompt
-    tail = ids(middle + "<|im_end|>\n<|im_start|>assistant\n")
+    ids = partial(token_ids, tokenizer)
+    head, tail = encode_prompt(tokenizer, conversation)
     end = [tokenizer.convert_tokens_to_ids("<|im_end|>")]
     answer = (ids(conversation.answer) + (end if conversation.whole else []))[:longest]
-    if conversation.page is None:
-        # Tokenised as one text, as the chat template will be.
-        head, tail = [], ids("<|im_start|>user\n" + middle + "<|im_end|>\n<|im_start|>assistant\n")
     note = conversation.note
     if note is not None:
         kept = int(note.at * (len(answer) - 1))  # something is left to say
@@ -181,9 +187,7 @@ def main() -> None:
     begin = checkpoint if checkpoint.exists() else args.start
     if begin:
         state = torch.load(begin, map_location=DEVICE)
-        for name, layer in layers.items():
-            layer.down.data.copy_(state["delta"][f"{name}.down"])
-            layer.up.data.copy_(state["delta"][f"{name}.up"])
+        take_over(layers, state["delta"])
     if checkpoint.exists():
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
@@ -192,9 +196,7 @@ def main() -> None:
         print(f"resumed at step {step}")
 
     def save() -> None:
-        delta = {
-            f"{n}.{part}": getattr(m, part).detach().cpu().clone() for n, m in layers.items() for part in ("down", "up")
-        }
+        delta = delta_of(layers)
         scratch = checkpoint.with_suffix(".new")
         torch.save({"delta": delta, "optimiser": optimiser.state_dict(), "step": step}, scratch)
         if args.tower_lr:
@@ -233,14 +235,13 @@ def main() -> None:
 
 
 def collate(tokenizer, samples: list[Sample], longest: int) -> Batch:
-    rows: dict[str, list[torch.Tensor]] = {name: [] for name in ("ids", "positions", "owner", "wanted", "at")}
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in ("ids", "positions", "owner", "wanted")}
     kinds: list[str] = []
     for sample in samples:
         ids: list[int] = []
         positions: list[int] = []
         owner: list[int] = []
         wanted: list[int] = []
-        at: list[bool] = []
         shared = 0
         for conversation in sample.conversations:
             head, tail, answer = encode(tokenizer, conversation, longest)
@@ -248,20 +249,18 @@ def collate(tokenizer, samples: list[Sample], longest: int) -> Batch:
                 patches = PATCHES * PATCHES
                 shared = len(head) + patches
                 ids += head + [BLANK] * patches
-                at += [False] * len(head) + [True] * patches
                 positions += range(shared)
                 owner += [-1] * shared
                 wanted += [-100] * shared
             count = len(tail) + len(answer)
             ids += tail + answer
-            at += [False] * count
             positions += range(shared, shared + count)
             owner += [len(kinds)] * count
             wanted += [-100] * len(tail) + answer
             kinds.append(conversation.kind)
-        for name, row in (("ids", ids), ("positions", positions), ("owner", owner), ("wanted", wanted), ("at", at)):
+        for name, row in (("ids", ids), ("positions", positions), ("owner", owner), ("wanted", wanted)):
             rows[name].append(torch.tensor(row))
-    filler = {"owner": -2, "wanted": -100, "at": False}
+    filler = {"owner": -2, "wanted": -100}
     padded = {n: pad_sequence(r, batch_first=True, padding_value=filler.get(n, 0)) for n, r in rows.items()}
     pages = {}
     if samples[0].page is not None:
@@ -274,13 +273,12 @@ def collate(tokenizer, samples: list[Sample], longest: int) -> Batch:
 def batch_loss(model, tower, rows, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
     """Every conversation counts the same, long or short. Of those about one page, each attends to the page and to
     itself, and none to another, as if each stood alone."""
-    inputs = rows[batch.ids]
+    inputs, owner = rows[batch.ids], batch.owner
     if batch.pixels is not None:
         with torch.autocast(DEVICE, torch.bfloat16, enabled=HALVES):
             seen = features(tower, batch.pixels).float()
         seen = torch.where(batch.oracle[:, None, None], wanted_rows(batch.tokens, rows), seen)
-        inputs = inputs.masked_scatter(batch.at[..., None], seen)
-    owner = batch.owner
+        inputs = inputs.masked_scatter(((owner == -1) & (batch.ids == BLANK))[..., None], seen)
     # Query position i sees key position j: not later, and of the page or of the same conversation.
     mask = (owner[:, None] == -1) | (owner[:, None] == owner[:, :, None])
     mask = (mask & mask.new_ones(mask.shape[-2:]).tril())[:, None]
