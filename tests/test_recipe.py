@@ -178,6 +178,12 @@ def test_conversations_about_one_page_are_learned_as_if_each_stood_alone(monkeyp
     assert max(alone) - min(alone) > 1e-3
     # Padding, and who else is in the batch, do not matter either.
     assert loss(*(language.Sample([one], page, oracle) for one in about)) == pytest.approx(together, rel=1e-5)
+    # What is on the page matters: its pixels, or where a perfect tower stands in, its tokens.
+    for other, seen in (
+        (replace(page, pixels=255 - grey), not oracle),
+        (replace(page, tokens=tokens[::-1].copy()), oracle),
+    ):
+        assert (abs(loss(language.Sample(about, other, oracle)) - together) > 1e-3) is seen
 
 
 @pytest.fixture(scope="module")
