@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from safety_reminder.data.training import user
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import checkpoints, draw_cut
-from safety_reminder.training.samples import Sample
+from safety_reminder.training.samples import Prefixes, Sample
 from safety_reminder.types import TrainingExample
 
 REFUSAL, CORRECTION = (91, 92, 93, 94, 95, 1), (90, 91, 92, 93, 94, 95, 1)
@@ -128,3 +131,41 @@ def test_the_probe_is_read_where_decoding_checks(length, ends, declines, places)
     example = TrainingExample(user("p"), True, "a", harmful_prompt=declines)
     answer = [7] * (length - ends) + [1] * ends
     assert checkpoints(example, answer, 16, {1}) == places
+
+
+class Unread(Prefixes):
+    """Without a model: a sample in place of its prefix. ``found``: what was looked up, in order."""
+
+    def __init__(self, **options: Any) -> None:
+        nothing: Any = None
+        super().__init__(nothing, TrainingConfig(**options), Path())
+        self.found: list[Sample] = []
+
+    def of(self, sample: Sample) -> Any:
+        self.found.append(sample)
+        return sample
+
+
+@settings(max_examples=100, deadline=None)
+@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=12), rows=st.integers(1, 8), seed=st.integers(0, 999))
+def test_passes_hold_every_cut_once_and_short_scripts_apart_from_long_ones(counts, rows, seed):
+    rng = random.Random(seed)
+    config = TrainingConfig(unheeded_prob=0.5, min_tokens=1)
+    drawn = []
+    for number, count in enumerate(counts):
+        row = sample(12 + number, safe=bool(number % 2))
+        drawn.append((row, [draw_cut(row, rng, config) for _ in range(count)]))
+    prefixes = Unread(rows=rows, k=3)
+    passes = list(prefixes.batches(drawn))
+    assert prefixes.found == [row for row, _ in drawn]
+    places = [(row, *place) for samples, found in passes for row, place in zip(samples, found, strict=True)]
+    assert all(prefix is row for row, prefix, _ in places)
+    assert sorted((id(row), id(cut)) for row, _, cut in places) == sorted(
+        (id(row), id(cut)) for row, cuts in drawn for cut in cuts
+    )
+    for samples, _ in passes:
+        assert 0 < len(samples) <= rows
+    if len(drawn) <= rows:  # else their prefixes would not be held all at a time
+        widths = [[sum(3 if part is None else len(part) for part in cut.script) for _, cut in p] for _, p in passes]
+        assert all(max(a) <= min(b) for a, b in pairwise(widths))
+        assert all(len(p) == rows for p in widths[:-1])

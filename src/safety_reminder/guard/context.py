@@ -86,6 +86,11 @@ class Prefix:
 Script = Sequence[Sequence[int] | None]
 
 
+def width(script: Script, k: int) -> int:
+    """Entries of a script whose reminders have ``k`` vectors."""
+    return sum(k if part is None else len(part) for part in script)
+
+
 @dataclass(frozen=True)
 class Place:
     """The first ``kept`` answer tokens of ``prefix`` (-1: the prompt less its last token), and what follows them."""
@@ -120,16 +125,16 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
     embedding: Any = model.get_input_embeddings()
     weight, k = embedding.weight, vectors.shape[0]
     lengths = [place.prefix.prompt_length + place.kept for place in places]
-    widths = [sum(k if part is None else len(part) for part in place.script) for place in places]
-    longest, width = max(lengths), max(widths)
+    widths = [width(place.script, k) for place in places]
+    longest, widest = max(lengths), max(widths)
 
     prefixes = [place.prefix for place in places]
-    cache = Cache(layers=[*_borrowed(prefixes, lengths, longest, width)])
+    cache = Cache(layers=[*_borrowed(prefixes, lengths, longest, widest)])
     mask = None
     if min(lengths) < longest:
         start = torch.tensor([longest - n for n in lengths], device=weight.device)[:, None]
-        mask = (torch.arange(longest + width, device=weight.device) >= start).long()
-    positions = torch.cat([next_positions(place.prefix.position + place.kept, width) for place in places], dim=-2)
+        mask = (torch.arange(longest + widest, device=weight.device) >= start).long()
+    positions = torch.cat([next_positions(place.prefix.position + place.kept, widest) for place in places], dim=-2)
     reminder = vectors.to(weight.device, weight.dtype)
     rows = []
     for place, used in zip(places, widths, strict=True):
@@ -138,7 +143,7 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
             for part in place.script
         ]
         # What a short script is filled up with stands behind it, where nothing looks.
-        rows.append(F.pad(torch.cat(parts), (0, 0, 0, width - used)))
+        rows.append(F.pad(torch.cat(parts), (0, 0, 0, widest - used)))
     outputs = run(
         inputs_embeds=torch.stack(rows),
         attention_mask=mask,

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from safety_reminder.errors import ConfigError, DataError, SafetyReminderError
-from safety_reminder.guard.context import Prefix
+from safety_reminder.guard.context import Prefix, width
 from safety_reminder.models import VLM
 from safety_reminder.run_files import write_json
 from safety_reminder.training.config import TrainingConfig
@@ -158,7 +158,7 @@ class Prefixes:
 
     def __init__(self, vlm: VLM, config: TrainingConfig, folder: Path) -> None:
         self.vlm, self.where, self.rows, self.on_error = vlm, config.keep, config.rows, config.on_error
-        self.room = int(config.keep_gb * 1e9)
+        self.room, self.k = int(config.keep_gb * 1e9), config.k
         self.folder = folder
         self.kept: dict[Sample, Prefix | Path] = {}
 
@@ -189,18 +189,18 @@ class Prefixes:
         log.warning("left out: %s", message)
 
     def batches(self, drawn: Sequence[tuple[Sample, list[Any]]]) -> Iterator[tuple[list[Sample], list[Any]]]:
-        """Samples with their cuts → (samples, [(prefix, cut), ...]), at most ``rows`` a batch. A prefix is looked up
-        once for all its cuts, since it may have to be read from disk or run again."""
-        flat = [(sample, cut) for sample, cuts in drawn for cut in cuts]
-        last: tuple[Sample, Prefix] | None = None
-        for start in range(0, len(flat), self.rows):
-            part = flat[start : start + self.rows]
-            places = []
-            for sample, cut in part:
-                if last is None or last[0] is not sample:
-                    last = sample, self.of(sample)
-                places.append((last[1], cut))
-            yield [sample for sample, _ in part], places
+        """Samples with their cuts → (samples, [(prefix, cut), ...]), at most ``rows`` a batch. Scripts of like length
+        go together, since the shorter ones of a batch are filled up. A prefix is looked up once for all its cuts, since
+        it may have to be read from disk or run again; at most ``rows`` prefixes are held at a time."""
+        for first in range(0, len(drawn), self.rows):
+            some = []
+            for sample, cuts in drawn[first : first + self.rows]:
+                prefix = self.of(sample)
+                some += [(sample, (prefix, cut)) for cut in cuts]
+            some.sort(key=lambda found: width(found[1][1].script, self.k))
+            for start in range(0, len(some), self.rows):
+                samples, places = zip(*some[start : start + self.rows], strict=True)
+                yield list(samples), list(places)
 
     def _put_away(self, sample: Sample, prefix: Prefix) -> Prefix | Path:
         if self.where == "cpu":
