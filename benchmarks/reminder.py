@@ -16,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from common import figure, finish, parser
 from tqdm import tqdm
+from transformers import DynamicCache
 
 import safety_reminder
 from safety_reminder.data.training import load_training
 from safety_reminder.evaluation.metrics import proportion
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.guard.context import Place, Prefix, follow
+from safety_reminder.guard.placement import next_positions
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import checkpoints
 from safety_reminder.training.probe import auc
@@ -34,13 +36,31 @@ TOKENS = 12
 @torch.no_grad()
 def go_on(model, prefix: Prefix, kept: list[int], vectors: torch.Tensor) -> list[list[int]]:
     """Greedy tokens behind the reminder, for every cut of one answer."""
-    written: list[list[int]] = [[] for _ in kept]
+    lengths = [prefix.prompt_length + n for n in kept]
+    longest, width = max(lengths), vectors.shape[0]
+
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
+        """(heads, prompt + answer, head size) → (cuts, heads, longest, head size), padded on the left."""
+        return torch.stack([F.pad(tensor[:, :n], (0, 0, longest - n, 0)) for n in lengths])
+
+    cache, layer = DynamicCache(), 0
+    for keys, values in zip(prefix.keys, prefix.values, strict=True):
+        for k, v in zip(keys, values, strict=True):
+            cache.update(cut(k), cut(v), layer)
+            layer += 1
+    mask = (torch.arange(longest + width) >= longest - torch.tensor(lengths)[:, None]).long()
+    embeds = vectors.to(model.dtype).expand(len(kept), -1, -1)
+    at = torch.cat([prefix.position + n for n in kept], dim=-2)
+    written: list[torch.Tensor] = []
     for _ in range(TOKENS):
-        # The last entry of a script that ends with the reminder or with what was written predicts the next token.
-        places = [Place(prefix, n, [None, [*w, 0]]) for n, w in zip(kept, written, strict=True)]
-        for w, found in zip(written, follow(model, places, vectors), strict=True):
-            w.append(int(found.logits[0][-1].argmax()))
-    return written
+        found = model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=next_positions(at, width), past_key_values=cache
+        )
+        written.append(found.logits[:, -1].argmax(-1))
+        at, width = at + width, 1
+        embeds = model.get_input_embeddings()(written[-1])[:, None]
+        mask = F.pad(mask, (0, 1), value=1)
+    return torch.stack(written, dim=1).tolist()
 
 
 @torch.no_grad()
