@@ -10,7 +10,7 @@ WORKERS ?= 2
 POCKET_SPLIT := training.budget=0.02 training.answer_tokens=72 training.validation=0.06 \
   training.calibration=0.16 training.test=0.1 training.keep_gb=12.0
 POCKET_TRAINING := $(POCKET_SPLIT) training.lr=0.02 training.cuts=4 training.epochs=2 training.probe_weight=0.5 \
-  training.target_tokens=12 training.empty_prob=0.45 training.unheeded_prob=0.25
+  training.batch=4 training.rows=8 training.target_tokens=12 training.empty_prob=0.45 training.unheeded_prob=0.25
 POCKET_DRO := training.queries=16 training.epochs=12 training.batch=16 training.lr=0.005 \
   training.answer_tokens=16
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
@@ -69,7 +69,7 @@ train-pocket: $(STAMP) fonts
 	  dtype=$$($(BIN)/python recipes/pocket/precision.py); \
 	echo ">> threshold"; \
 	$(BIN)/safety-reminder calibrate model=pocket reminder=$$work/run/pack data=$$rows output=$$work/calibrated \
-	  budget=0.02 answer_tokens=72; \
+	  budget=0.02 answer_tokens=72 prompt_check=true; \
 	$(BIN)/python recipes/pocket/replace_reminder.py --data $$rows --run $$work/run --pack $$work/calibrated/pack
 
 # The rival pack: a probe behind the assistant's header, fitted to the rows that train-pocket made.

@@ -32,10 +32,12 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=96)
     options.add_argument("--batch", type=int, default=20)
     options.add_argument("--policy", default="rewind")
+    options.add_argument("--no-prompt-check", action="store_true", help="no check before the first token")
     options.add_argument("--records", type=Path, help="keep the records here, and resume from them")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
-    guarded = safety_reminder.load("pocket", "pocket", policy=arguments.policy)
+    without_it = {"prompt_check": False} if arguments.no_prompt_check else {}
+    guarded = safety_reminder.load("pocket", "pocket", policy=arguments.policy, **without_it)
 
     sets: dict[str, list[Example]] = {"benign twins": load_dataset("typographic", BENIGN_TWINS)}
     if arguments.figstep:
