@@ -21,9 +21,7 @@ pytestmark = pytest.mark.pocket
 
 @pytest.fixture(scope="module")
 def guarded():
-    torch.set_num_threads(2)
-    yield safety_reminder.load("pocket", "pocket")
-    torch.set_num_threads(1)
+    return safety_reminder.load("pocket", "pocket")
 
 
 @pytest.fixture(scope="module")
