@@ -36,15 +36,14 @@ def measure(model, inputs, *, tokens: int, runs: int, original: bool) -> dict[st
     options = {"max_new_tokens": tokens, "do_sample": False, "eos_token_id": None}
     reminder = silent_reminder(model)
 
-    def generate(mode: str | None):
-        if mode is None:
-            method = guarded_decoding(None)
-        else:
-            method = guarded_decoding(reminder, GuardConfig(interval=INTERVAL, mode=mode))
+    def generate(**guard):
+        method = (
+            guarded_decoding(reminder, GuardConfig(interval=INTERVAL, **guard)) if guard else guarded_decoding(None)
+        )
         return lambda: model.generate(**inputs, custom_generate=method, **options)
 
     def in_the_original_style():
-        ids = generate(None)()
+        ids = generate()()
         length = inputs["input_ids"].shape[1]
         # The image is read again too. The reminder's own positions are left out, which only favours this side.
         images = {k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask", "mm_token_type_ids")}
@@ -52,14 +51,19 @@ def measure(model, inputs, *, tokens: int, runs: int, original: bool) -> dict[st
             for end in range(length + INTERVAL, length + tokens + 1, INTERVAL):
                 model(input_ids=ids[:, :end], use_cache=False, output_hidden_states=True, logits_to_keep=1, **images)
 
-    tasks = {"unguarded": generate(None), "fused": generate("fused"), "exact": generate("exact")}
+    tasks = {
+        "unguarded": generate(),
+        "fused": generate(mode="fused"),
+        "with a prompt check": generate(mode="fused", prompt_check=True),
+        "exact": generate(mode="exact"),
+    }
     if original:
         tasks["original style"] = in_the_original_style
     return paired(tasks, runs)
 
 
 def report(name: str, seconds: dict[str, list[float]], figures: dict) -> None:
-    for mode in ("fused", "exact", "original style"):
+    for mode in ("fused", "with a prompt check", "exact", "original style"):
         if mode in seconds:
             figures[f"{name}: {mode} / unguarded"] = ratio(seconds, mode, "unguarded")
     figures[f"{name}: unguarded seconds"] = figure(statistics.median(seconds["unguarded"]), seconds["unguarded"])

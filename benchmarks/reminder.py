@@ -16,14 +16,12 @@ import torch
 import torch.nn.functional as F
 from common import figure, finish, parser
 from tqdm import tqdm
-from transformers import DynamicCache
 
 import safety_reminder
 from safety_reminder.data.training import load_training
 from safety_reminder.evaluation.metrics import proportion
 from safety_reminder.evaluation.refusal import judge_refusal
-from safety_reminder.guard.context import Place, Prefix, follow
-from safety_reminder.guard.placement import next_positions
+from safety_reminder.guard.context import Place, Prefix, follow, go_on
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import checkpoints
 from safety_reminder.training.probe import auc
@@ -31,36 +29,6 @@ from safety_reminder.training.readings import positions, where_is
 from safety_reminder.training.samples import Prefixes, make_samples, seen_as
 
 TOKENS = 12
-
-
-@torch.no_grad()
-def go_on(model, prefix: Prefix, kept: list[int], vectors: torch.Tensor) -> list[list[int]]:
-    """Greedy tokens behind the reminder, for every cut of one answer."""
-    lengths = [prefix.prompt_length + n for n in kept]
-    longest, width = max(lengths), vectors.shape[0]
-
-    def cut(tensor: torch.Tensor) -> torch.Tensor:
-        """(heads, prompt + answer, head size) → (cuts, heads, longest, head size), padded on the left."""
-        return torch.stack([F.pad(tensor[:, :n], (0, 0, longest - n, 0)) for n in lengths])
-
-    cache, layer = DynamicCache(), 0
-    for keys, values in zip(prefix.keys, prefix.values, strict=True):
-        for k, v in zip(keys, values, strict=True):
-            cache.update(cut(k), cut(v), layer)
-            layer += 1
-    mask = (torch.arange(longest + width) >= longest - torch.tensor(lengths)[:, None]).long()
-    embeds = vectors.to(model.dtype).expand(len(kept), -1, -1)
-    at = torch.cat([prefix.position + n for n in kept], dim=-2)
-    written: list[torch.Tensor] = []
-    for _ in range(TOKENS):
-        found = model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=next_positions(at, width), past_key_values=cache
-        )
-        written.append(found.logits[:, -1].argmax(-1))
-        at, width = at + width, 1
-        embeds = model.get_input_embeddings()(written[-1])[:, None]
-        mask = F.pad(mask, (0, 1), value=1)
-    return torch.stack(written, dim=1).tolist()
 
 
 @torch.no_grad()
@@ -107,7 +75,7 @@ def main() -> None:
             found = follow(vlm.model, [Place(prefix, n, [None]) for n in kept], reminder.vectors)
         p_unsafe = reminder.probe(torch.cat([f.hidden for f in found])).tolist()
         checks += [(p, not sample.example.safe, n) for n, p in zip(kept, p_unsafe, strict=True)]
-        for written in go_on(vlm.model, prefix, kept, reminder.vectors):
+        for written in go_on(vlm.model, [(prefix, n) for n in kept], reminder.vectors, TOKENS):
             text = vlm.tokenizer.decode(written, skip_special_tokens=True)
             refuses["benign" if sample.example.safe else "harmful"].append(judge_refusal(text).where == "start")
         if sample.example.safe:

@@ -217,6 +217,18 @@ def test_options_come_from_the_pack_then_from_loading_then_from_the_call():
     assert guarded.guard.config == GuardConfig(interval=7, threshold=1.0, policy="stop")
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_bare_prompt_is_checked_if_the_threshold_was_calibrated_with_that(calibrated):
+    reminder = SafetyReminder(
+        random_reminder().vectors, Probe(torch.zeros(32), -20.0), calibration={"prompt_check": calibrated}
+    )
+    guarded = GuardedVLM(tiny_vlm(), reminder)
+    checks = guarded.generate(BATCH[0], **LENGTH).checks
+    assert ("prompt" in [c.kind for c in checks]) is calibrated
+    checks = guarded.generate(BATCH[0], prompt_check=not calibrated, **LENGTH).checks
+    assert ("prompt" in [c.kind for c in checks]) is not calibrated
+
+
 def test_a_seed_gives_the_same_answer_and_leaves_torchs_generator_alone(guarded):
     state = torch.get_rng_state()
     options = {"max_new_tokens": 12, "do_sample": True}

@@ -23,7 +23,7 @@ from helpers import (
     single,
 )
 from safety_reminder.guard import guarded_decoding
-from safety_reminder.guard.context import Place, Prefix, follow, prepare
+from safety_reminder.guard.context import Place, Prefix, follow, go_on, prepare
 from safety_reminder.guard.lane import Row, Stepper
 from safety_reminder.guard.text import Transcript
 from safety_reminder.models.tiny import tiny_inputs, tiny_model
@@ -206,6 +206,21 @@ def test_tokens_and_several_reminders_follow_a_cut_as_in_the_whole_sequence(mode
         assert torch.allclose(continuation.hidden, hidden[reminders], atol=1e-3)
         assert torch.allclose(continuation.last, hidden[-1], atol=1e-3)
         assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(continuation.logits, runs, strict=True))
+
+
+def test_what_is_written_behind_cuts_is_what_is_likeliest_there(model):
+    inputs = single(model)
+    answer = plain(model, inputs, eos_token_id=None)[0].tolist()
+    vectors = reminder_of_tokens(model).vectors
+    prefix = Prefix.read(model, inputs, answer)
+    for kept in ([4, 9, 3], [6]):  # padded, and not
+        for n, written in zip(kept, go_on(model, [(prefix, n) for n in kept], vectors, 5), strict=True):
+            assert len(written) == 5
+            with torch.no_grad():
+                logits = follow(model, [Place(prefix, n, [None, written])], vectors)[0].logits[0]
+            # What was chosen may only be second to what is as good to within rounding.
+            chosen = logits.gather(-1, torch.tensor(written)[:, None])[:, 0]
+            assert torch.allclose(chosen, logits.max(-1).values, atol=1e-3)
 
 
 def test_the_prompt_s_last_token_can_be_read_again(model):

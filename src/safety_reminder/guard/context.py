@@ -124,17 +124,9 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
     run: Any = model
     embedding: Any = model.get_input_embeddings()
     weight, k = embedding.weight, vectors.shape[0]
-    lengths = [place.prefix.prompt_length + place.kept for place in places]
     widths = [width(place.script, k) for place in places]
-    longest, widest = max(lengths), max(widths)
-
-    prefixes = [place.prefix for place in places]
-    cache = Cache(layers=[*_borrowed(prefixes, lengths, longest, widest)])
-    mask = None
-    if min(lengths) < longest:
-        start = torch.tensor([longest - n for n in lengths], device=weight.device)[:, None]
-        mask = (torch.arange(longest + widest, device=weight.device) >= start).long()
-    positions = torch.cat([next_positions(place.prefix.position + place.kept, widest) for place in places], dim=-2)
+    widest = max(widths)
+    cache, mask, positions = _laid_out([(place.prefix, place.kept) for place in places], widest)
     reminder = vectors.to(weight.device, weight.dtype)
     rows = []
     for place, used in zip(places, widths, strict=True):
@@ -168,14 +160,55 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
     return found
 
 
-def _borrowed(prefixes: Sequence[Prefix], lengths: Sequence[int], longest: int, width: int) -> list[_Borrowed]:
+@torch.no_grad()
+def go_on(
+    model: PreTrainedModel, cuts: Sequence[tuple[Prefix, int]], vectors: torch.Tensor, count: int
+) -> list[list[int]]:
+    """``count`` greedy tokens behind the reminder, which stands behind the first so many answer tokens of each prefix.
+
+    The model must run in the precision in which the prefixes were.
+    """
+    run: Any = model
+    embedding: Any = model.get_input_embeddings()
+    cache, mask, positions = _laid_out(cuts, vectors.shape[0] + count - 1)
+    entries = vectors.to(embedding.weight.device, embedding.weight.dtype).expand(len(cuts), -1, -1)
+    written: list[torch.Tensor] = []
+    for _ in range(count):
+        seen, new = cache.get_seq_length(), entries.shape[1]
+        here, positions = positions[..., :new], positions[..., new:]
+        outputs = run(
+            inputs_embeds=entries,
+            attention_mask=None if mask is None else mask[:, : seen + new],
+            position_ids=here,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        written.append(outputs.logits[:, -1].argmax(-1))
+        entries = embedding(written[-1])[:, None]
+    return torch.stack(written, dim=1).tolist()
+
+
+def _laid_out(cuts: Sequence[tuple[Prefix, int]], room: int) -> tuple[Cache, torch.Tensor | None, torch.Tensor]:
+    """Prefixes of which so many answer tokens are kept, side by side, with ``room`` for entries behind them: a cache,
+    the mask over all entries (None: nothing is padded), and the positions (..., cuts, room) of what is to come."""
+    lengths = [prefix.prompt_length + kept for prefix, kept in cuts]
+    longest = max(lengths)
+    cache = Cache(layers=[*_borrowed([prefix for prefix, _ in cuts], lengths, longest, room)])
+    positions = torch.cat([next_positions(prefix.position + kept, room) for prefix, kept in cuts], dim=-2)
+    if min(lengths) == longest:
+        return cache, None, positions
+    start = torch.tensor([longest - n for n in lengths], device=positions.device)[:, None]
+    return cache, (torch.arange(longest + room, device=positions.device) >= start).long(), positions
+
+
+def _borrowed(prefixes: Sequence[Prefix], lengths: Sequence[int], longest: int, room: int) -> list[_Borrowed]:
     """Layers of a cache whose first ``longest`` entries hold the first ``lengths`` of the prefixes, padded on the left,
-    and which have room for ``width`` more. All layers of one shape are copied at once: on an accelerator a training
-    step would otherwise wait until thousands of small copies have been asked for."""
+    and which have ``room`` for more. All layers of one shape are copied at once: on an accelerator a training step
+    would otherwise wait until thousands of small copies have been asked for."""
 
     def side_by_side(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
         layers, heads, _, size = pieces[0].shape
-        out = pieces[0].new_empty(layers, len(pieces), heads, longest + width, size)
+        out = pieces[0].new_empty(layers, len(pieces), heads, longest + room, size)
         for row, (piece, length) in enumerate(zip(pieces, lengths, strict=True)):
             start = longest - length
             out[:, row, :, :start] = 0  # nothing looks there, but what is not a number would spread
@@ -186,27 +219,28 @@ def _borrowed(prefixes: Sequence[Prefix], lengths: Sequence[int], longest: int, 
     for run in range(len(prefixes[0].keys)):
         keys = side_by_side([prefix.keys[run] for prefix in prefixes])
         values = side_by_side([prefix.values[run] for prefix in prefixes])
-        # As tensors of their own: autograd would take the filling of one layer for a change to the others.
-        made += [_Borrowed(k.data, v.data, longest) for k, v in zip(keys, values, strict=True)]
+        made += [_Borrowed(k, v, longest) for k, v in zip(keys, values, strict=True)]
     return made
 
 
 class _Borrowed(DynamicLayer):
-    """A cache layer of what is there already, (rows, heads, entries, head size) with room behind the first ``longest``:
-    one that grew would copy it all again, and copies are what a training step waits for. It can be run once."""
+    """A cache layer of what is there already, (rows, heads, entries, head size) with room behind the first ``filled``:
+    one that grew would copy it all again, and copies are what a training step waits for."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, longest: int) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, filled: int) -> None:
         super().__init__()
-        self.room, self.longest = (keys, values), longest
+        self.room, self.filled = (keys, values), filled
 
     def get_seq_length(self) -> int:
-        return self.longest
+        return self.filled
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = self.room
-        return _Fill.apply(key_states, keys, self.longest), _Fill.apply(value_states, values, self.longest)
+        start, self.filled = self.filled, self.filled + key_states.shape[-2]
+        # As tensors of their own: autograd would take the filling of one layer for a change to the others.
+        keys, values = (side[:, :, : self.filled].data for side in self.room)
+        return _Fill.apply(key_states, keys, start), _Fill.apply(value_states, values, start)
 
 
 class _Fill(torch.autograd.Function):

@@ -193,14 +193,14 @@ class Prefixes:
         go together, since the shorter ones of a batch are filled up. A prefix is looked up once for all its cuts, since
         it may have to be read from disk or run again; at most ``rows`` prefixes are held at a time."""
         for first in range(0, len(drawn), self.rows):
-            some = []
+            found = []
             for sample, cuts in drawn[first : first + self.rows]:
                 prefix = self.of(sample)
-                some += [(sample, (prefix, cut)) for cut in cuts]
-            some.sort(key=lambda found: width(found[1][1].script, self.k))
-            for start in range(0, len(some), self.rows):
-                samples, places = zip(*some[start : start + self.rows], strict=True)
-                yield list(samples), list(places)
+                found += [(sample, prefix, cut) for cut in cuts]
+            found.sort(key=lambda row: width(row[2].script, self.k))
+            for start in range(0, len(found), self.rows):
+                part = found[start : start + self.rows]
+                yield [sample for sample, _, _ in part], [(prefix, cut) for _, prefix, cut in part]
 
     def _put_away(self, sample: Sample, prefix: Prefix) -> Prefix | Path:
         if self.where == "cpu":
