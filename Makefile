@@ -26,7 +26,7 @@ help:
 	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
 	@echo "make demo DATA=DIR        the same on FigStep's own images, SafeBench-Tiny (its 'data' folder)"
 	@echo "make test                 the tests (about 3 minutes)"
-	@echo "make test-slow test-gpu   the slow ones, and those that need an accelerator"
+	@echo "make test-slow test-gpu   those that start processes, and those that need an accelerator"
 	@echo "make lint format          check, or fix, style, types and import direction"
 	@echo "make pocket               assemble the pocket checkpoint"
 	@echo "make train-pocket         train the pack that ships anew; replaces it if it is at least as good"
@@ -97,16 +97,14 @@ demo: $(STAMP) fonts
 	@$(BIN)/safety-reminder demo $(if $(DATA),dataset=figstep dataset.subset=SafeBench-Tiny dataset.root=$(DATA)) \
 	  output=runs/demo
 
-test: $(STAMP) fonts
+test test-slow test-gpu: $(STAMP) fonts
 	@echo ">> assembling pocket if need be"
 	@$(BIN)/safety-reminder pocket
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu" $(ARGS)
+	@$(BIN)/python -m pytest -m $(MARKED_$@) $(ARGS)
 
-test-slow: $(STAMP)
-	@$(BIN)/python -m pytest -m slow $(ARGS)
-
-test-gpu: $(STAMP)
-	@$(BIN)/python -m pytest -m gpu $(ARGS)
+MARKED_test := "not slow and not gpu" -n $(WORKERS) --dist loadfile
+MARKED_test-slow := slow -n $(WORKERS) --dist load
+MARKED_test-gpu := gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -194,6 +194,7 @@ def test_a_soft_safety_prompt_is_trained_and_defends(call, training, place, mode
     assert 0 < len(response.token_ids) <= 3
 
 
+@pytest.mark.slow
 def test_an_ablation_is_one_sweep_and_one_table(call, training, place):
     options = [*training, *SPLITS, "training.epochs=1", "training.rivals=true", "test_on=[text:prompts.csv]"]
     outcome = call(

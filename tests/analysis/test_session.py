@@ -23,6 +23,8 @@ from safety_reminder.errors import ConfigError, DataError, MissingExtraError
 from safety_reminder.evaluation import run as running
 from safety_reminder.models.tiny import tiny_checkpoint
 
+pytestmark = pytest.mark.plots
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:

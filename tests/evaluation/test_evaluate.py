@@ -171,6 +171,7 @@ def test_harmful_answers_are_folded_and_veiled(place):
     assert html.count('class="veil"') == len(engaged) > 0
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_nothing_is_lost_or_doubled(place):
     out = place / "out"
     arguments = [f"{k}={'null' if v is None else v}" for k, v in options(place, batch_size=1).items()]

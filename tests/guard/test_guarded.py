@@ -15,6 +15,7 @@ from helpers import ScriptedProbe
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, MessageError, ModelError
 from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder, collect
+from safety_reminder.guard import guarded as guarding
 from safety_reminder.types import Check, Done, Intervention, Response, Retraction, Token
 
 POLICIES = ["continue", "rewind", "restart", "stop"]
@@ -320,14 +321,16 @@ def test_a_policy_of_stop_ends_with_the_fixed_refusal(hold_back, seen):
     assert len(response.seen_text) == seen + 3
 
 
-def test_an_answer_that_nobody_limits_ends_after_512_tokens():
+def test_an_answer_that_nobody_limits_ends_after_512_tokens(monkeypatch):
+    assert guarding.NEW_TOKENS == 512
+    monkeypatch.setattr(guarding, "NEW_TOKENS", 60)
     guarded = silent(interval=100)
     options = {"do_sample": False, "prefix_allowed_tokens_fn": letters}
-    assert len(guarded.generate(conversation(1), **options).token_ids) == 512
-    assert len(guarded.generate(conversation(1), max_new_tokens=None, **options).token_ids) == 512
+    assert len(guarded.generate(conversation(1), **options).token_ids) == 60
+    assert len(guarded.generate(conversation(1), max_new_tokens=None, **options).token_ids) == 60
     silent_config = GenerationConfig(do_sample=False, eos_token_id=1, pad_token_id=0)
     options["generation_config"] = silent_config
-    assert len(guarded.generate(conversation(1), **options).token_ids) == 512
+    assert len(guarded.generate(conversation(1), **options).token_ids) == 60
     del options["generation_config"]
     length = len(guarded.generate(conversation(1), max_length=40, **options).token_ids)
     assert 0 < length < 40

@@ -33,6 +33,7 @@ train(vlm, read_training_file(data), replace(CONFIG, epochs=3, lr=0.02), Path({f
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2])
 def test_processes_share_a_batch_and_learn_the_same(tmp_path, processes):
     tests = str(Path(__file__).parents[1])

@@ -21,6 +21,8 @@ from safety_reminder.training.readings import Readings, auc_by, read
 from safety_reminder.training.samples import Prefixes, make_samples, seen_as, split
 from safety_reminder.types import TrainingExample
 
+pytestmark = pytest.mark.plots
+
 CONFIG = TrainingConfig(validation=0.1, calibration=0.2, test=0.3, interval=4, pca=3, keep_gb=0.1)
 PLOTS = ("roc.png", "precision_recall.png", "calibration.png", "pca.png")
 

@@ -144,14 +144,19 @@ def test_a_checkpoint_of_other_options_or_data_is_refused(trained, tmp_path):
         train(tiny_vlm(), read_training_file(changed), CONFIG, trained.folder / "run", changed.name)
 
 
+@pytest.fixture(scope="module")
+def briefly_trained(tmp_path_factory) -> SafetyReminder:
+    return fit(tmp_path_factory.mktemp("briefly"), epochs=2)
+
+
 @pytest.mark.parametrize("keep", ["device", "cpu", "disk"])
 @pytest.mark.parametrize("room", [0.0, 1.0])
-def test_where_prefixes_are_kept_changes_nothing(trained, tmp_path, monkeypatch, keep, room):
+def test_where_prefixes_are_kept_changes_nothing(briefly_trained, tmp_path, monkeypatch, keep, room):
     reads, read = [], Prefix.read.__func__
     monkeypatch.setattr(Prefix, "read", classmethod(lambda *arguments: reads.append(None) or read(*arguments)))
-    assert same(fit(tmp_path, keep=keep, keep_gb=room), trained.reminder)
-    # Without room once for all cuts of a visit; 16 training rows, 6 epochs, validation after each, then the readings.
-    visits = 6 * (12 + 4) + 24
+    assert same(fit(tmp_path, keep=keep, keep_gb=room, epochs=2), briefly_trained)
+    # Without room once for all cuts of a visit; 16 training rows, 2 epochs, validation after each, then the readings.
+    visits = 2 * (12 + 4) + 24
     assert len(reads) <= 24 if room else len(reads) == pytest.approx(visits, abs=12)
     assert not list((tmp_path / "run").glob("prefixes-*"))
 
@@ -286,6 +291,7 @@ fit(Path({folder!r}))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_and_ends_in_the_same_reminder(trained, tmp_path):
     tests = str(Path(__file__).parents[1])
     code = SCRIPT.format(tests=tests, folder=str(tmp_path))
