@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from safety_reminder import cli
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", README, flags=re.DOTALL)
@@ -34,6 +36,29 @@ def test_the_documented_sweep_varies_what_an_ablation_is_to_vary():
         "probe_weight": {0.0, 0.05, 0.5},
     }
     assert all(len(change) <= 1 for change in changes)
+
+
+def documented() -> list[str]:
+    """Every command line of ours in the README and the docs, its continued lines joined."""
+    lines = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.findall(
+            r"^```\w*\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+        ):
+            lines += re.findall(r"^ *safety-reminder (.+)", block.replace("\\\n", " "), flags=re.MULTILINE)
+    return lines
+
+
+@pytest.mark.parametrize("line", documented())
+def test_a_documented_command_is_one_that_its_options_allow(line):
+    command, *arguments = shlex.split(line, comments=True)
+    assert command in cli.COMMANDS
+    if command in ("fetch", "pocket"):
+        return
+    if command == "analyze":
+        command, *arguments = arguments
+    cli._register_resolvers()
+    cli._try_out(command.replace("-", "_"), cli._in_full(arguments))
 
 
 @pytest.mark.pocket

@@ -14,7 +14,7 @@ import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -94,8 +94,7 @@ def _with_hydra(name: str, task: str) -> Callable[[list[str]], None]:
 
     def command(arguments: list[str]) -> None:
         _register_resolvers()
-        # `data` is a group of options; its plain value names the sets.
-        arguments = [re.sub(r"^data=", "data.sets=", argument) for argument in arguments]
+        arguments = _in_full(arguments)
         if not any(a in ("-h", "--help", "--hydra-help") for a in arguments):
             _try_out(name, arguments)
         # Hydra takes its own flags only in front of the overrides.
@@ -104,6 +103,11 @@ def _with_hydra(name: str, task: str) -> Callable[[list[str]], None]:
         hydra.main(version_base="1.3", config_path="pkg://" + CONFIG, config_name=name)(job)()
 
     return command
+
+
+def _in_full(arguments: Sequence[str]) -> list[str]:
+    """``data`` is a group of options; its plain value names the sets."""
+    return [re.sub(r"^data=", "data.sets=", argument) for argument in arguments]
 
 
 def _try_out(name: str, arguments: Sequence[str]) -> None:
@@ -150,6 +154,14 @@ def _explain(error: Exception) -> str:
     cause = error.__cause__ or error
     text = str(error)
     key = getattr(cause, "full_key", None)
+    if isinstance(error, OverrideParseException):
+        name, given, value = error.override.partition("=")
+        if not given:
+            return f"{error.override!r} is not an option; options are key=value"
+        return (
+            f"cannot read {name}={value}: what holds = , ( ) [ ] or {{ }} needs quotes of its own inside the "
+            f"shell's, as in \"{name}='a=b'\", and in a list as in \"{name}=['a=b','c']\""
+        )
     if "is not in struct" in str(cause) and key:
         return f"unknown option {key!r}; --help lists the options"
     if missing := re.search(r"Could not find '(\w+)/([^']+)'", text):
