@@ -6,6 +6,7 @@ prefix is run once, without gradient, and every cut of the answer is a slice of 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -104,9 +105,9 @@ class Place:
 class Continuation:
     """What the model makes of one place.
 
-    ``logits``: of each run of tokens in the script, (tokens, vocabulary), what it predicted in their stead; where a
-    script begins with tokens, nothing in it predicts the first of them, and its row is missing. ``hidden``: (reminders,
-    hidden_size), final hidden states at the last vector of each reminder, where the probe reads. ``last``:
+    ``logits``: of each run of tokens in the script, if wanted, (tokens, vocabulary), what it predicted in their stead;
+    where a script begins with tokens, nothing in it predicts the first of them, and its row is missing. ``hidden``:
+    (reminders, hidden_size), final hidden states at the last vector of each reminder, where the probe reads. ``last``:
     (hidden_size,), that of the last entry.
     """
 
@@ -115,11 +116,14 @@ class Continuation:
     last: torch.Tensor
 
 
-def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tensor) -> list[Continuation]:
+def follow(
+    model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tensor, *, logits: bool = True
+) -> list[Continuation]:
     """Run what follows each place, all in one forward pass over the prefixes' keys and values.
 
     Args:
         vectors: (k, hidden_size), of the reminder; the gradient reaches them.
+        logits: False: only hidden states are wanted.
     """
     run: Any = model
     embedding: Any = model.get_input_embeddings()
@@ -136,6 +140,9 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
         ]
         # What a short script is filled up with stands behind it, where nothing looks.
         rows.append(F.pad(torch.cat(parts), (0, 0, 0, widest - used)))
+    few = {}
+    if not logits and "logits_to_keep" in inspect.signature(model.forward).parameters:
+        few["logits_to_keep"] = 1
     outputs = run(
         inputs_embeds=torch.stack(rows),
         attention_mask=mask,
@@ -144,19 +151,21 @@ def follow(model: PreTrainedModel, places: Sequence[Place], vectors: torch.Tenso
         use_cache=True,
         output_hidden_states=True,
         return_dict=True,
+        **few,
     )
-    hidden = outputs.hidden_states[-1]
     found = []
-    for row, (place, used) in enumerate(zip(places, widths, strict=True)):
-        at, logits, ends = 0, [], []
+    # Row by row: the gradient of a slice is as large as what it was cut from.
+    per_row = zip(outputs.logits.unbind(), outputs.hidden_states[-1].unbind(), places, widths, strict=True)
+    for predicted, hidden, place, used in per_row:
+        at, runs, ends = 0, [], []
         for part in place.script:
             length = k if part is None else len(part)
             if part is None:
                 ends.append(at + length - 1)
-            else:
-                logits.append(outputs.logits[row, max(at - 1, 0) : at + length - 1])
+            elif logits:
+                runs.append(predicted[max(at - 1, 0) : at + length - 1])
             at += length
-        found.append(Continuation(logits, hidden[row, ends], hidden[row, used - 1]))
+        found.append(Continuation(runs, hidden[ends], hidden[used - 1]))
     return found
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
 from safety_reminder.errors import SafetyReminderError
-from safety_reminder.guard.context import Place, Prefix, follow
+from safety_reminder.guard.context import Place, Prefix, follow, width
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.objective import checkpoints
 from safety_reminder.training.probe import auc
@@ -61,28 +61,31 @@ def read(
     Raises:
         SafetyReminderError: a state that is not finite (with ``on_error=skip``, no other), or no state at all.
     """
-    vlm = prefixes.vlm
+    vlm, at_once = prefixes.vlm, prefixes.rows
     header = vlm.assistant_header() if where == "header" else []
     hidden, rows = [], []
-    for number, sample in enumerate(tqdm(samples, desc=description, unit="example", dynamic_ncols=True)):
-        prefix = prefixes.of(sample)
-        cuts = checkpoints(sample.example, sample.answer, interval, vlm.eos_ids)
-        if where == "reminder":
-            places = [Place(prefix, n, [None]) for n in cuts]
-        elif where == "header":
-            places = [Place(prefix, n, [header]) for n in cuts]
-        else:
-            places = [Place(prefix, n - 1, [[prefix.tokens[n]]]) for n in cuts]
-        labels = [(not sample.example.safe, number, n) for n in cuts]
-        states = [found.last.float().cpu() for found in follow(vlm.model, places, vectors)]
-        for unsafe_there, place in _further(sample, prefix, cuts, interval, trained_with):
-            states.append(follow(vlm.model, [place], vectors)[0].last.float().cpu())
-            labels.append((unsafe_there, number, place.kept))
-        if not all(state.isfinite().all() for state in states):
-            prefixes.leave_out(sample, "the model's hidden state is not finite")
-            continue
-        hidden += states
-        rows += labels
+    with tqdm(total=len(samples), desc=description, unit="example", dynamic_ncols=True) as progress:
+        for first in range(0, len(samples), at_once):
+            looks: list[_Look] = []
+            for number, sample in enumerate(samples[first : first + at_once], first):
+                prefix = prefixes.of(sample)
+                cuts = checkpoints(sample.example, sample.answer, interval, vlm.eos_ids)
+                for n in cuts:
+                    if where == "last":
+                        place = Place(prefix, n - 1, [[prefix.tokens[n]]])
+                    else:
+                        place = Place(prefix, n, [header if where == "header" else None])
+                    looks.append(_Look(number, not sample.example.safe, n, place))
+                looks += _further(number, sample, prefix, cuts, interval, trained_with)
+            states = _states(vlm.model, looks, vectors, at_once)
+            spoilt = {look.number for look, state in zip(looks, states, strict=True) if not state.isfinite().all()}
+            for number in sorted(spoilt):
+                prefixes.leave_out(samples[number], "the model's hidden state is not finite")
+            for look, state in zip(looks, states, strict=True):
+                if look.number not in spoilt:
+                    hidden.append(state)
+                    rows.append((look.unsafe, look.number, look.tokens))
+            progress.update(min(at_once, len(samples) - first))
     if not rows:
         raise SafetyReminderError(f"{description}: no row of {len(samples)} has a hidden state that can be used")
     unsafe, groups, tokens = zip(*rows, strict=True)
@@ -95,24 +98,46 @@ def read(
     )
 
 
+@dataclass(frozen=True)
+class _Look:
+    """The state at the end of ``place``, in the answer of sample ``number`` after so many ``tokens``."""
+
+    number: int
+    unsafe: bool
+    tokens: int
+    place: Place
+
+
+def _states(model: Any, looks: Sequence[_Look], vectors: torch.Tensor, at_once: int) -> list[torch.Tensor]:
+    """Of each, (hidden_size,) float32 on the CPU. Scripts of like length share a pass, as in training."""
+    states: dict[int, torch.Tensor] = {}
+    order = sorted(range(len(looks)), key=lambda i: width(looks[i].place.script, len(vectors)))
+    for start in range(0, len(order), at_once):
+        part = order[start : start + at_once]
+        found = follow(model, [looks[i].place for i in part], vectors, logits=False)
+        states |= {i: state.last.float().cpu() for i, state in zip(part, found, strict=True)}
+    return [states[i] for i in range(len(looks))]
+
+
 def _further(
-    sample: Sample, prefix: Prefix, cuts: Sequence[int], interval: int, config: TrainingConfig | None
-) -> Iterator[tuple[bool, Place]]:
-    """Places beyond the checks of a plain answer, each with whether the text there is unsafe."""
+    number: int, sample: Sample, prefix: Prefix, cuts: Sequence[int], interval: int, config: TrainingConfig | None
+) -> Iterator[_Look]:
+    """Beyond the checks of a plain answer."""
     if config is None:
         return
     if config.unheeded_prob and interval in cuts and 0 in cuts:
         # Begun anew behind a reminder, as after ``rewind``.
-        yield not sample.example.safe, Place(prefix, 0, [None, sample.answer[:interval], None])
+        place = Place(prefix, 0, [None, sample.answer[:interval], None])
+        yield _Look(number, not sample.example.safe, 0, place)
     if sample.example.safe:
         return
     tokens = cuts[-1] // 2
     refusal = sample.correction if tokens else sample.refusal
     begun = refusal[: len(refusal) // 2]
     if config.repeat_prob and begun:
-        yield False, Place(prefix, tokens, [None, begun, None])
+        yield _Look(number, False, tokens, Place(prefix, tokens, [None, begun, None]))
     if config.correction_prob and begun and tokens:
-        yield False, Place(prefix, tokens, [begun, None])
+        yield _Look(number, False, tokens, Place(prefix, tokens, [begun, None]))
 
 
 def positions(tokens: torch.Tensor, interval: int) -> dict[str, torch.Tensor]:
