@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from checkpoints import random_reminder, tiny_vlm
+from helpers import REMINDER_IDS, recomputed_hidden, reminder_of_tokens
 from safety_reminder.data.training import read_training_file, user
 from safety_reminder.errors import ConfigError, DataError, ModelError
 from safety_reminder.guard import Probe, SafetyReminder
@@ -46,6 +47,34 @@ def refitted(vlm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
     reminder = replace(random_reminder(), interval=4)
     return (*refit.refit_probe(vlm, reminder, rows(), CONFIG, folder, "mine"), folder)
+
+
+@pytest.mark.parametrize("where", ["reminder", "header", "last"])
+def test_what_is_read_at_each_check_is_the_state_of_the_whole_sequence(vlm, where):
+    samples = make_samples(vlm, rows(3), CONFIG)
+    behind = {"reminder": REMINDER_IDS, "header": vlm.assistant_header(), "last": []}[where]
+    reminder = reminder_of_tokens(vlm.model)
+    found = read(Prefixes(vlm, replace(CONFIG, rows=4), Path()), samples, reminder.vectors, 4, where=where)
+    assert len(set(found.groups.tolist())) == len(samples)
+    for hidden, group, tokens in zip(found.hidden, found.groups, found.tokens.tolist(), strict=True):
+        sample = samples[group]
+        inputs = vlm.encode([sample.example.conversation()])
+        with torch.no_grad():
+            expected = recomputed_hidden(vlm.model, inputs, [*sample.answer[:tokens], *behind])
+        assert torch.allclose(hidden, expected, atol=1e-4)
+
+
+def test_further_places_are_read_the_same_however_many_share_a_pass(vlm):
+    config = replace(CONFIG, unheeded_prob=0.5, repeat_prob=0.5, correction_prob=0.5)
+    samples = make_samples(vlm, rows(4), config)
+    vectors = random_reminder().vectors
+    alone, together = (
+        read(Prefixes(vlm, replace(config, rows=n), Path()), samples, vectors, 4, trained_with=config) for n in (1, 5)
+    )
+    assert len(alone.tokens) > len(read(Prefixes(vlm, config, Path()), samples, vectors, 4).tokens)
+    for name in ("unsafe", "groups", "tokens"):
+        assert torch.equal(getattr(alone, name), getattr(together, name))
+    assert torch.allclose(alone.hidden, together.hidden, atol=1e-4)
 
 
 def test_three_probes_are_judged_side_by_side_on_rows_they_were_not_fitted_to(refitted):
