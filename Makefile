@@ -100,7 +100,7 @@ demo: $(STAMP) fonts
 test test-slow test-gpu: $(STAMP) fonts
 	@echo ">> assembling pocket if need be"
 	@$(BIN)/safety-reminder pocket
-	@$(BIN)/python -m pytest -m $(MARKED_$@) $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m $(MARKED_$@) $(ARGS)
 
 MARKED_test := "not slow and not gpu" -n $(WORKERS) --dist loadfile
 MARKED_test-slow := slow -n $(WORKERS) --dist load

@@ -22,6 +22,7 @@ from safety_reminder.data.training import load_training
 from safety_reminder.evaluation.metrics import proportion
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.guard.context import Place, Prefix, follow, go_on
+from safety_reminder.models import VLM
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import checkpoints
 from safety_reminder.training.probe import auc
@@ -39,6 +40,14 @@ def divergence(model, prefix: Prefix, answer: tuple[int, ...], kept: int, vector
     plain = follow(model, [Place(prefix, kept - 1, [[prefix.tokens[kept], *target]])], vectors)[0].logits[0]
     both = (logits.float().log_softmax(-1) for logits in (reminded, plain))
     return F.kl_div(*both, log_target=True, reduction="batchmean").item()
+
+
+def turned(vlm: VLM, written: list[int]) -> bool:
+    """Whether a refusal is written. An answer that just ends there has not turned into one, though nothing at all in
+    answer to a request is judged as a refusal."""
+    end = next((i for i, token in enumerate(written) if token in vlm.eos_ids), len(written))
+    text = vlm.tokenizer.decode(written[:end], skip_special_tokens=True)
+    return bool(text.strip()) and judge_refusal(text).where == "start"
 
 
 def main() -> None:
@@ -76,8 +85,7 @@ def main() -> None:
         p_unsafe = reminder.probe(torch.cat([f.hidden for f in found])).tolist()
         checks += [(p, not sample.example.safe, n) for n, p in zip(kept, p_unsafe, strict=True)]
         for written in go_on(vlm.model, [(prefix, n) for n in kept], reminder.vectors, TOKENS):
-            text = vlm.tokenizer.decode(written, skip_special_tokens=True)
-            refuses["benign" if sample.example.safe else "harmful"].append(judge_refusal(text).where == "start")
+            refuses["benign" if sample.example.safe else "harmful"].append(turned(vlm, written))
         if sample.example.safe:
             inside = [n for n in kept if 0 < n < len(sample.answer)]
             kl += [divergence(vlm.model, prefix, sample.answer, n, reminder.vectors, 16) for n in inside]

@@ -61,6 +61,7 @@ def test_a_documented_command_is_one_that_its_options_allow(line):
     cli._try_out(command.replace("-", "_"), cli._in_full(arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.pocket
 def test_the_python_examples_run_one_after_the_other(monkeypatch):
     monkeypatch.chdir(ROOT)
