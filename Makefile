@@ -25,8 +25,8 @@ DEJAVU := /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 help:
 	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
 	@echo "make demo DATA=DIR        the same on FigStep's own images, SafeBench-Tiny (its 'data' folder)"
-	@echo "make test                 the tests (about 3 minutes)"
-	@echo "make test-slow test-gpu   those that start processes, and those that need an accelerator"
+	@echo "make test                 the tests (about 3 minutes; CI runs the slower ones too)"
+	@echo "make test-slow test-gpu   the slower ones, and those that need an accelerator"
 	@echo "make lint format          check, or fix, style, types and import direction"
 	@echo "make pocket               assemble the pocket checkpoint"
 	@echo "make train-pocket         train the pack that ships anew; replaces it if it is at least as good"
@@ -103,7 +103,7 @@ test test-slow test-gpu: $(STAMP) fonts
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m $(MARKED_$@) $(ARGS)
 
 MARKED_test := "not slow and not gpu" -n $(WORKERS) --dist loadfile
-MARKED_test-slow := slow -n $(WORKERS) --dist load
+MARKED_test-slow := slow -n $(WORKERS) --dist loadfile
 MARKED_test-gpu := gpu
 
 lint: $(STAMP)
