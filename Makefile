@@ -97,14 +97,16 @@ demo: $(STAMP) fonts
 	@$(BIN)/safety-reminder demo $(if $(DATA),dataset=figstep dataset.subset=SafeBench-Tiny dataset.root=$(DATA)) \
 	  output=runs/demo
 
-test test-slow test-gpu: $(STAMP) fonts
+MARKED_test := not slow and not gpu
+MARKED_test-slow := slow
+
+test test-slow: $(STAMP) fonts
 	@echo ">> assembling pocket if need be"
 	@$(BIN)/safety-reminder pocket
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m $(MARKED_$@) $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(MARKED_$@)" $(ARGS)
 
-MARKED_test := "not slow and not gpu" -n $(WORKERS) --dist loadfile
-MARKED_test-slow := slow -n $(WORKERS) --dist loadfile
-MARKED_test-gpu := gpu
+test-gpu: $(STAMP)
+	@$(BIN)/python -m pytest -m gpu $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

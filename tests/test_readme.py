@@ -15,11 +15,10 @@ from safety_reminder import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", README, flags=re.DOTALL)
 
 
-def blocks(language: str) -> list[str]:
-    return [body for kind, body in BLOCKS if kind == language]
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def test_the_documented_sweep_varies_what_an_ablation_is_to_vary():
@@ -42,9 +41,7 @@ def documented() -> list[str]:
     """Every command line of ours in the README and the docs, its continued lines joined."""
     lines = []
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for block in re.findall(
-            r"^```\w*\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
-        ):
+        for block in blocks(r"\w*", path.read_text(encoding="utf-8")):
             lines += re.findall(r"^ *safety-reminder (.+)", block.replace("\\\n", " "), flags=re.MULTILINE)
     return lines
 

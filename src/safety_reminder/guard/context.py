@@ -140,9 +140,7 @@ def follow(
         ]
         # What a short script is filled up with stands behind it, where nothing looks.
         rows.append(F.pad(torch.cat(parts), (0, 0, 0, widest - used)))
-    few = {}
-    if not logits and "logits_to_keep" in inspect.signature(model.forward).parameters:
-        few["logits_to_keep"] = 1
+    can_save = not logits and "logits_to_keep" in inspect.signature(model.forward).parameters
     outputs = run(
         inputs_embeds=torch.stack(rows),
         attention_mask=mask,
@@ -151,7 +149,7 @@ def follow(
         use_cache=True,
         output_hidden_states=True,
         return_dict=True,
-        **few,
+        **({"logits_to_keep": 1} if can_save else {}),
     )
     found = []
     # Row by row: the gradient of a slice is as large as what it was cut from.

@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,10 +36,10 @@ from safety_reminder.run_files import provenance, write_json
 from safety_reminder.training.examples import key
 from safety_reminder.training.logs import Logs
 from safety_reminder.training.probe import auc as area
+from safety_reminder.training.samples import slices
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 ENOUGH = 10  # refusals, and answers, from which on the fit is not warned of
 
 # Safety prompts under which the plane is found, beside none at all and the one that is trained.
@@ -199,7 +199,7 @@ def train_soft_prompt(
             total = 0.0
             for batch in batches.of(epoch):
                 optimiser.zero_grad()
-                for rows in _slices(batch, config.rows):
+                for rows in slices(batch, config.rows):
                     loss = objective(plane, batches.change(rows, vectors), batches.harmful[rows], config).sum()
                     (loss / len(batch)).backward()
                     total += float(loss.detach())
@@ -210,7 +210,7 @@ def train_soft_prompt(
             logs.write(epoch + 1, {"loss": total / len(queries)})
             progress.set_postfix(loss=f"{total / len(queries):.4f}")
         with torch.no_grad():
-            changes = [batches.change(rows, vectors) for rows in _slices(range(len(queries)), config.rows)]
+            changes = [batches.change(rows, vectors) for rows in slices(range(len(queries)), config.rows)]
             moved = torch.cat(changes) @ plane.components.T @ plane.refusal
     finally:
         for name, parameter in model.named_parameters():
@@ -283,12 +283,12 @@ class _Batches:
         self.messages = [in_front(query.messages, config.prompt) for query in queries]
         self.harmful = torch.tensor([float(query.harmful) for query in queries], device=self.vlm.model.device)
         with torch.no_grad():
-            self.before = torch.cat([self._hidden(rows) for rows in _slices(range(len(queries)), config.rows)])
+            self.before = torch.cat([self._hidden(rows) for rows in slices(range(len(queries)), config.rows)])
 
     def of(self, epoch: int) -> Iterator[Sequence[int]]:
         """The epoch's batches, as places in the queries."""
         order = random.Random(f"{self.config.seed}/{epoch}").sample(range(len(self.messages)), len(self.messages))
-        return _slices(order, self.config.batch)
+        return slices(order, self.config.batch)
 
     def change(self, rows: Sequence[int], vectors: torch.Tensor) -> torch.Tensor:
         """(rows, hidden_size)."""
@@ -310,7 +310,7 @@ def _find_plane(
     prompts = (None, *dict.fromkeys((config.prompt, *ANCHORS)))
     for text in tqdm(prompts, desc="safety prompts", unit="prompt"):
         answers: list[bool] = []
-        for part in _slices(queries, config.rows):
+        for part in slices(queries, config.rows):
             batch = [query.messages if text is None else in_front(query.messages, text) for query in part]
             with torch.no_grad():
                 states.append(prompt_hidden(guarded.vlm.model, guarded.vlm.encode(batch)).float().cpu())
@@ -326,8 +326,3 @@ def _find_plane(
 
 def _share(outcomes: Sequence[bool]) -> float:
     return sum(outcomes) / len(outcomes)
-
-
-def _slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

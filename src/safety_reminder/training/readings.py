@@ -10,11 +10,11 @@ import torch
 from tqdm import tqdm
 
 from safety_reminder.errors import SafetyReminderError
-from safety_reminder.guard.context import Place, Prefix, follow, width
+from safety_reminder.guard.context import Place, Prefix, follow
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.objective import checkpoints
 from safety_reminder.training.probe import auc
-from safety_reminder.training.samples import Prefixes, Sample
+from safety_reminder.training.samples import Prefixes, Sample, passes, slices
 
 # ``header``: the assistant's header is put behind the partial answer and its last token is read (Any-Depth Alignment,
 # arXiv:2510.18081); ``last``: the last token of the text as it is.
@@ -65,9 +65,9 @@ def read(
     header = vlm.assistant_header() if where == "header" else []
     hidden, rows = [], []
     with tqdm(total=len(samples), desc=description, unit="example", dynamic_ncols=True) as progress:
-        for first in range(0, len(samples), at_once):
+        for some in slices(list(enumerate(samples)), at_once):
             looks: list[_Look] = []
-            for number, sample in enumerate(samples[first : first + at_once], first):
+            for number, sample in some:
                 prefix = prefixes.of(sample)
                 cuts = checkpoints(sample.example, sample.answer, interval, vlm.eos_ids)
                 for n in cuts:
@@ -85,7 +85,7 @@ def read(
                 if look.number not in spoilt:
                     hidden.append(state)
                     rows.append((look.unsafe, look.number, look.tokens))
-            progress.update(min(at_once, len(samples) - first))
+            progress.update(len(some))
     if not rows:
         raise SafetyReminderError(f"{description}: no row of {len(samples)} has a hidden state that can be used")
     unsafe, groups, tokens = zip(*rows, strict=True)
@@ -109,11 +109,9 @@ class _Look:
 
 
 def _states(model: Any, looks: Sequence[_Look], vectors: torch.Tensor, at_once: int) -> list[torch.Tensor]:
-    """Of each, (hidden_size,) float32 on the CPU. Scripts of like length share a pass, as in training."""
+    """Of each, (hidden_size,) float32 on the CPU."""
     states: dict[int, torch.Tensor] = {}
-    order = sorted(range(len(looks)), key=lambda i: width(looks[i].place.script, len(vectors)))
-    for start in range(0, len(order), at_once):
-        part = order[start : start + at_once]
+    for part in passes(range(len(looks)), lambda i: looks[i].place.script, len(vectors), at_once):
         found = follow(model, [looks[i].place for i in part], vectors, logits=False)
         states |= {i: state.last.float().cpu() for i, state in zip(part, found, strict=True)}
     return [states[i] for i in range(len(looks))]

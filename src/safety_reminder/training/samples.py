@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from safety_reminder.errors import ConfigError, DataError, SafetyReminderError
-from safety_reminder.guard.context import Prefix, width
+from safety_reminder.guard.context import Prefix, Script, width
 from safety_reminder.models import VLM
 from safety_reminder.run_files import write_json
 from safety_reminder.training.config import TrainingConfig
@@ -22,6 +22,8 @@ from safety_reminder.training.examples import key
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
 PARTS = ("training", "validation", "calibration", "test")
 
 
@@ -153,6 +155,17 @@ def write_splits(output: Path, parts: Mapping[str, Sequence[Sample]]) -> None:
     write_json(output / "splits.json", {part: sorted({s.key for s in rows}) for part, rows in parts.items()})
 
 
+def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def passes(found: Sequence[T], script: Callable[[T], Script], k: int, at_once: int) -> Iterator[Sequence[T]]:
+    """What is to be run, at most ``at_once`` of it in a pass. Scripts of like length go together, since the shorter
+    ones of a pass are filled up."""
+    return slices(sorted(found, key=lambda one: width(script(one), k)), at_once)
+
+
 class Prefixes:
     """The prefix of each sample, run once and kept as long as there is room."""
 
@@ -189,17 +202,15 @@ class Prefixes:
         log.warning("left out: %s", message)
 
     def batches(self, drawn: Sequence[tuple[Sample, list[Any]]]) -> Iterator[tuple[list[Sample], list[Any]]]:
-        """Samples with their cuts → (samples, [(prefix, cut), ...]), at most ``rows`` a batch. Scripts of like length
-        go together, since the shorter ones of a batch are filled up. A prefix is looked up once for all its cuts, since
-        it may have to be read from disk or run again; at most ``rows`` prefixes are held at a time."""
-        for first in range(0, len(drawn), self.rows):
+        """Samples with their cuts → (samples, [(prefix, cut), ...]), in :func:`passes` of at most ``rows``. A prefix is
+        looked up once for all its cuts, since it may have to be read from disk or run again; at most ``rows`` prefixes
+        are held at a time."""
+        for some in slices(drawn, self.rows):
             found = []
-            for sample, cuts in drawn[first : first + self.rows]:
+            for sample, cuts in some:
                 prefix = self.of(sample)
                 found += [(sample, prefix, cut) for cut in cuts]
-            found.sort(key=lambda row: width(row[2].script, self.k))
-            for start in range(0, len(found), self.rows):
-                part = found[start : start + self.rows]
+            for part in passes(found, lambda row: row[2].script, self.k, self.rows):
                 yield [sample for sample, _, _ in part], [(prefix, cut) for _, prefix, cut in part]
 
     def _put_away(self, sample: Sample, prefix: Prefix) -> Prefix | Path:
