@@ -9,8 +9,8 @@ DATA ?=
 WORKERS ?= 2
 POCKET_SPLIT := training.budget=0.02 training.answer_tokens=72 training.validation=0.06 \
   training.calibration=0.16 training.test=0.1 training.keep_gb=12.0
-POCKET_TRAINING := $(POCKET_SPLIT) training.lr=0.02 training.cuts=4 training.epochs=2 training.probe_weight=0.5 \
-  training.batch=4 training.rows=8 training.target_tokens=12 training.empty_prob=0.45 training.unheeded_prob=0.25
+POCKET_TRAINING := $(POCKET_SPLIT) training.lr=0.02 training.cuts=4 training.epochs=3 training.probe_weight=0.5 \
+  training.batch=4 training.rows=8 training.target_tokens=6 training.empty_prob=0.4 training.unheeded_prob=0.25
 POCKET_DRO := training.queries=16 training.epochs=12 training.batch=16 training.lr=0.005 \
   training.answer_tokens=16
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
