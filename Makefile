@@ -25,7 +25,7 @@ DEJAVU := /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 help:
 	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
 	@echo "make demo DATA=DIR        the same on FigStep's own images, SafeBench-Tiny (its 'data' folder)"
-	@echo "make test                 the tests (about 3 minutes; CI runs the slower ones too)"
+	@echo "make test                 the tests (3 to 4 minutes; CI runs the slower ones too)"
 	@echo "make test-slow test-gpu   the slower ones, and those that need an accelerator"
 	@echo "make lint format          check, or fix, style, types and import direction"
 	@echo "make pocket               assemble the pocket checkpoint"
