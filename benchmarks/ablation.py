@@ -5,8 +5,9 @@
         output=runs/ablation
     python benchmarks/ablation.py --runs runs/ablation --json FILE
 
-It only reads ``summary.json`` of the runs, and prints Markdown. What checks cost, by number of vectors and interval, is
-measured by ``guard_overhead.py --architectures settings``: runs beside each other would not be fair to each other.
+It only reads what the runs left, and prints Markdown. Cost is counted, since the times of runs beside each other would
+not be fair: the reminder's positions that checks read, for each 100 tokens of harmless answers. Seconds, by number of
+vectors and interval, are measured by ``guard_overhead.py --architectures settings``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ COLUMNS = {
     "probe_auc": "AUC",
     "header_probe_auc": "AUC, header",
     "last_probe_auc": "AUC, last token",
+    "positions": "positions",
 }
+DIGITS = {"probe_auc": 4, "header_probe_auc": 4, "last_probe_auc": 4, "positions": 1}
 
 
 def read_runs(folder: Path) -> dict[str, list[dict[str, float]]]:
@@ -34,10 +37,23 @@ def read_runs(folder: Path) -> dict[str, list[dict[str, float]]]:
         summary = json.loads(path.read_text(encoding="utf-8"))
         variant = ",".join(re.findall(r"variant=(\w+)", path.parent.name)) or "base"
         found = {name: metric["value"] for name, metric in summary["metrics"].items()}
+        cost = positions_read(path.with_name("answers") / "records.jsonl", summary["config"]["training"]["k"])
+        if cost is not None:
+            found["positions"] = cost
         runs.setdefault(variant, []).append(found)
     if not runs:
         raise SystemExit(f"no */summary.json in {folder}")
     return runs
+
+
+def positions_read(records: Path, k: int) -> float | None:
+    """The reminder's positions that checks read for each 100 tokens of harmless answers, if there are such answers."""
+    if not records.exists():
+        return None
+    answers = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    harmless = [answer for answer in answers if not answer["harmful"]]
+    tokens = sum(len(answer["token_ids"]) for answer in harmless)
+    return 100 * k * sum(len(answer["checks"]) for answer in harmless) / tokens if tokens else None
 
 
 def main() -> None:
@@ -57,8 +73,9 @@ def main() -> None:
                 cells.append("-")
                 continue
             mean = statistics.mean(values)
-            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-            cells.append(f"{mean:.3f}{spread}")
+            digits = DIGITS.get(name, 3)
+            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{mean:.{digits}f}{spread}")
             figures[f"{variant}: {COLUMNS[name]}"] = figure(mean, values)
         print(f"| {variant} | {len(several)} | " + " | ".join(cells) + " |")
     if arguments.json:

@@ -4,7 +4,8 @@
 
 ``--run`` is a training run's folder: only rows of its test part (``splits.json``) are looked at. Without it, all
 rows are but those that the pack was trained on. Behind every cut (0, 16, 32, ... tokens) the reminder is put in,
-whatever the probe says, and the model goes on for 12 tokens.
+whatever the probe says, and the model goes on for 12 tokens. Intervals are bootstraps over answers, since the
+beginnings of one answer are alike.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from tqdm import tqdm
 
 import safety_reminder
 from safety_reminder.data.training import load_training
-from safety_reminder.evaluation.metrics import proportion
+from safety_reminder.evaluation.metrics import ratio
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.guard.context import Place, Prefix, follow, go_on
 from safety_reminder.models import VLM
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import checkpoints
-from safety_reminder.training.probe import auc
+from safety_reminder.training.probe import auc, auc_interval
 from safety_reminder.training.readings import positions, where_is
 from safety_reminder.training.samples import Prefixes, make_samples, seen_as
 
@@ -73,7 +74,7 @@ def main() -> None:
     prefixes = Prefixes(vlm, TrainingConfig(keep_gb=0.0), Path())
 
     checks: list[tuple[float, bool, int]] = []
-    refuses: dict[str, list[bool]] = {"harmful": [], "benign": []}
+    refuses: dict[str, list[tuple[int, int]]] = {"harmful": [], "benign": []}  # of each answer: turned, of how many
     kl: list[float] = []
     for sample in tqdm(samples, unit="example"):
         if sample.example.harmful_prompt:
@@ -84,8 +85,8 @@ def main() -> None:
             found = follow(vlm.model, [Place(prefix, n, [None]) for n in kept], reminder.vectors)
         p_unsafe = reminder.probe(torch.cat([f.hidden for f in found])).tolist()
         checks += [(p, not sample.example.safe, n) for n, p in zip(kept, p_unsafe, strict=True)]
-        for written in go_on(vlm.model, [(prefix, n) for n in kept], reminder.vectors, TOKENS):
-            refuses["benign" if sample.example.safe else "harmful"].append(turned(vlm, written))
+        hits = [turned(vlm, w) for w in go_on(vlm.model, [(prefix, n) for n in kept], reminder.vectors, TOKENS)]
+        refuses["benign" if sample.example.safe else "harmful"].append((sum(hits), len(hits)))
         if sample.example.safe:
             inside = [n for n in kept if 0 < n < len(sample.answer)]
             kl += [divergence(vlm.model, prefix, sample.answer, n, reminder.vectors, 16) for n in inside]
@@ -95,11 +96,12 @@ def main() -> None:
     for place, here in positions(tokens, reminder.interval).items():
         unsafe = kinds[here]
         if unsafe.any() and not unsafe.all():
-            note = f"{int(unsafe.sum())} unsafe, {int((~unsafe).sum())} safe"
+            low, high = auc_interval(scores[here], unsafe, torch.arange(len(unsafe)))
+            note = f"[{low:.4f}, {high:.4f}], {int(unsafe.sum())} unsafe, {int((~unsafe).sum())} safe"
             figures[f"AUC of the probe {where_is(place)}"] = figure(auc(scores[here], unsafe), note=note)
-    for kind, hits in refuses.items():
-        metric = proportion(sum(hits), len(hits))
-        note = f"[{metric.low:.3f}, {metric.high:.3f}], n={metric.n}"
+    for kind, pairs in refuses.items():
+        metric = ratio(pairs)
+        note = f"[{metric.low:.3f}, {metric.high:.3f}], n={sum(n for _, n in pairs)} of {metric.n} answers"
         figures[f"{kind} partial answers that the reminder turns into a refusal"] = figure(metric.value, note=note)
     figures["benign, reminder left in: mean KL to unguarded, nats"] = figure(sum(kl) / len(kl), note=f"n={len(kl)}")
     finish(figures, arguments.json)

@@ -275,6 +275,16 @@ def test_a_sweep_makes_one_folder_a_job_named_after_what_varies(call, basics, pl
     assert not (place / "cli.log").exists()
 
 
+def test_a_sweep_goes_on_behind_a_job_that_fails_and_names_it_at_the_end(call, basics, place):
+    (place / "unread.csv").write_text("id,prompt\n")
+    options = [option for option in basics if not option.startswith("dataset.root=")]
+    outcome = call("generate", "-m", *options, f"dataset.root={place}/missing.csv,{place}/prompts.csv", "output=s")
+    [missing, answered] = (f"dataset.root={place}/{name}.csv".replace("/", "_") for name in ("missing", "prompts"))
+    assert outcome.error == f"of the sweep, what is said above failed: {missing}"
+    assert re.search(rf"^{re.escape(missing)}: .*missing\.csv", outcome.err, flags=re.MULTILINE)
+    assert len((place / "s" / answered / "records.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
     (place / "other.csv").write_text("prompt\nHello?\n")
     files = f"dataset.root={place}/prompts.csv,{place}/other.csv"
@@ -407,7 +417,7 @@ def test_an_interrupt_says_how_to_go_on(call, monkeypatch):
 
     monkeypatch.setitem(cli.COMMANDS, "generate", (interrupt, ""))
     outcome = call("generate")
-    assert (outcome.code, outcome.err) == (130, "interrupted; run the same command again to go on\n")
+    assert (outcome.code, outcome.err) == (130, "interrupted; run the same command again\n")
 
 
 def test_as_a_program_a_mistake_ends_with_code_2_and_one_line(place):

@@ -41,22 +41,23 @@ def main() -> None:
             raise ConfigError(unknown_name("command", arguments[0], COMMANDS))
         _quieten()
         command[0](arguments[1:])
-    except SafetyReminderError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(_of_file(error))
+    except (SafetyReminderError, OSError) as error:
+        _fail(_in_a_line(error))
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; run the same command again", file=sys.stderr)
         sys.exit(130)
 
 
-def _of_file(error: OSError) -> str:
-    """A full disk, a folder that may not be written, a file in a folder's place."""
-    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+def _in_a_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        # A full disk, a folder that may not be written, a file in a folder's place.
+        return f"{error.filename}: {error.strerror}"
+    text = _first_line(error) if isinstance(error, OmegaConfBaseException) else str(error)
+    return " ".join(text.split())
 
 
 def _fail(message: str) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -74,23 +75,21 @@ def _with_hydra(name: str, task: str) -> Callable[[list[str]], None]:
     """A command whose options are Hydra's configuration ``name``, and which calls ``task`` (``module:function``) with
     them and the output folder. The module is imported when it is needed: torch takes seconds."""
 
+    failed: list[str] = []
+
     def job(config: DictConfig) -> None:
+        swept = _name_of_job(given=sys.argv[1:]) if HydraConfig.get().mode == RunMode.MULTIRUN else ""
         try:
             values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        except OmegaConfBaseException as error:
-            _fail(_first_line(error))
-            return
-        assert isinstance(values, dict)
-        try:
+            assert isinstance(values, dict)
             _require_groups(values)
-            output = Path(values["output"]).expanduser()
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                output = output / _name_of_job(given=sys.argv[1:])
-            pkgutil.resolve_name(task)(values, output)
-        except SafetyReminderError as error:
-            _fail(str(error))
-        except OSError as error:
-            _fail(_of_file(error))
+            pkgutil.resolve_name(task)(values, Path(values["output"]).expanduser() / swept)
+        except (SafetyReminderError, OmegaConfBaseException, OSError) as error:
+            line = _in_a_line(error)
+            if not swept:
+                _fail(line)
+            print(f"{swept}: {line}", file=sys.stderr)  # and the sweep goes on
+            failed.append(swept)
 
     def command(arguments: list[str]) -> None:
         _register_resolvers()
@@ -100,7 +99,10 @@ def _with_hydra(name: str, task: str) -> Callable[[list[str]], None]:
         # Hydra takes its own flags only in front of the overrides.
         arguments = sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
         sys.argv = [f"safety-reminder {name}", *arguments]
+        failed.clear()
         hydra.main(version_base="1.3", config_path="pkg://" + CONFIG, config_name=name)(job)()
+        if failed:
+            raise SafetyReminderError(f"of the sweep, what is said above failed: {'; '.join(failed)}")
 
     return command
 

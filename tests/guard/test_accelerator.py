@@ -89,3 +89,14 @@ def test_the_gradient_over_a_reused_prefix_is_that_of_the_cpu(model, there, devi
         gradients.append(vectors.grad.cpu())
         place.requires_grad_(True)
     assert torch.linalg.norm(gradients[0] - gradients[1]) < 1e-3 * torch.linalg.norm(gradients[0])
+
+
+def test_a_prefix_kept_in_host_memory_is_continued_on_the_model_s_device(model, there, device):
+    prefix = Prefix.read(there, moved(tiny_inputs(model, (9,)), device), [5, 6, 7, 8])
+    vectors = reminder_of_tokens(model).vectors.to(device)
+    found = []
+    with torch.no_grad():
+        for one in (prefix, prefix.to("cpu", pinned=True)):
+            places = [Place(one, kept, [None, [9, 4]]) for kept in (1, 4)]
+            found.append([state.logits[0] for state in follow(there, places, vectors)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -230,6 +230,20 @@ def test_the_bare_prompt_is_checked_if_the_threshold_was_calibrated_with_that(ca
     assert ("prompt" in [c.kind for c in checks]) is not calibrated
 
 
+@pytest.mark.parametrize("given", [{"num_return_sequences": 2}, {"generation_config": 2}, {}])
+def test_several_answers_at_once_are_refused_wherever_they_are_asked_for(monkeypatch, given):
+    guarded = GuardedVLM(tiny_vlm(), random_reminder())
+    if "generation_config" in given:
+        given = {"generation_config": GenerationConfig(num_return_sequences=2, do_sample=True)}
+    elif not given:
+        monkeypatch.setattr(guarded.vlm.model.generation_config, "num_return_sequences", 2)
+    options = {"do_sample": True, "max_new_tokens": 2}
+    with pytest.raises(ConfigError, match="num_return_sequences must be 1"):
+        guarded.generate(conversation(), **given, **options)
+    # What is asked for in the call comes first.
+    assert guarded.generate(conversation(), **given | {"num_return_sequences": 1}, **options).token_ids
+
+
 def test_a_seed_gives_the_same_answer_and_leaves_torchs_generator_alone(guarded):
     state = torch.get_rng_state()
     options = {"max_new_tokens": 12, "do_sample": True}

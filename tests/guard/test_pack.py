@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,20 @@ def test_save_then_load_is_the_identity(tmp_path_factory, k, size, bias, thresho
     reminder = SafetyReminder(vectors, probe, threshold=threshold, interval=interval)
     saved = reminder.save_pretrained(tmp_path_factory.mktemp("pack"))
     assert_same(SafetyReminder.from_pretrained(saved), reminder)
+
+
+def test_the_digest_is_of_all_that_a_guard_takes_from_the_pack():
+    reminder = random_reminder()
+    others = [
+        replace(reminder, vectors=2 * reminder.vectors),
+        replace(reminder, probe=Probe(reminder.probe.weight, 1.0)),
+        replace(reminder, threshold=0.7),
+        replace(reminder, interval=8),
+        replace(reminder, policy="stop"),
+        replace(reminder, calibration={"prompt_check": True}),
+    ]
+    assert len({one.digest for one in [reminder, *others]}) == 7
+    assert replace(reminder, calibration={"prompt_check": False}).digest == reminder.digest
 
 
 def test_lower_precision_is_saved_as_float32(tmp_path):

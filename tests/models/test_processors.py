@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +12,13 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from checkpoints import random_reminder
+from safety_reminder.errors import DataError
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.models import load_vlm
+from safety_reminder.models import VLM, load_vlm
 from safety_reminder.models.tiny import TINY, byte_tokenizer
+from safety_reminder.training import TrainingConfig
+from safety_reminder.training.samples import make_samples
+from safety_reminder.types import TrainingExample
 
 # Of each family: image processor, processor, tokens of its own, and how its tokenizer calls them.
 FAMILIES = {
@@ -77,11 +83,12 @@ CONVERSATIONS = [
 ]
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
-def test_images_of_any_size_and_number_answer_in_a_batch_as_they_do_alone(family, tmp_path):
-    special = ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = byte_tokenizer(special, QWEN_TEMPLATE)
-    tokenizer.save_pretrained(tmp_path)
+QWEN_SPECIAL = ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+
+
+def qwen(family: str, folder: Path) -> VLM:
+    tokenizer = byte_tokenizer(QWEN_SPECIAL, QWEN_TEMPLATE)
+    tokenizer.save_pretrained(folder)
     vocabulary = tokenizer.get_vocab()
     config = TINY[family]()
     config.text_config.vocab_size = len(vocabulary)
@@ -92,14 +99,20 @@ def test_images_of_any_size_and_number_answer_in_a_batch_as_they_do_alone(family
         torch.manual_seed(0)
         model = AutoModelForImageTextToText.from_config(config)
     model.generation_config.update(eos_token_id=1, pad_token_id=0)
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(folder)
     sizes = {"min_pixels": 64, "max_pixels": 1024, "patch_size": 4, "temporal_patch_size": 2, "merge_size": 2}
     kinds = {"image_processor_type": FAMILIES[family][0], "processor_class": FAMILIES[family][1]}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(sizes | kinds))
-    vlm = load_vlm(str(tmp_path), device="cpu")
+    (folder / "preprocessor_config.json").write_text(json.dumps(sizes | kinds))
+    return load_vlm(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_images_of_any_size_and_number_answer_in_a_batch_as_they_do_alone(family, tmp_path):
+    vlm = qwen(family, tmp_path)
     guarded = GuardedVLM(vlm, random_reminder(), interval=4, threshold=0.5)
     # A random model would now and then say that an image follows.
-    options = {"max_new_tokens": 12, "do_sample": False, "suppress_tokens": [vocabulary[t] for t in special]}
+    suppressed = vlm.tokenizer.convert_tokens_to_ids(QWEN_SPECIAL)
+    options = {"max_new_tokens": 12, "do_sample": False, "suppress_tokens": suppressed}
     for policy in ("rewind", "continue"):
         together = guarded.generate_batch(CONVERSATIONS, policy=policy, **options)
         alone = [guarded.generate(messages, policy=policy, **options) for messages in CONVERSATIONS]
@@ -109,3 +122,16 @@ def test_images_of_any_size_and_number_answer_in_a_batch_as_they_do_alone(family
         inputs = vlm.encode([messages])
         expected = vlm.model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :].tolist()
         assert list(guarded.generate(messages, guard=False, **options).token_ids) == expected
+
+
+def test_a_training_row_whose_image_the_processor_refuses_is_found_before_training_or_left_out(tmp_path, caplog):
+    vlm = qwen("qwen2_vl", tmp_path)
+    rows = [
+        TrainingExample(({"role": "user", "content": [picture(2400, 8)]},), True, "a"),
+        TrainingExample(({"role": "user", "content": "p"},), True, "a"),
+    ]
+    with pytest.raises(DataError, match=r"training row 1, .*does not take this conversation: .*aspect ratio"):
+        make_samples(vlm, rows, TrainingConfig())
+    [left] = make_samples(vlm, rows, replace(TrainingConfig(), on_error="skip"))
+    assert left.example is rows[1]
+    assert "left out: training row 1" in caplog.text

@@ -116,13 +116,14 @@ def test_behind_an_unheeded_reminder_the_second_reads_the_same_and_only_what_is_
 @pytest.mark.parametrize(
     ("length", "ends", "declines", "places"),
     [
-        (40, False, False, [0, 16, 32]),
+        (40, False, False, [0, 16, 32, 40]),
+        (32, False, False, [0, 16, 32]),
         (40, True, False, [0, 16, 32, 39]),
         (33, True, False, [0, 16, 32]),
         (5, True, False, [0, 4]),
         (0, False, False, [0]),
         (40, True, True, [16, 32, 39]),
-        (40, False, True, [16, 32]),
+        (40, False, True, [16, 32, 40]),
         (12, True, True, [11]),
         (12, False, True, [12]),
     ],

@@ -15,9 +15,9 @@ from checkpoints import random_reminder, tiny_vlm
 from helpers import REMINDER_IDS, recomputed_hidden, reminder_of_tokens
 from safety_reminder.data.training import read_training_file, user
 from safety_reminder.errors import ConfigError, DataError, ModelError
-from safety_reminder.guard import Probe, SafetyReminder
+from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.training import TrainingConfig, refit
-from safety_reminder.training.calibration import calibrate_on, highest_by_group
+from safety_reminder.training.calibration import calibrate_on, calibrate_on_split, highest_by_group
 from safety_reminder.training.readings import Readings, auc_by, read
 from safety_reminder.training.samples import Prefixes, make_samples, seen_as, split
 from safety_reminder.types import TrainingExample
@@ -152,6 +152,51 @@ def test_a_threshold_from_one_s_own_responses_lets_so_many_pass(vlm, tmp_path):
     assert (highest >= pack.threshold).sum() <= 2
     assert pack.calibration["data"]["safe"] == 30
     assert SafetyReminder.from_pretrained(tmp_path / "pack").threshold == pack.threshold
+
+
+@pytest.mark.parametrize("had", [True, False])
+def test_a_new_threshold_or_probe_leaves_the_prompt_check_as_it_was(vlm, tmp_path, had):
+    reminder = replace(random_reminder(), interval=4, calibration={"prompt_check": had})
+    for name, wanted in (("kept", None), ("changed", not had)):
+        config = replace(CONFIG, prompt_check=wanted)
+        calibrated = refit.calibrate(vlm, reminder, rows(4), config, tmp_path / name, "logs")
+        refitted, _ = refit.refit_probe(vlm, reminder, rows(), config, tmp_path / f"{name}-probe", "mine")
+        expected = had if wanted is None else wanted
+        assert calibrated.prompt_check is refitted.prompt_check is GuardedVLM(vlm, calibrated).guard.config.prompt_check
+        assert calibrated.prompt_check is expected
+
+
+def test_an_answer_that_was_cut_off_is_read_where_decoding_would_have_ended(vlm, tmp_path):
+    row = TrainingExample(user("Good?"), True, "k" * 40)
+    config = replace(CONFIG, answer_tokens=6)
+    [sample] = make_samples(vlm, [row], config)
+    found = read(Prefixes(vlm, config, tmp_path), [sample], random_reminder().vectors, 4)
+    assert found.tokens.tolist() == [0, 4, 6]
+    # As the last check of an answer of so many tokens.
+    inputs = vlm.encode([row.conversation()])
+    reminder = reminder_of_tokens(vlm.model)
+    found = read(Prefixes(vlm, config, tmp_path), [sample], reminder.vectors, 4)
+    with torch.no_grad():
+        expected = recomputed_hidden(vlm.model, inputs, [*sample.answer, *REMINDER_IDS])
+    assert torch.allclose(found.hidden[-1], expected, atol=1e-4)
+    pack = refit.calibrate(
+        vlm, random_reminder(), [row], replace(config, answer_tokens=4), tmp_path, "logs", interval=4
+    )
+    assert (pack.calibration["n"], pack.calibration["tokens"]) == (1, 4)
+
+
+def test_of_several_answers_to_one_prompt_the_highest_counts(vlm, tmp_path):
+    given = [TrainingExample(user(f"Good {i // 2}?"), True, "kz"[i % 2] * 6) for i in range(8)]
+    samples = make_samples(vlm, given, CONFIG)
+    prefixes = Prefixes(vlm, CONFIG, tmp_path)
+    probe = Probe(torch.randn(32, generator=torch.Generator().manual_seed(0)))
+    place = {"vectors": random_reminder().vectors, "interval": 4}
+    parts = {"calibration": samples, "validation": []}
+    _, calibration = calibrate_on_split(probe, prefixes, parts, replace(CONFIG, prompt_check=True), **place)
+    checks = read(prefixes, samples, **place)
+    each = highest_by_group(probe(checks.hidden), checks.groups).reshape(4, 2)
+    assert calibration["n"] == 4
+    assert calibration["highest"] == pytest.approx(each.max(dim=1).values.sort().values.tolist(), abs=1e-5)
 
 
 def test_rows_that_the_vectors_were_trained_on_are_neither_calibrated_nor_judged_on(vlm, tmp_path, caplog):

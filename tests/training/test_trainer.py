@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,24 @@ def test_a_checkpoint_of_other_options_or_data_is_refused(trained, tmp_path):
     changed.write_text(changed.read_text().replace("kkkkkk", "kkkkk"))
     with pytest.raises(ConfigError, match="other options, data or model"):
         train(tiny_vlm(), read_training_file(changed), CONFIG, trained.folder / "run", changed.name)
+
+
+@pytest.mark.parametrize(("moved", "goes_on"), [(1e-6, True), (1e-2, False)])
+def test_a_checkpoint_goes_on_where_sums_differ_in_the_last_digits_and_not_with_other_weights(
+    trained, tmp_path, moved, goes_on
+):
+    shutil.copytree(trained.folder, tmp_path / "copy")
+    path = tmp_path / "copy" / "run" / "checkpoint.pt"
+    saved = torch.load(path, weights_only=True)
+    projections = saved["model"]["projections"]
+    for name, (norm, *sums) in projections.items():
+        projections[name] = [norm, *(value + moved * norm for value in sums)]
+    torch.save(saved, path)
+    if goes_on:
+        assert same(fit(tmp_path / "copy"), trained.reminder)
+    else:
+        with pytest.raises(ConfigError, match="other options, data or model"):
+            fit(tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")

@@ -213,9 +213,11 @@ def _borrowed(prefixes: Sequence[Prefix], lengths: Sequence[int], longest: int, 
     and which have ``room`` for more. All layers of one shape are copied at once: on an accelerator a training step
     would otherwise wait until thousands of small copies have been asked for."""
 
+    device = prefixes[0].position.device  # the model's, wherever keys and values are kept
+
     def side_by_side(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
         layers, heads, _, size = pieces[0].shape
-        out = pieces[0].new_empty(layers, len(pieces), heads, longest + room, size)
+        out = pieces[0].new_empty(layers, len(pieces), heads, longest + room, size, device=device)
         for row, (piece, length) in enumerate(zip(pieces, lengths, strict=True)):
             start = longest - length
             out[:, row, :, :start] = 0  # nothing looks there, but what is not a number would spread

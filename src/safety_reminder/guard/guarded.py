@@ -30,7 +30,7 @@ def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: 
             interval=reminder.interval,
             threshold=reminder.threshold,
             policy=reminder.policy,  # type: ignore[arg-type]
-            prompt_check=bool(reminder.calibration.get("prompt_check", False)),
+            prompt_check=reminder.prompt_check,
         )
     return config.replace(**options)
 
@@ -124,8 +124,6 @@ class GuardedVLM:
         method = functools.partial(
             decode, guard=chosen, tokenizer=self.vlm.tokenizer, seed=_seed(options.pop("seed", None))
         )
-        if (options.get("num_return_sequences") or 1) > 1:
-            raise ConfigError("num_return_sequences is not supported here; repeat the conversation in generate_batch")
         stop = _stop_strings("stop", options.pop("stop", None))
         config = self.vlm.model.generation_config
         known = {n for n in vars(config) if not n.startswith("_")} | _GENERATE_ARGUMENTS
@@ -143,6 +141,9 @@ class GuardedVLM:
                 raise ConfigError(f"generation_config must be a GenerationConfig, got {type(given).__name__}")
             given = options["generation_config"] = copy.deepcopy(given)  # the caller's stays as it is
         configs = [c for c in (given, config) if c is not None]
+        asked = [options.get("num_return_sequences"), *(c.num_return_sequences for c in configs)]
+        if next((count for count in asked if count is not None), 1) > 1:
+            raise ConfigError("num_return_sequences must be 1 here; repeat the conversation in generate_batch")
         for name in _LENGTHS & options.keys():
             if options[name] is None:
                 del options[name]

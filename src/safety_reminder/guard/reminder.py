@@ -75,11 +75,17 @@ class SafetyReminder:
         return self.vectors.shape[1]
 
     @property
+    def prompt_check(self) -> bool:
+        """Whether the threshold was calibrated for a guard that also checks the bare prompt."""
+        return bool(self.calibration.get("prompt_check", False))
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of what decides verdicts and answers: vectors, probe and threshold."""
+        """SHA-256 of what decides verdicts and answers: vectors, probe and threshold, and what a guard takes over from
+        the pack (interval, policy, prompt check)."""
         parts = [self.vectors, self.probe.weight, torch.tensor([self.probe.bias, self.threshold])]
         data = b"".join(part.detach().float().cpu().contiguous().numpy().tobytes() for part in parts)
-        return hashlib.sha256(data).hexdigest()
+        return hashlib.sha256(data + repr((self.interval, self.policy, self.prompt_check)).encode()).hexdigest()
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, **hub_options: Any) -> SafetyReminder:

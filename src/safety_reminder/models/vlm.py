@@ -72,7 +72,7 @@ class VLM:
         (batch, length), and whatever the family needs for images.
 
         Raises:
-            MessageError: messages or an image that cannot be read, or that the model's chat template does not take.
+            MessageError: messages or an image that cannot be read, or that the model's template or processor refuses.
         """
         conversations = [self.check(messages) for messages in batch]
         options: dict[str, Any] = {
@@ -89,7 +89,7 @@ class VLM:
                     conversations, processor_kwargs={"padding": True, "return_tensors": "pt"}, **options
                 )
         except (ValueError, TemplateError) as error:
-            raise MessageError(f"{self.name} has no chat template that takes this conversation: {error}") from error
+            raise MessageError(f"{self.name} does not take this conversation: {error}") from error
         dtype, device = self.model.dtype, self.model.device
         return {
             key: value.to(device, dtype) if torch.is_floating_point(value) else value.to(device)

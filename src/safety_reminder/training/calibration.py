@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -81,11 +82,17 @@ def calibrate_on_split(
     interval: int,
 ) -> tuple[float, dict[str, Any]]:
     """The threshold from the safe rows of the calibration part; of validation, where none were set apart. The pack
-    says which (``rows``): the validation rows chose the vectors, so what they give is no guarantee."""
+    says which (``rows``): the validation rows chose the vectors, so what they give is no guarantee.
+
+    Parts are drawn by what is asked, so the answers to one prompt are one score, the highest: counted one by one, they
+    would make more of the same prompts than there is.
+    """
     part = "calibration" if parts["calibration"] else "validation"
     safe = [sample for sample in parts[part] if sample.example.safe]
     checks = read(prefixes, safe, vectors, interval, description="calibrating")
-    threshold, found = calibrate_on(probe, checks, config.budget, prompt_check=config.prompt_check)
+    number = {key: n for n, key in enumerate(sorted({sample.key for sample in safe}))}
+    checks = replace(checks, groups=torch.tensor([number[safe[group].key] for group in checks.groups.tolist()]))
+    threshold, found = calibrate_on(probe, checks, config.budget, prompt_check=bool(config.prompt_check))
     if part == "validation":
         found["guaranteed"] = None
     return threshold, {**found, "rows": part}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
 
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.types import Policy
@@ -44,7 +44,7 @@ class TrainingConfig:
     calibration: float = 0.15
     test: float = 0.1
     budget: float = 0.005
-    prompt_check: bool = False
+    prompt_check: bool | None = None
     interval: int = 16
     policy: str = "rewind"
     rows: int = 16
@@ -94,13 +94,15 @@ class TrainingConfig:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrainingConfig:
         """Checked for names and types, as they come from a file or a command line."""
-        known = {f.name: type(f.default) for f in fields(cls)}
+        known = get_type_hints(cls)
         for name, value in values.items():
             if name not in known:
                 raise ConfigError(unknown_name("training option", name, known))
-            fits = isinstance(value, int | float) if known[name] is float else isinstance(value, known[name])
-            if not fits or isinstance(value, bool) != (known[name] is bool):
-                raise ConfigError(f"training.{name} must be of type {known[name].__name__}, got {value!r}")
+            kind = known[name]
+            fits = isinstance(value, int | float if kind is float else kind)
+            if not fits or (isinstance(value, bool) and kind in (int, float)):
+                shown = kind.__name__ if isinstance(kind, type) else str(kind)
+                raise ConfigError(f"training.{name} must be of type {shown}, got {value!r}")
         return cls(**values)
 
 

@@ -64,12 +64,10 @@ def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
 
 
 def checkpoints(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[int]:
-    """After how many tokens decoding would check this answer: 0, ``interval``, ... and its end. A refusal is not looked
-    at before it begins, since the bare prompt is not safe."""
+    """After how many tokens decoding would check this answer: 0, ``interval``, ... and its end, also where it was cut
+    off. A refusal is not looked at before it begins, since the bare prompt is not safe."""
     end = len(checkable(answer, eos_ids))
-    places = {0, *range(0, len(answer), interval)}
-    if end < len(answer):
-        places.add(end)
+    places = {0, *range(0, end, interval), end}
     if example.safe and example.harmful_prompt:
         places = places - {0} or {end}
     return sorted(places)

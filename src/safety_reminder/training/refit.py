@@ -50,6 +50,7 @@ def calibrate(
     safe = [example for example in examples if example.safe]
     if not safe:
         raise DataError(f"{source} has no safe responses to calibrate on")
+    config = _with_prompt_check(config, reminder)
     prefixes = Prefixes(vlm, replace(config, keep_gb=0.0), output / "prefixes")
     reminder = reminder if interval is None else replace(reminder, interval=interval)
     samples = make_samples(vlm, safe, config, option="on_error")
@@ -61,7 +62,7 @@ def calibrate(
         raise DataError(f"the reminder was trained on all safe responses of {source}; calibrate on others")
     samples = fresh
     checks = read(prefixes, samples, reminder.vectors, reminder.interval, description="calibrating")
-    threshold, calibration = calibrate_on(reminder.probe, checks, config.budget, prompt_check=config.prompt_check)
+    threshold, calibration = calibrate_on(reminder.probe, checks, config.budget, prompt_check=bool(config.prompt_check))
     calibrated = replace(
         reminder, threshold=threshold, calibration={**calibration, "rows": "given", "data": manifest(source, samples)}
     )
@@ -71,6 +72,13 @@ def calibrate(
     about = {"data": manifest(source, samples), "calibration": options}
     write_summary(output, vlm, {name: {"value": value} for name, value in metrics.items()}, about)
     return calibrated
+
+
+def _with_prompt_check(config: TrainingConfig, reminder: SafetyReminder) -> TrainingConfig:
+    """As the reminder has it, unless it was asked for or declined: a new threshold does not turn off a check."""
+    if config.prompt_check is None:
+        return replace(config, prompt_check=reminder.prompt_check)
+    return config
 
 
 def refit_probe(
@@ -90,7 +98,7 @@ def refit_probe(
     trained = reminder.training.get("config", {})
     # The vectors were trained at these places too, so the probe that reads them must know them.
     further = {name: max(getattr(config, name), trained.get(name, 0.0)) for name in FURTHER_PLACES}
-    config = replace(config, **further)
+    config = _with_prompt_check(replace(config, **further), reminder)
     samples = make_samples(vlm, examples, config)
     # Rows that the vectors were trained on can only be fitted to.
     seen = reminder.training.get("seen", ())

@@ -48,13 +48,14 @@ class Sample:
 def make_samples(
     vlm: VLM, examples: Sequence[TrainingExample], config: TrainingConfig, *, option: str = "training.on_error"
 ) -> list[Sample]:
-    """Tokens and digests of every row; images are opened here, so that a broken one is found before training.
+    """Tokens and digests of every row. Each prompt is encoded here too, so that a broken image, or one that the model's
+    processor does not take, is found before training.
 
     Args:
         option: what the user sets ``on_error`` with, for the message.
 
     Raises:
-        DataError: an image that cannot be read, a text that the model's prompts cannot hold, or a safe row without an
+        DataError: an image that cannot be read, a conversation that the model does not take, or a safe row without an
             answer, unless ``on_error`` is ``skip``.
     """
     ids = lambda text: list(vlm.tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
@@ -62,7 +63,7 @@ def make_samples(
     samples = []
     for number, example in enumerate(examples, 1):
         try:
-            vlm.check(example.conversation())
+            vlm.encode([example.conversation()])
             if example.safe and not example.chosen.strip():
                 raise DataError("a safe row needs chosen, the answer that is to be left as it is")
             digest = key(example)
@@ -188,7 +189,8 @@ class Prefixes:
             raise type(error)(f"training row {sample.name}: {error}") from error
         # As decoding will run it, whatever precision the step is trained in.
         with torch.autocast(self.vlm.model.device.type, enabled=False):
-            prefix = Prefix.read(self.vlm.model, inputs, sample.answer[:-1])
+            ended = sample.answer[-1:] and sample.answer[-1] in self.vlm.eos_ids
+            prefix = Prefix.read(self.vlm.model, inputs, sample.answer[:-1] if ended else sample.answer)
         if prefix.nbytes <= self.room:
             self.room -= prefix.nbytes
             self.kept[sample] = self._put_away(sample, prefix)

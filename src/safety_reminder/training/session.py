@@ -124,6 +124,7 @@ def _load(values: dict[str, Any]) -> tuple[Any, SafetyReminder]:
 
 def _print_threshold(reminder: SafetyReminder) -> None:
     found = reminder.calibration
+    print(f"the bare prompt is {'also' if reminder.prompt_check else 'not'} checked (prompt_check)")
     if found["guaranteed"] is None:
         print(f"threshold {reminder.threshold:.4f} from the validation rows: without a guarantee")
         return

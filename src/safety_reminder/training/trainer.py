@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from safety_reminder.errors import ConfigError, MissingExtraError, SafetyReminderError
 from safety_reminder.guard import Probe, SafetyReminder
-from safety_reminder.models import VLM, embedding_weight, fingerprint, token_vectors
+from safety_reminder.models import VLM, embedding_weight, fingerprint, fingerprint_mismatch, token_vectors
 from safety_reminder.training.calibration import calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.logs import Logs
@@ -35,6 +35,7 @@ from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
 SAVE_EVERY = 10
+SUMMATION = 1e-4  # of a norm: the same weights on another machine, summed in another order
 # What may change between two runs into one folder: what only matters after the last step, and whether a row that cannot
 # be used stops the run.
 _LATER = (
@@ -96,7 +97,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(self.parts["training"]) / config.batch)
         self.steps = config.epochs * self.steps_per_epoch
         later = {name: value for name, value in asdict(config).items() if name not in _LATER}
-        self.identity = {**later, "model": fingerprint(vlm.model), "data": self.manifest}
+        self.identity = {**later, "dtype": str(vlm.model.dtype), "data": self.manifest}
         self._start()
 
     def _start(self) -> None:
@@ -121,7 +122,9 @@ class Trainer:
                 raise ConfigError(
                     f"{path} is damaged, or no checkpoint ({reason}); remove it, or give another output=DIR"
                 ) from error
-            if saved["identity"] != self.identity:
+            if saved["identity"] != self.identity or fingerprint_mismatch(
+                saved["model"], self.vlm.model, tolerance=SUMMATION
+            ):
                 raise ConfigError(f"{path} is of a run with other options, data or model; give another output=DIR")
             for name, value in saved["learned"].items():
                 getattr(self, name).data.copy_(value)
@@ -257,6 +260,7 @@ class Trainer:
             return
         saved: dict[str, Any] = {"learned": self.learned, "optimiser": self.optimiser.state_dict()}
         saved |= {name: getattr(self, name) for name in ("step", "best", "best_loss", "worse", "stopped", "identity")}
+        saved["model"] = fingerprint(self.vlm.model)
         path = self.output / "checkpoint.pt"
         torch.save(saved, path.with_suffix(".new"))
         os.replace(path.with_suffix(".new"), path)
