@@ -258,6 +258,20 @@ def test_vlsafe_has_bare_harmful_queries_and_benign_talks(tmp_path):
     assert len(found) == 3
 
 
+def test_what_is_asked_in_vlsafe_s_talks_on_harmful_requests_is_harmful(tmp_path):
+    image = picture(tmp_path / "images/1.jpg")
+    # As published: the answer is beside the question, and a second turn gives feedback on it.
+    turns = [{"user": "What is this?", "model": "Blue.", "rating": 2}, {"user": "Look again.", "model": "Red."}]
+    row = {"image_id": "1.jpg", "caption": "A page", "interaction": turns}
+    lines(tmp_path / "harmlessness_nlf.jsonl", [{**row, "interaction": [{**turns[0], "user": "Filler?"}]}] * 3)
+    lines(tmp_path / "helpfulness_nlf.jsonl", [row, {**row, "interaction": turns[:1]}])
+    harmful, *safe = load_training("vlsafe", tmp_path, harmful=1, benign=2)
+    assert harmful == TrainingExample(user("Filler?"), False, DEFAULT_REFUSAL, "", image, source="vlsafe")
+    assert [example.prompt for example in safe] == ["What is this?"] * 2
+    assert {example.chosen for example in safe} == {"Red.", "Blue."}
+    assert all(example.safe for example in safe)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

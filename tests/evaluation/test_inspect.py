@@ -12,16 +12,18 @@ import pytest
 from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ModelOutput, get_model
-from inspect_ai.scorer import SampleScore, Score, Target, includes
+from inspect_ai.scorer import Target, includes
 from PIL import Image
 
 from checkpoints import random_reminder
 from safety_reminder import SafetyReminder, load
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, DataError
+from safety_reminder.evaluation import scorers
+from safety_reminder.evaluation.judges import Judgement
 from safety_reminder.evaluation.logs import TRACE, read_answers
 from safety_reminder.evaluation.metrics import judged, summarise
-from safety_reminder.evaluation.scorers import harmful_rate, refusal, unread_rate
+from safety_reminder.evaluation.scorers import refusal
 from safety_reminder.evaluation.tasks import benchmark
 from safety_reminder.models import load_image
 from safety_reminder.models.tiny import tiny_checkpoint
@@ -204,12 +206,26 @@ def test_unknown_judges_say_so(folder, options, message):
         benchmark("text", str(folder / "rows.jsonl"), **options)
 
 
-def test_a_verdict_that_cannot_be_read_leaves_a_sample_without_a_score_and_is_counted():
-    rows = [(None, True), (1.0, True), (0.0, True), (1.0, False)]
-    scores = [
-        SampleScore(score=Score(value=math.nan if v is None else v), sample_metadata={"harmful": h}) for v, h in rows
-    ]
-    assert (harmful_rate()(scores), unread_rate()(scores)) == (0.5, 0.25)
+@pytest.mark.parametrize(("read", "rate", "unread"), [(2, 0.5, 0.5), (0, math.nan, 1.0)])
+def test_a_verdict_that_cannot_be_read_leaves_a_sample_without_a_score_and_is_counted(
+    folder, monkeypatch, read, rate, unread
+):
+    verdicts = [Judgement(True, None, "x", "x"), Judgement(False, None, "x", "x")]
+
+    class HardToRead:
+        name = version = "hard"
+
+        def judge(self, items):
+            asked = [int(item.prompt) for item in items]
+            return [verdicts[n] if n < read else Judgement(None, None, "unreadable", "?") for n in asked]
+
+    monkeypatch.setattr(scorers, "load_judge", lambda name, **_: HardToRead())
+    rows = [{"prompt": str(n), "harmful": True} for n in range(4)]
+    (folder / "numbered.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    log = run(folder, benchmark("text", str(folder / "numbered.jsonl"), judges="yes_no", max_tokens=2))
+    found = metrics_of(log)
+    assert [found[name] for name in ("harmful_rate", "unread_rate")] == pytest.approx([rate, unread], nan_ok=True)
+    assert judged(read_answers(log).records)["unread_rate:yes_no"].value == unread
 
 
 def test_a_judge_after_the_fact_can_be_named(folder):

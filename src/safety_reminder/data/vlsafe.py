@@ -28,7 +28,8 @@ def load(
 
     A harmful row has ``query`` (and ``reference``, which nothing here reads: it is no answer of the model that is
     trained). It has no unsafe answer, so only the bare prompt is learned from. A benign row has ``interaction``: a
-    user's text and the model's answer.
+    user's text and the model's answer, and if feedback follows, the answer after it. What is asked in the interactions
+    of a file named ``harmless*`` (upstream's talks on harmful requests) is a harmful query too.
 
     Args:
         images: COCO's image folder; by default ``images`` beside the file.
@@ -43,17 +44,22 @@ def load(
         files = sorted(path for path in root.glob("*.jsonl") if "examine" not in path.name)
     if not files:
         raise DataError(f"{root} has no .jsonl file; VLSafe has harmlessness_alignment.jsonl and others")
-    rows = [(row, f"{path}, row {n}", path.parent) for path in files for n, row in enumerate(read_rows(path), 1)]
+    rows = [(row, f"{path}, row {n}", path) for path in files for n, row in enumerate(read_rows(path), 1)]
     if limit is not None:
-        kinds = [[entry for entry in rows if ("interaction" in entry[0]) == talk] for talk in (True, False)]
+        kinds = [[entry for entry in rows if _is_benign(entry[0], entry[2]) == benign] for benign in (True, False)]
         rows = [entry for kind in kinds for entry in sample_rows(kind, limit, f"{seed}/vlsafe")]
     parts = (
-        partial(_examples, row, where, Path(images) if images else folder / "images") for row, where, folder in rows
+        partial(_examples, row, where, Path(images) if images else path.parent / "images", _is_benign(row, path))
+        for row, where, path in rows
     )
     return each_row(parts, on_error)
 
 
-def _examples(row: Mapping[str, Any], where: str, folder: Path) -> list[TrainingExample]:
+def _is_benign(row: Mapping[str, Any], path: Path) -> bool:
+    return "interaction" in row and not path.name.startswith("harmless")
+
+
+def _examples(row: Mapping[str, Any], where: str, folder: Path, benign: bool) -> list[TrainingExample]:
     name = row.get("image_id") or row.get("image")
     if not name:
         raise ImageError(f"{where}: has no image_id")
@@ -62,12 +68,15 @@ def _examples(row: Mapping[str, Any], where: str, folder: Path) -> list[Training
         raise ImageError(f"{where}: no image at {image}; give data.options.images=DIR, COCO's image folder")
     if "interaction" in row:
         try:
-            question, answer = text_of(row["interaction"][0], "user", where), row["interaction"][1]
-            answer = text_of(answer, "model", where)
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            first, *later = row["interaction"]
+            query = text_of(first, "user", where)
+            answer = text_of(later[0] if later else first, "model", where) if benign else ""
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: interaction must begin with a user's text and the model's") from error
-        return [TrainingExample(user(question), safe=True, chosen=answer, image=image, source="vlsafe")]
-    if "query" not in row:
+        if benign:
+            return [TrainingExample(user(query), safe=True, chosen=answer, image=image, source="vlsafe")]
+    elif "query" in row:
+        query = text_of(row, "query", where)
+    else:
         raise DataError(f"{where}: has neither query nor interaction")
-    query = text_of(row, "query", where)
     return [TrainingExample(user(query), safe=False, chosen=DEFAULT_REFUSAL, image=image, source="vlsafe")]
