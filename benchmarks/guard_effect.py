@@ -7,11 +7,13 @@ Nothing here was trained on. The threshold is the pack's own. Attack success is 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import figure, finish, parser
@@ -19,8 +21,9 @@ from common import figure, finish, parser
 import safety_reminder
 from safety_reminder.data import BENIGN_TWINS, load_dataset
 from safety_reminder.evaluation.metrics import summarise
-from safety_reminder.evaluation.records import RecordFile
-from safety_reminder.evaluation.run import run
+from safety_reminder.evaluation.run import open_run, run
+from safety_reminder.guard import GuardedVLM
+from safety_reminder.models import weights_digest
 from safety_reminder.types import Example
 
 
@@ -53,8 +56,10 @@ def main() -> None:
     figures: dict = {}
     harmless: list[list] = [[], []]
     for name, examples in sets.items():
-        file = RecordFile(folder / f"{name.replace(' ', '-')}.jsonl")
         settings = {"batch_size": arguments.batch, "max_new_tokens": arguments.tokens, "do_sample": False}
+        # Records of another policy, pack or pocket are refused.
+        made_with = {**settings, **guarded_with(guarded)}
+        file = open_run(folder / name.replace(" ", "-"), made_with)
         without = run(guarded, examples, file, guard=False, **settings)
         with_guard = run(guarded, examples, file, guard=True, **settings)
         add(figures, name, with_guard, without)
@@ -64,6 +69,16 @@ def main() -> None:
     if len(sets) > 1:
         add(figures, "all harmless", *harmless)
     finish(figures, arguments.json)
+
+
+def guarded_with(guarded: GuardedVLM) -> dict[str, Any]:
+    assert guarded.guard is not None
+    assert guarded.reminder is not None
+    return {
+        "model": weights_digest(guarded.vlm.model),
+        "reminder_digest": guarded.reminder.digest,
+        "guard": dataclasses.asdict(guarded.guard.config),
+    }
 
 
 def add(figures: dict, name: str, with_guard: list, without: list) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -260,6 +261,15 @@ def test_a_guarded_run_compares_and_resumes(call, basics, place, models):
     assert call("generate", *options, "batch_size=2").code == 0
     assert (place / "run/records.jsonl").read_bytes() == records
     assert "holds a run with another configuration (guard)" in call("generate", *options, "guard.interval=3").error
+
+
+def test_a_run_does_not_go_on_with_weights_that_were_replaced_in_place(call, basics, place, models):
+    shutil.copytree(models / "llama", place / "mine")
+    options = ["model=mine", *basics[1:], "output=run"]
+    assert call("generate", *options).code == 0
+    shutil.rmtree(place / "mine")
+    tiny_checkpoint("llama", place / "mine", seed=1)
+    assert "holds a run with another configuration (weights)" in call("generate", *options).error
 
 
 def test_a_sweep_makes_one_folder_a_job_named_after_what_varies(call, basics, place):

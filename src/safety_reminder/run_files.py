@@ -68,6 +68,7 @@ def provenance() -> dict[str, Any]:
         git = lambda *words: subprocess.run(  # noqa: E731
             ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else it is installed in somebody's own repository
         found["git_revision"] = git("rev-parse", "HEAD")
         found["git_dirty"] = bool(git("status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):

@@ -152,12 +152,13 @@ class Scripted(GuardedVLM):
 
     def __init__(self, *rounds):
         super().__init__(tiny_vlm())
-        self.rounds, self.asked = list(rounds), []
+        self.rounds, self.asked, self.seeds = list(rounds), [], []
 
     def generate_batch(self, batch, **options):
         if not batch:
             return []
         self.asked.append((list(batch), options["max_new_tokens"]))
+        self.seeds.append(options.get("seed"))
         texts = self.rounds.pop(0)
         return [Response(text, (1,), text, (), (), 0, "stop") for text in texts]
 
@@ -183,6 +184,13 @@ def test_ecso_closes_its_eyes_where_its_own_answer_was_harmful_and_nowhere_else(
     assert answer[0][0]["content"] == [
         {"type": "text", "text": ecso.ANSWER.format(caption="a red square", query=query)}
     ]
+
+
+@pytest.mark.parametrize("seed", [5, [5, 6, 7]])
+def test_ecso_s_questions_draw_as_the_rows_that_they_are_about(seed):
+    model = Scripted(["first", "second", "third"], ["no", "Yes."], ["a red square"], ["I cannot."])
+    load_defense("ecso", model).generate_batch([BATCH[1], BATCH[0], BATCH[1]], **OPTIONS, seed=seed)
+    assert model.seeds == [[5, 6, 7], [5, 7], [7], [7]]
 
 
 def test_prompt_tuning_is_the_reminder_behind_the_prompt_and_no_alarm():

@@ -144,6 +144,17 @@ def test_temperature_0_is_greedy_whatever_the_model_does_by_itself_and_others_sa
         assert tuple(log.samples[0].output.metadata[TRACE]["token_ids"]) == expected.token_ids
 
 
+def test_a_sampled_answer_does_not_depend_on_what_shares_its_batch(folder):
+    rows = [{"id": str(n), "prompt": "Say something.", "harmful": True} for n in range(3)]
+    (folder / "thrice.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = benchmark("text", str(folder / "thrice.jsonl"), max_tokens=8, temperature=2.0, seed=5)
+    answers = [record.token_ids for record in read_answers(run(folder, task)).records]
+    guarded = load(str(folder / "model"), device="cpu")
+    messages = [{"role": "user", "content": "Say something."}]
+    expected = guarded.generate(messages, max_new_tokens=8, do_sample=True, temperature=2.0, seed=5)
+    assert answers == [list(expected.token_ids)] * 3
+
+
 def test_without_harmful_rows_attack_success_is_not_a_number(folder):
     (folder / "harmless.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS if not row["harmful"]))
     task = benchmark("text", str(folder / "harmless.jsonl"), max_tokens=2)
@@ -191,7 +202,8 @@ def test_judges_score_beside_the_rules_and_come_back_with_the_records(folder):
     metrics = judged(records)
     assert metrics["utility:mmvet_match"].value == 0.0
     assert metrics["harmful_rate:refusal"].n == 1
-    assert len(cache.read_text().splitlines()) == 2 * len(ROWS)
+    for name in ("refusal", "mmvet_match"):
+        assert len((folder / f"verdicts-{name}.jsonl").read_text().splitlines()) == len(ROWS)
 
 
 @pytest.mark.parametrize(

@@ -217,10 +217,20 @@ def test_every_metric_of_a_small_run():
         "onset_tokens": (8.0, 1),
         "intervention_tokens": (4.0, 1),
         "false_alarm_rate": (0.333333, 3),
-        "false_alarm_rate_per_check": (0.25, 4),
+        "false_alarm_rate_per_check": (0.25, 2),  # answers that were checked
         "exact_match_untriggered": (0.666667, 3),
         "overhead_ratio": (1.25, 2),  # of a and c, 3/2 and 2/2; the others wrote something else
     }
+
+
+def test_rows_that_shared_a_batch_are_drawn_together():
+    seconds = [(1.0, 1.0), (1.0, 1.0), (1.0, 0.5), (4.0, 0.5), (6.0, 2.0), (6.0, 2.0)]
+    defended = [record(str(i), LIST, seconds=s) for i, (s, _) in enumerate(seconds)]
+    plain = [record(str(i), LIST, seconds=p) for i, (_, p) in enumerate(seconds)]
+    found = compare_cost(defended, plain)["overhead_ratio"]
+    # Rows 0 to 3 hang together over the second batch of the plain answers, 4 and 5 over their own.
+    assert (found.value, found.n) == (pytest.approx(19 / 7), 2)
+    assert (found.low, found.high) == (pytest.approx(7 / 3), pytest.approx(12 / 4))
 
 
 def test_what_a_defence_spent_beside_the_answer_counts_as_generated():

@@ -6,10 +6,12 @@ import dataclasses
 import json
 import math
 import os
+import subprocess
 
 import pytest
 from PIL import Image
 
+from safety_reminder import run_files
 from safety_reminder.errors import DataError, MessageError
 from safety_reminder.evaluation.console import outcome
 from safety_reminder.evaluation.records import RecordFile, image_hash, make_record
@@ -163,3 +165,17 @@ def test_provenance_names_versions():
     found = provenance()
     assert {"python", "torch", "transformers", "safety-reminder", "git_revision"} <= set(found)
     json.dumps(found)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_of_a_package_installed_in_somebody_s_repository_there_is_no_revision(tmp_path, monkeypatch, tracked):
+    git = lambda *words: subprocess.run(  # noqa: E731
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True, capture_output=True
+    )
+    git("init")
+    (tmp_path / "run_files.py").write_text("")
+    (tmp_path / "theirs.py").write_text("")
+    git("add", *(["run_files.py"] if tracked else ["theirs.py"]))
+    git("commit", "-m", "theirs")
+    monkeypatch.setattr(run_files, "__file__", str(tmp_path / "run_files.py"))
+    assert (provenance()["git_revision"] is not None) is tracked

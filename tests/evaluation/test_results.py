@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from test_metrics import LIST, REFUSAL, caught, record
 
+from safety_reminder.evaluation.charts import sweep_chart
 from safety_reminder.evaluation.logs import Answers
 from safety_reminder.evaluation.metrics import proportion
 from safety_reminder.evaluation.report import columns
@@ -46,6 +47,17 @@ def test_the_sweep_counts_what_was_shown_before_the_first_alarm():
 def test_a_check_that_could_not_tell_is_an_alarm_at_every_threshold():
     points = sweep([record("a", checks=seen(float("nan"))), record("b", harmful=False, checks=seen(0.1))])
     assert {p.attack_success_rate.value for p in points} == {0.0}
+
+
+def test_the_pack_s_own_threshold_is_a_point_of_the_sweep_however_many_there_are():
+    rows = [record(str(i), harmful=i % 2 == 0, checks=seen(0.5 + i / 1000)) for i in range(200)]
+    points = sweep(rows, 0.5555, steps=9)
+    [own] = [p for p in points if p.threshold == 0.5555]
+    assert own.false_alarm_rate.value == sum(0.5 + i / 1000 >= 0.5555 for i in range(1, 200, 2)) / 100
+    [mark] = sweep_chart(points, 0.5555).marks
+    assert "0.555" in mark["label"] or "0.556" in mark["label"]
+    # Above all that was read, nothing alarms.
+    assert sweep(rows, 0.9, steps=9)[0].false_alarm_rate.value == 0.0
 
 
 def test_without_both_kinds_of_rows_there_is_no_sweep():

@@ -56,6 +56,25 @@ def test_a_base_file_that_was_changed_is_refused(monkeypatch):
         assemble.base_language_model()
 
 
+def test_a_pocket_of_other_base_weights_has_a_folder_of_its_own(monkeypatch, tmp_path):
+    assembled = []
+
+    def assemble_empty(folder):
+        assembled.append(folder)
+        return "somewhere"
+
+    monkeypatch.setenv("SAFETY_REMINDER_CACHE", str(tmp_path))
+    monkeypatch.setattr(assemble, "_assemble", assemble_empty)
+    with monkeypatch.context() as uninstalled:
+        uninstalled.setattr(assemble, "WHEEL_MODULE", "no_such_module_here")
+        from_hub = assemble.checkpoint_folder()
+    of_wheel = assemble.checkpoint_folder()
+    assert from_hub.name == of_wheel.name + "-hub"
+    assert len(assembled) == 2
+    monkeypatch.setattr(assemble, "WHEEL_MODULE", "no_such_module_here")
+    assert assemble.checkpoint_folder() == of_wheel  # it is there, so it need not be made of other weights
+
+
 def test_missing_weights_say_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(assemble, "WEIGHTS", Path(tmp_path))
     with pytest.raises(ModelError, match="reinstall the package"):

@@ -40,26 +40,32 @@ class ECSO:
 
     def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
         began = time.perf_counter()
-        responses = self._ask(batch, options)
+        everyone = list(range(len(batch)))
+        responses = self._ask(everyone, batch, options)
         seen = [i for i, messages in enumerate(batch) if has_images(messages)]
         queries = {i: last_request(batch[i]) for i in seen}
         short = {**options, "max_new_tokens": self.verdict_tokens}
         tell = [TELL.format(query=queries[i], response=responses[i].text) for i in seen]
-        verdicts = self._ask([with_request(batch[i], text) for i, text in zip(seen, tell, strict=True)], short)
+        verdicts = self._ask(seen, [with_request(batch[i], text) for i, text in zip(seen, tell, strict=True)], short)
         harmful = [i for i, verdict in zip(seen, verdicts, strict=True) if _says_yes(verdict.text)]
-        captions = self._ask([with_request(batch[i], CAPTION.format(query=queries[i])) for i in harmful], options)
+        caption = [with_request(batch[i], CAPTION.format(query=queries[i])) for i in harmful]
+        captions = self._ask(harmful, caption, options)
         again = [
             without_images(with_request(batch[i], ANSWER.format(caption=caption.text, query=queries[i])))
             for i, caption in zip(harmful, captions, strict=True)
         ]
         extra = {i: len(verdict.token_ids) for i, verdict in zip(seen, verdicts, strict=True)}
-        for i, caption, response in zip(harmful, captions, self._ask(again, options), strict=True):
+        for i, caption, response in zip(harmful, captions, self._ask(harmful, again, options), strict=True):
             extra[i] += len(responses[i].token_ids) + len(caption.token_ids)
             responses[i] = response
         seconds = time.perf_counter() - began
         return [replace(r, seconds=seconds, extra_tokens=extra.get(i, 0)) for i, r in enumerate(responses)]
 
-    def _ask(self, batch: Sequence[Messages], options: dict[str, Any]) -> list[Response]:
+    def _ask(self, rows: Sequence[int], batch: Sequence[Messages], options: dict[str, Any]) -> list[Response]:
+        """``batch`` of some ``rows`` of the whole."""
+        seed = options.get("seed")
+        if seed is not None:
+            options = {**options, "seed": [seed + i if isinstance(seed, int) else seed[i] for i in rows]}
         return self._guarded.generate_batch(batch, guard=False, **options)
 
 

@@ -82,14 +82,12 @@ def sweep_chart(points: Sequence[SweepPoint], threshold: float | None) -> Chart 
     rows = [(x, m) for x, m in rows if x <= x_max]
     chart.band([(x, m.low, m.high) for x, m in rows], 0)
     chart.line([(x, m.value) for x, m in rows], 0)
-    if threshold is not None:
-        # The lowest recorded threshold that the pack's own does not fall below gives the same verdicts.
-        own = min((p for p in points if p.threshold >= threshold), key=lambda p: p.threshold, default=points[0])
+    for own in (p for p in points if p.threshold == threshold):
         chart.marks.append(
             {
                 "x": chart.x(own.false_alarm_rate.value),
                 "y": chart.y(own.attack_success_rate.value),
-                "label": f"the pack's threshold, {threshold:.3f}",
+                "label": f"the pack's threshold, {own.threshold:.3f}",
             }
         )
     return chart

@@ -203,7 +203,8 @@ def _write(
     watched = records.pop(MONITOR, {}).get(ALL, [])
     table.pop(MONITOR, None)
     metrics = headline(table, main, PLAIN) if main != PLAIN else dict(table[PLAIN][ALL])
-    curve = sweep(watched)
+    threshold = _threshold(watched, values)
+    curve = sweep(watched, threshold)
     everything = [record for one in answers for record in one.records]
     agreed = agreements(everything)
     sentences = agreement_lines(agreed)
@@ -219,7 +220,7 @@ def _write(
         },
         "sweep": [point.as_json() for point in curve],
         "awareness": awareness(watched),
-        "threshold": _threshold(watched, values),
+        "threshold": threshold,
         "agreement": {name: found.as_json() for name, found in agreed.items()},
         "config": config,
         "provenance": provenance() | {"judges": judge_versions(everything)},

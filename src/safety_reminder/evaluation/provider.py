@@ -111,6 +111,9 @@ class SafetyReminderAPI(ModelAPI):
         return self._output(await asyncio.wrap_future(future))
 
     def _answer(self, batch: Sequence[Any], **options: Any) -> list[Response]:
+        if options.get("seed") is not None:
+            # Every row its own, or its answer would depend on where in a batch it came to stand.
+            options["seed"] = [options["seed"]] * len(batch)
         with self._one_at_a_time:
             return self.defense.generate_batch(batch, **options)
 

@@ -164,7 +164,8 @@ def _asking(name: str, options: dict[str, Any], cache: str | None) -> Any:
     @functools.cache
     def engine() -> tuple[BatchingEngine[Item, Judgement], str]:
         judge = load_judge(name, **options)
-        kept = cached(judge, Path(cache)) if cache else judge
+        # Each judge its own file, since judges of one task write at the same time.
+        kept = cached(judge, Path(cache).with_name(f"{Path(cache).stem}-{name}.jsonl")) if cache else judge
         return BatchingEngine(kept.judge, batch_size=_AT_ONCE), judge.version
 
     async def ask(state: TaskState, target: Target) -> tuple[Judgement, str]:

@@ -16,7 +16,7 @@ from safety_reminder.evaluation.page import write_page
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.run import open_run, run, write_summary
 from safety_reminder.guard import GuardedVLM, load
-from safety_reminder.models import VLM
+from safety_reminder.models import VLM, weights_digest
 from safety_reminder.run_files import write_json
 from safety_reminder.training import session as training
 from safety_reminder.training.dro import DROConfig, train_soft_prompt
@@ -99,8 +99,8 @@ def load_examples(values: dict[str, Any]) -> list[Example]:
 
 
 def _weights(vlm: VLM) -> str:
-    """The last part of a model's folder or hub id. Pocket's folder is named after its parts."""
-    return Path(vlm.model.name_or_path or "").name
+    """The last part of a model's folder or hub id, and a digest of what is in it, which may be replaced in place."""
+    return f"{Path(vlm.model.name_or_path or '').name} {weights_digest(vlm.model)}"
 
 
 def answer(

@@ -2,7 +2,7 @@
 
 from safety_reminder.models.embedding import embedding_weight, hidden_size, token_vectors
 from safety_reminder.models.families import FAMILIES, Family
-from safety_reminder.models.fingerprint import fingerprint, fingerprint_mismatch
+from safety_reminder.models.fingerprint import fingerprint, fingerprint_mismatch, weights_digest
 from safety_reminder.models.messages import Messages, data_url, load_image
 from safety_reminder.models.vlm import VLM, load_vlm
 
@@ -19,4 +19,5 @@ __all__ = [
     "load_image",
     "load_vlm",
     "token_vectors",
+    "weights_digest",
 ]

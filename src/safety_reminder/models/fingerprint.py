@@ -6,6 +6,8 @@ random signs has the size of its norm, changes by that share of it that the weig
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from typing import Any
@@ -30,6 +32,14 @@ def fingerprint(model: PreTrainedModel) -> dict[str, Any]:
         "parameters": _count(model),
         "projections": {name: _project(weight) for name, weight in _chosen(model).items()},
     }
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """12 hex digits of the :func:`fingerprint`, coarse enough that another machine, which sums in another order, finds
+    the same (in all but about one in a hundred)."""
+    found = fingerprint(model)
+    coarse = {name: [f"{value:.3e}" for value in values] for name, values in found["projections"].items()}
+    return hashlib.sha256(json.dumps({**found, "projections": coarse}, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def fingerprint_mismatch(stored: dict[str, Any], model: PreTrainedModel, *, tolerance: float = ROUNDING) -> str | None:

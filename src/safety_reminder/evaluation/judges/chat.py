@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
@@ -113,8 +114,8 @@ class RemoteChat:
                     hint = "; is OPENAI_API_KEY right?" if error.code in (401, 403) else ""
                     raise ModelError(f"the judge at {self.url} refuses: {problem}{hint}") from error
                 wait = min(float(asked), _LONGEST_WAIT) if asked.isdigit() else wait
-            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-                problem = str(getattr(error, "reason", error))
+            except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+                problem = str(getattr(error, "reason", error)) or type(error).__name__
             if attempt < self.retries:
                 time.sleep(wait)
         raise ModelError(f"no answer from the judge at {self.url} in {self.retries + 1} tries: {problem}")

