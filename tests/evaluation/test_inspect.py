@@ -234,10 +234,11 @@ def test_a_verdict_that_cannot_be_read_leaves_a_sample_without_a_score_and_is_co
     monkeypatch.setattr(scorers, "load_judge", lambda name, **_: HardToRead())
     rows = [{"prompt": str(n), "harmful": True} for n in range(4)]
     (folder / "numbered.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    log = run(folder, benchmark("text", str(folder / "numbered.jsonl"), judges="yes_no", max_tokens=2))
+    log = run(folder, benchmark("text", str(folder / "numbered.jsonl"), judges="llama_guard_3", max_tokens=2))
+    assert log.status == "success", log.error
     found = metrics_of(log)
     assert [found[name] for name in ("harmful_rate", "unread_rate")] == pytest.approx([rate, unread], nan_ok=True)
-    assert judged(read_answers(log).records)["unread_rate:yes_no"].value == unread
+    assert judged(read_answers(log).records)["unread_rate:llama_guard_3"].value == unread
 
 
 def test_a_judge_after_the_fact_can_be_named(folder):

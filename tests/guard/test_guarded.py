@@ -237,6 +237,7 @@ def test_several_answers_at_once_are_refused_wherever_they_are_asked_for(monkeyp
         given = {"generation_config": GenerationConfig(num_return_sequences=2, do_sample=True)}
     elif not given:
         monkeypatch.setattr(guarded.vlm.model.generation_config, "num_return_sequences", 2)
+        monkeypatch.setattr(guarded.vlm.model.generation_config, "do_sample", True)
     options = {"do_sample": True, "max_new_tokens": 2}
     with pytest.raises(ConfigError, match="num_return_sequences must be 1"):
         guarded.generate(conversation(), **given, **options)
