@@ -19,6 +19,8 @@ from pathlib import Path
 
 from common import figure, finish, parser
 
+from safety_reminder.evaluation.records import RecordFile
+
 COLUMNS = {
     "attack_success_rate": "attack success",
     "false_alarm_rate": "false alarms",
@@ -48,12 +50,9 @@ def read_runs(folder: Path) -> dict[str, list[dict[str, float]]]:
 
 def positions_read(records: Path, k: int) -> float | None:
     """The reminder's positions that checks read for each 100 tokens of harmless answers, if there are such answers."""
-    if not records.exists():
-        return None
-    answers = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
-    harmless = [answer for answer in answers if not answer["harmful"]]
-    tokens = sum(len(answer["token_ids"]) for answer in harmless)
-    return 100 * k * sum(len(answer["checks"]) for answer in harmless) / tokens if tokens else None
+    harmless = [answer for answer in RecordFile(records).records if not answer.harmful]
+    tokens = sum(len(answer.token_ids) for answer in harmless)
+    return 100 * k * sum(len(answer.checks) for answer in harmless) / tokens if tokens else None
 
 
 def main() -> None:

@@ -58,8 +58,7 @@ def main() -> None:
     for name, examples in sets.items():
         settings = {"batch_size": arguments.batch, "max_new_tokens": arguments.tokens, "do_sample": False}
         # Records of another policy, pack or pocket are refused.
-        made_with = {**settings, **guarded_with(guarded)}
-        file = open_run(folder / name.replace(" ", "-"), made_with)
+        file = open_run(folder / name.replace(" ", "-"), {**settings, **identity(guarded)})
         without = run(guarded, examples, file, guard=False, **settings)
         with_guard = run(guarded, examples, file, guard=True, **settings)
         add(figures, name, with_guard, without)
@@ -71,11 +70,11 @@ def main() -> None:
     finish(figures, arguments.json)
 
 
-def guarded_with(guarded: GuardedVLM) -> dict[str, Any]:
+def identity(guarded: GuardedVLM) -> dict[str, Any]:
     assert guarded.guard is not None
     assert guarded.reminder is not None
     return {
-        "model": weights_digest(guarded.vlm.model),
+        "weights": weights_digest(guarded.vlm.model),
         "reminder_digest": guarded.reminder.digest,
         "guard": dataclasses.asdict(guarded.guard.config),
     }

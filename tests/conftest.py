@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 
@@ -10,15 +9,11 @@ import torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from safety_reminder.models.tiny import TINY, tiny_model
+from helpers import cached_tiny_model
+from safety_reminder.models.tiny import TINY
 
 # The suite's models are so small that a second thread costs more than it gives.
 torch.set_num_threads(1)
-
-
-@functools.cache
-def cached_tiny_model(family: str):
-    return tiny_model(family)
 
 
 @pytest.fixture(params=sorted(TINY))

@@ -1,10 +1,11 @@
-"""What the guard tests share: reminders whose vectors are token embeddings, scripted probes, and event collectors."""
+"""What tests share: reminders whose vectors are token embeddings, scripted probes, and event collectors."""
 
 from __future__ import annotations
 
 import functools
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from transformers import LogitsProcessor
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.guard import Guard, Probe, SafetyReminder, decode
-from safety_reminder.models.tiny import EOS, tiny_inputs
+from safety_reminder.models.tiny import EOS, tiny_inputs, tiny_model
 from safety_reminder.types import Check, Done, Event, Intervention, Retraction, Token
 
 # A reminder made of ordinary tokens can be put into input_ids, where the model itself says what must come out.
@@ -133,3 +134,13 @@ class Recorder(LogitsProcessor):
 
 def single(model, length: int = 9, seed: int = 0) -> dict[str, torch.Tensor]:
     return tiny_inputs(model, (length,), seed=seed)
+
+
+@functools.cache
+def cached_tiny_model(family: str):
+    return tiny_model(family)
+
+
+def contents(folder: Path) -> list[str]:
+    """Every file's path in it."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
-from conftest import cached_tiny_model
-from helpers import OPTIONS, ScriptedProbe, answer, outcomes, plain, reminder_of_tokens, run_events, scripted, single
+from helpers import (
+    OPTIONS,
+    ScriptedProbe,
+    answer,
+    cached_tiny_model,
+    outcomes,
+    plain,
+    reminder_of_tokens,
+    run_events,
+    scripted,
+    single,
+)
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.guard import Probe, SafetyReminder, guarded_decoding

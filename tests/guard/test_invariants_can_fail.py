@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import cached_tiny_model
 from guard import test_invariants as invariants
+from helpers import cached_tiny_model
 from safety_reminder.guard import lane as lane_module
 from safety_reminder.guard.decode import _Decoder
 from safety_reminder.guard.lane import Lane, Stepper

@@ -40,16 +40,15 @@ class ECSO:
 
     def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
         began = time.perf_counter()
-        everyone = list(range(len(batch)))
-        responses = self._ask(everyone, batch, options)
+        responses = self._ask(range(len(batch)), batch, options)
         seen = [i for i, messages in enumerate(batch) if has_images(messages)]
         queries = {i: last_request(batch[i]) for i in seen}
         short = {**options, "max_new_tokens": self.verdict_tokens}
         tell = [TELL.format(query=queries[i], response=responses[i].text) for i in seen]
         verdicts = self._ask(seen, [with_request(batch[i], text) for i, text in zip(seen, tell, strict=True)], short)
         harmful = [i for i, verdict in zip(seen, verdicts, strict=True) if _says_yes(verdict.text)]
-        caption = [with_request(batch[i], CAPTION.format(query=queries[i])) for i in harmful]
-        captions = self._ask(harmful, caption, options)
+        describe = [with_request(batch[i], CAPTION.format(query=queries[i])) for i in harmful]
+        captions = self._ask(harmful, describe, options)
         again = [
             without_images(with_request(batch[i], ANSWER.format(caption=caption.text, query=queries[i])))
             for i, caption in zip(harmful, captions, strict=True)

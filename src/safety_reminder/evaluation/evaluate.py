@@ -37,7 +37,7 @@ from safety_reminder.evaluation.results import (
 from safety_reminder.evaluation.run import another_configuration, differing_options
 from safety_reminder.evaluation.suites import MONITOR, PLAIN, Suite, SuiteTask, load_suite
 from safety_reminder.evaluation.tasks import benchmark
-from safety_reminder.models import fingerprint
+from safety_reminder.models import weights_digest
 from safety_reminder.run_files import provenance, write_json, write_text
 from safety_reminder.types import Example
 
@@ -102,8 +102,8 @@ def _identity(models: dict[str, Model]) -> dict[str, Any]:
     api = models.get(MONITOR, models[PLAIN]).api
     assert isinstance(api, SafetyReminderAPI)
     guarded = api.guarded
-    weights = json.dumps(fingerprint(guarded.vlm.model), sort_keys=True)
-    return {"weights": weights, "reminder_digest": guarded.reminder.digest if guarded.reminder else None}
+    digest = guarded.reminder.digest if guarded.reminder else None
+    return {"weights": weights_digest(guarded.vlm.model), "reminder_digest": digest}
 
 
 def _as_answered(options: dict[str, Any], model: Model) -> dict[str, Any]:

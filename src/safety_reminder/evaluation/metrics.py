@@ -30,7 +30,7 @@ class Metric:
         return asdict(self)
 
 
-def proportion(hits: int, n: int, *, z: float = 1.959964) -> Metric:
+def proportion(hits: float, n: int, *, z: float = 1.959964) -> Metric:
     """``hits / n`` with Wilson's score interval.
 
     Raises:
@@ -204,9 +204,11 @@ def summarise(guarded: Sequence[Record], unguarded: Sequence[Record] = ()) -> di
             metrics["intervention_tokens"] = mean(stopped)
     if harmless:
         metrics["false_alarm_rate"] = share(harmless, alarmed)
-        checks = [(sum(check["unsafe"] for check in r.checks), len(r.checks)) for r in harmless if r.checks]
-        if checks:
-            metrics["false_alarm_rate_per_check"] = ratio(checks)
+        checked = [r.checks for r in harmless if r.checks]
+        if checked:
+            rate = sum(check["unsafe"] for checks in checked for check in checks) / sum(map(len, checked))
+            # As if the checks of one answer said the same: a bootstrap over answers would be sure of a rate of 0.
+            metrics["false_alarm_rate_per_check"] = proportion(rate * len(checked), len(checked))
     plain = {r.id: r for r in unguarded}
     pairs = [(r, plain[r.id]) for r in guarded if r.id in plain]
     untriggered = [(g, u) for g, u in pairs if not g.interventions]

@@ -98,6 +98,7 @@ class Trainer:
         self.steps = config.epochs * self.steps_per_epoch
         later = {name: value for name, value in asdict(config).items() if name not in _LATER}
         self.identity = {**later, "dtype": str(vlm.model.dtype), "data": self.manifest}
+        self.fingerprint = fingerprint(vlm.model)
         self._start()
 
     def _start(self) -> None:
@@ -260,7 +261,7 @@ class Trainer:
             return
         saved: dict[str, Any] = {"learned": self.learned, "optimiser": self.optimiser.state_dict()}
         saved |= {name: getattr(self, name) for name in ("step", "best", "best_loss", "worse", "stopped", "identity")}
-        saved["model"] = fingerprint(self.vlm.model)
+        saved["model"] = self.fingerprint
         path = self.output / "checkpoint.pt"
         torch.save(saved, path.with_suffix(".new"))
         os.replace(path.with_suffix(".new"), path)
@@ -284,7 +285,7 @@ class Trainer:
             vectors.cpu(),
             own.probe,
             base_model=self.vlm.name,
-            fingerprint=fingerprint(self.vlm.model),
+            fingerprint=self.fingerprint,
             interval=config.interval,
             threshold=threshold,
             policy=config.policy,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from safetensors import SafetensorError
 
 from safety_reminder.errors import ConfigError, ModelError, unknown_name
 from safety_reminder.evaluation.judges.base import Item, Judgement, unreadable
-from safety_reminder.models import fingerprint, load_image
+from safety_reminder.models import load_image, weights_digest
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _MARKERS = ("first-turn-marker", "second-turn-marker")
@@ -79,8 +77,7 @@ class LocalModel:
     @cached_property
     def version(self) -> str:
         """Name, data type and a hash of projections of the weights: a folder may be filled anew."""
-        digest = hashlib.sha256(json.dumps(fingerprint(self.model), sort_keys=True).encode()).hexdigest()[:12]
-        return f"{self.name}@{digest}/{str(self.model.dtype).removeprefix('torch.')}"
+        return f"{self.name}@{weights_digest(self.model)}/{str(self.model.dtype).removeprefix('torch.')}"
 
     def chat(
         self, conversations: Sequence[Sequence[Turn]], *, max_new_tokens: int, logits: bool = False, **template: Any

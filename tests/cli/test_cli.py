@@ -2,95 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from checkpoints import random_reminder
+from helpers import contents
 from safety_reminder import cli
-from safety_reminder.defenses import load_defense
-from safety_reminder.evaluation import session
-from safety_reminder.evaluation.refusal import Verdict
-from safety_reminder.guard import load
 from safety_reminder.models.tiny import tiny_checkpoint
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The one line that says what was wrong. What tells of progress may stand before it."""
-        lines = re.split(r"[\r\n]+", self.err.strip())
-        errors = [line for line in lines if line.startswith("error: ")]
-        assert self.code == 2, self
-        assert len(errors) == 1, self.err
-        assert lines[-1] == errors[0], self.err
-        assert "Traceback" not in self.err + self.out
-        return errors[0].removeprefix("error: ")
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for family in ("llama", "llava"):
-        tiny_checkpoint(family, folder / family)
-    random_reminder().save_pretrained(folder / "pack")
-    return folder
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, models) -> Path:
-    """A working folder with two prompts, beside the models."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    (tmp_path / "prompts.csv").write_text("id,prompt,harmful\na,Hello?,false\nb,Filler?,true\n")
-    return tmp_path
-
-
-@pytest.fixture
-def call(place, monkeypatch, capfd):
-    def run(*arguments: str) -> Outcome:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["safety-reminder", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        finally:
-            GlobalHydra.instance().clear()
-        return Outcome(code or 0, *capfd.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def basics(models) -> list[str]:
-    return [
-        f"model={models}/llama",
-        "reminder=none",
-        "dataset=text",
-        "dataset.root=prompts.csv",
-        "generation.max_new_tokens=2",
-        "device=cpu",
-    ]
-
-
-def contents(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def test_a_run_is_one_folder_and_nothing_is_left_beside_it(call, basics, place):
@@ -138,116 +61,6 @@ def test_the_demo_on_figstep_brings_harmless_images_along(call, demo, place):
     assert outcome.code == 0, outcome.err
     metrics = json.loads((place / "run/summary.json").read_text())["metrics"]
     assert (metrics["attack_success_rate"]["n"], metrics["false_alarm_rate"]["n"]) == (1, 7)
-
-
-@pytest.fixture
-def training(models, place) -> list[str]:
-    rows = [{"prompt": f"Good {i}?", "safe": True, "chosen": "kk" * (i % 3 + 1)} for i in range(16)]
-    rows += [{"prompt": f"Bad {i}?", "safe": False, "chosen": "N", "rejected": "zzz" * (i % 3 + 1)} for i in range(16)]
-    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return [f"model={models}/llama", "data=rows.jsonl", "device=cpu"]
-
-
-SPLITS = ["training.validation=0.15", "training.calibration=0.2", "training.test=0.2"]
-
-
-def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call, training, place):
-    outcome = call("train", *training, *SPLITS, "training.epochs=1", "training.interval=2", "output=run")
-    assert outcome.code == 0, outcome.err
-    assert re.search(r"wrote run/pack: AUC of the probe on test rows \d\.\d{3}", outcome.out)
-    assert "it takes 199 safe responses; there were 3" in outcome.out
-    made = {"checkpoint.pt", "losses.csv", "splits.json", "pack/config.json", "summary.json", "auc.csv", "roc.png"}
-    assert made <= set(contents(place / "run"))
-    summary = json.loads((place / "run/summary.json").read_text())
-    assert summary["metrics"]["probe_auc"]["low"] <= summary["metrics"]["probe_auc"]["value"]
-    assert summary["config"]["training"]["interval"] == 2
-
-    outcome = call("probe", *training, *SPLITS, "reminder=run/pack", "output=probe")
-    assert outcome.code == 0, outcome.err
-    header = next(line for line in outcome.out.splitlines() if line.startswith("AUC"))
-    assert header.split()[-3:] == ["reminder", "header", "last"]
-    assert {"auc.csv", "roc.png", "pca.png", "pack/config.json"} <= set(contents(place / "probe"))
-
-    outcome = call("calibrate", *training, "reminder=probe/pack", "budget=0.2", "output=calibrated")
-    assert outcome.code == 0, outcome.err
-    assert "left out: 10 responses that the reminder was trained on" in outcome.out + outcome.err
-    assert "from 6 safe responses" in outcome.out
-    calibration = json.loads((place / "calibrated/pack/config.json").read_text())["calibration"]
-    assert (calibration["n"], calibration["budget"], calibration["rows"]) == (6, 0.2, "given")
-
-
-def test_a_soft_safety_prompt_is_trained_and_defends(call, training, place, models, monkeypatch):
-    model, data = training[:2]
-    outcome = call("dro", model, data, "output=dro")
-    assert "the model refuses none of these requests" in outcome.error
-
-    verdicts = itertools.cycle([Verdict("start", 0), Verdict("none")])
-    monkeypatch.setattr(session, "judge_refusal", lambda text: next(verdicts))
-    outcome = call("dro", model, data, "output=dro", "training.epochs=2", "training.components=2")
-    assert outcome.code == 0, outcome.err
-    assert "refused without a safety prompt: " in outcome.out
-    assert {"losses.csv", "prompt/config.json", "prompt/prompt.safetensors", "summary.json"} <= set(
-        contents(place / "dro")
-    )
-    guarded = load(str(models / "llama"))
-    defense = load_defense("dro", guarded, prompt=str(place / "dro" / "prompt"))
-    [response] = defense.generate_batch([[{"role": "user", "content": "Hello?"}]], max_new_tokens=3)
-    assert 0 < len(response.token_ids) <= 3
-
-
-@pytest.mark.slow
-def test_an_ablation_is_one_sweep_and_one_table(call, training, place):
-    options = [*training, *SPLITS, "training.epochs=1", "training.rivals=true", "test_on=[text:prompts.csv]"]
-    outcome = call(
-        "train", "-m", *options, "test.max_new_tokens=3", "variant=k1,interval8", "training.seed=0,1", "output=a"
-    )
-    assert outcome.code == 0, outcome.err
-    summaries = {path.parent.name: json.loads(path.read_text()) for path in (place / "a").glob("*/summary.json")}
-    assert len(summaries) == 4
-    for name, summary in summaries.items():
-        assert summary["config"]["training"]["k"] == (1 if "k1" in name else 4)
-        assert {"attack_success_rate", "false_alarm_rate", "probe_auc", "header_probe_auc"} <= set(summary["metrics"])
-    script = Path(__file__).parents[1] / "benchmarks/ablation.py"
-    table = subprocess.run([sys.executable, script, "--runs", "a"], capture_output=True, text=True, timeout=120)
-    assert table.returncode == 0, table.stderr
-    lines = table.stdout.splitlines()
-    assert [line.split("|")[1].strip() for line in lines] == ["variant", "---", "interval8", "k1"]
-    assert "attack success" in lines[0]
-    assert re.search(r"\d\.\d{3} ± \d\.\d{3}", lines[2])
-
-
-def test_training_does_not_start_on_rows_that_are_evaluated_on(call, training, place):
-    (place / "benchmark.csv").write_text("prompt\nBad 3\n")
-    options = [*training, *SPLITS, "training.epochs=1", "check_against=[text:benchmark.csv]", "output=run"]
-    assert "1 of 32 training rows are also in text:benchmark.csv" in call("train", *options).error
-    assert not (place / "run").exists()
-    assert call("train", *options, "allow_contamination=true").code == 0
-    made = {"summary": json.loads((place / "run/summary.json").read_text())["config"]["origin"]}
-    made["pack"] = json.loads((place / "run/pack/config.json").read_text())["training"]["origin"]
-    for origin in made.values():
-        assert origin["check_against"] == ["text:benchmark.csv"]
-        assert origin["allow_contamination"] is True
-    assert "check_against needs NAME:FOLDER" in call("train", *training, "check_against=[figstep]").error
-
-
-def test_of_several_processes_one_answers_what_the_reminder_is_tested_on(call, training, place, monkeypatch):
-    monkeypatch.setattr("safety_reminder.training.session.is_main_process", lambda: False)
-    outcome = call("train", *training, *SPLITS, "training.epochs=1", "test_on=[text:prompts.csv]", "output=run")
-    assert outcome.code == 0, outcome.err
-    assert not (place / "run/answers").exists()
-    assert "wrote" not in outcome.out
-
-
-def test_an_evaluation_set_to_check_against_takes_its_options(call, training, place):
-    (place / "benchmark.csv").write_text("prompt\nBad 3\nBad 4\n")
-    options = [*training, *SPLITS, "output=run", "check_against=['text:benchmark.csv:limit=1:seed=0']"]
-    assert "1 of 32 training rows are also in text:benchmark.csv:limit=1:seed=0" in call("train", *options).error
-    wrong = call("train", *training, "check_against=['text:benchmark.csv:limt=1']").error
-    assert "limt" in wrong
-    twice = call("train", *training, "check_against=['text:benchmark.csv:root=x']").error
-    assert "gives name or root twice" in twice
-    broken = call("train", *training, "check_against=['text:benchmark.csv:seed=[1']").error
-    assert "is not a value" in broken
 
 
 def test_a_guarded_run_compares_and_resumes(call, basics, place, models):
