@@ -223,6 +223,13 @@ def test_every_metric_of_a_small_run():
     }
 
 
+def test_checks_that_never_fired_leave_room_for_some_that_would():
+    rows = [record(str(i), LIST, harmful=False, checks=checks(False, False, False)) for i in range(7)]
+    found = summarise(rows)["false_alarm_rate_per_check"]
+    assert (found.value, found.low, found.n) == (0.0, 0.0, 7)
+    assert found.high == pytest.approx(proportion(0, 7).high)
+
+
 def test_rows_that_shared_a_batch_are_drawn_together():
     seconds = [(1.0, 1.0), (1.0, 1.0), (1.0, 0.5), (4.0, 0.5), (6.0, 2.0), (6.0, 2.0)]
     defended = [record(str(i), LIST, seconds=s) for i, (s, _) in enumerate(seconds)]
