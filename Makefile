@@ -10,7 +10,8 @@ WORKERS ?= 2
 POCKET_SPLIT := training.budget=0.02 training.answer_tokens=72 training.validation=0.06 \
   training.calibration=0.16 training.test=0.1 training.keep_gb=12.0
 POCKET_TRAINING := $(POCKET_SPLIT) training.lr=0.02 training.cuts=4 training.epochs=3 training.probe_weight=0.5 \
-  training.batch=4 training.rows=8 training.target_tokens=6 training.empty_prob=0.4 training.unheeded_prob=0.25
+  training.batch=4 training.rows=32 training.target_tokens=6 training.empty_prob=0.4 training.unheeded_prob=0.25 \
+  training.prompt_check=true
 POCKET_DRO := training.queries=16 training.epochs=12 training.batch=16 training.lr=0.005 \
   training.answer_tokens=16
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
@@ -56,28 +57,22 @@ $(STAMP): pyproject.toml constraints.txt
 pocket: $(STAMP)
 	@$(BIN)/safety-reminder pocket
 
-# A run that broke off goes on; one that came to its end, or belongs to other weights, begins anew. Trained in
-# bfloat16 where the CPU multiplies in it; the threshold is then taken in float32, in which pocket runs, on all safe rows
-# that nothing was fitted to.
+# A run that broke off goes on; one that came to its end, or belongs to other weights, begins anew. In float32, as pocket
+# runs: the threshold is of what the probe then reads.
 train-pocket: $(STAMP) fonts
 	@set -e; work=runs/train-$$(basename $$($(BIN)/safety-reminder pocket)); rows=$$work/train.jsonl; \
-	test ! -d $$work/calibrated/pack || rm -r $$work; \
+	test ! -d $$work/run/pack || rm -r $$work; \
 	echo ">> rows: pocket answers, unguarded"; \
 	test -f $$rows || $(BIN)/python recipes/pocket/make_reminder_data.py --out $$work; \
 	echo ">> training"; \
-	$(BIN)/safety-reminder train model=pocket data=$$rows output=$$work/run $(POCKET_TRAINING) \
-	  dtype=$$($(BIN)/python recipes/pocket/precision.py); \
-	echo ">> threshold"; \
-	$(BIN)/safety-reminder calibrate model=pocket reminder=$$work/run/pack data=$$rows output=$$work/calibrated \
-	  budget=0.02 answer_tokens=72 prompt_check=true; \
-	$(BIN)/python recipes/pocket/replace_reminder.py --data $$rows --run $$work/run --pack $$work/calibrated/pack
+	$(BIN)/safety-reminder train model=pocket data=$$rows output=$$work/run $(POCKET_TRAINING); \
+	$(BIN)/python recipes/pocket/replace_reminder.py --data $$rows --run $$work/run
 
 # The rival pack: a probe behind the assistant's header, fitted to the rows that train-pocket made.
 train-pocket-header: $(STAMP) fonts
 	@set -e; work=runs/train-$$(basename $$($(BIN)/safety-reminder pocket)); rows=$$work/train.jsonl; \
 	test -f $$rows || { echo "$$rows is missing; make train-pocket makes it"; exit 1; }; \
-	$(BIN)/safety-reminder probe model=pocket reminder=header data=$$rows output=$$work/header $(POCKET_SPLIT) \
-	  dtype=$$($(BIN)/python recipes/pocket/precision.py); \
+	$(BIN)/safety-reminder probe model=pocket reminder=header data=$$rows output=$$work/header $(POCKET_SPLIT); \
 	rm -rf src/safety_reminder/models/pocket/header; \
 	cp -r $$work/header/pack src/safety_reminder/models/pocket/header
 

@@ -78,7 +78,7 @@ def main() -> None:
             figures[f"{variant}: {COLUMNS[name]}"] = figure(mean, values)
         print(f"| {variant} | {len(several)} | " + " | ".join(cells) + " |")
     if arguments.json:
-        finish(figures, arguments.json)
+        finish(figures, arguments)
 
 
 if __name__ == "__main__":

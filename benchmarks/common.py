@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from safety_reminder.run_files import provenance
+
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description)
@@ -25,10 +27,10 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def machine() -> dict[str, Any]:
     found: dict[str, Any] = {
+        **provenance(),
         "cpu": _cpu(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
     }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
@@ -88,12 +90,19 @@ def figure(value: float, runs: list[float] | None = None, **more: Any) -> dict[s
     return {"value": value, "runs": runs if runs is not None else [value], **more}
 
 
-def finish(figures: dict[str, dict[str, Any]], path: Path | None) -> None:
+def finish(figures: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Print the figures; into ``--json`` also the options, of paths the last part alone, and the machine."""
     width = max(map(len, figures))
     for name, entry in figures.items():
         note = f"   {entry['note']}" if "note" in entry else ""
         runs = entry["runs"]
         spread = f"   [{min(runs):.4g}, {max(runs):.4g}] over {len(runs)} runs" if len(runs) > 1 else ""
         print(f"{name:<{width}}  {entry['value']:.4g}{spread}{note}")
-    if path is not None:
-        path.write_text(json.dumps({"figures": figures, "machine": machine()}, indent=2) + "\n")
+    if arguments.json is not None:
+        options = {name: _shown(value) for name, value in vars(arguments).items() if name != "json"}
+        written = {"figures": figures, "options": options, "machine": machine()}
+        arguments.json.write_text(json.dumps(written, indent=2) + "\n")
+
+
+def _shown(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str | Path) else value

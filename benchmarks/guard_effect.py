@@ -67,7 +67,7 @@ def main() -> None:
             harmless[1] += without
     if len(sets) > 1:
         add(figures, "all harmless", *harmless)
-    finish(figures, arguments.json)
+    finish(figures, arguments)
 
 
 def identity(guarded: GuardedVLM) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def main() -> None:
         settings(figures, arguments.runs, arguments.tokens)
     else:
         large(figures, arguments.runs, arguments.tokens, arguments.device or "cuda")
-    finish(figures, arguments.json)
+    finish(figures, arguments)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def main() -> None:
         figures["text, harmless_val: refuses"] = share([refuses(t) for t in answers([(p, None) for p in harmless], 40)])
     said = answers([(PROMPT, render(e.instruction)) for e in twins], 64)
     figures["benign twins: answers"] = share([not refuses(text) for text in said])
-    finish(figures, arguments.json)
+    finish(figures, arguments)
 
 
 def messages(prompt: str, image) -> list[dict]:

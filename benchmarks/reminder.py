@@ -104,7 +104,7 @@ def main() -> None:
         note = f"[{metric.low:.3f}, {metric.high:.3f}], n={sum(n for _, n in pairs)} of {metric.n} answers"
         figures[f"{kind} partial answers that the reminder turns into a refusal"] = figure(metric.value, note=note)
     figures["benign, reminder left in: mean KL to unguarded, nats"] = figure(sum(kl) / len(kl), note=f"n={len(kl)}")
-    finish(figures, arguments.json)
+    finish(figures, arguments)
 
 
 if __name__ == "__main__":

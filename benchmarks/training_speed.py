@@ -163,7 +163,7 @@ def main() -> None:
         "gradient, relative difference": figure(difference),
     }
     figures |= {f"peak memory, {name}: GB": figure(peak) for name, peak in peaks.items()}
-    finish(figures, arguments.json)
+    finish(figures, arguments)
 
 
 if __name__ == "__main__":

@@ -217,10 +217,7 @@ def test_the_pack_that_ships_gives_way_to_one_that_is_as_good_or_fits(run, tmp_p
         folder = shutil.copytree(folder, tmp_path / "run")
         worse.save_pretrained(folder / "pack")
     before = (tmp_path / "shipped" / "config.json").read_text() if shipped in packs else None
-    assert (
-        load("replace_reminder").replace(tiny_vlm(), run / "data.jsonl", folder, folder / "pack", tmp_path / "shipped")
-        is taken
-    )
+    assert load("replace_reminder").replace(tiny_vlm(), run / "data.jsonl", folder, tmp_path / "shipped") is taken
     after = SafetyReminder.from_pretrained(tmp_path / "shipped")
     assert torch.equal(after.vectors, new.vectors)
     if not taken:

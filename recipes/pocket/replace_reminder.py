@@ -1,6 +1,6 @@
 """Put a freshly trained pack in the place of the one that ships, if it is at least as good on the same validation rows.
 
-    python recipes/pocket/replace_reminder.py --data FILE --run FOLDER [--pack FOLDER]
+    python recipes/pocket/replace_reminder.py --data FILE --run FOLDER
 
 "At least as good" is the loss that training minimises, on the validation part of ``--run``, with each pack's vectors
 and probe. A shipped pack of another checkpoint is replaced without comparison: it fits nothing any more.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -25,9 +24,9 @@ from safety_reminder.training.samples import Prefixes, make_samples
 from safety_reminder.training.trainer import validation_loss
 
 
-def replace(vlm: VLM, data: Path, run: Path, pack: Path, shipped: Path) -> bool:
-    """Whether ``pack`` was better on the validation rows of ``run``, or without a rival, and is now ``shipped``."""
-    new = SafetyReminder.from_pretrained(pack)
+def replace(vlm: VLM, data: Path, run: Path, shipped: Path) -> bool:
+    """Whether the pack of ``run`` was better on its validation rows, or without a rival, and is now ``shipped``."""
+    new = SafetyReminder.from_pretrained(run / "pack")
     if (shipped / "config.json").is_file():
         old = SafetyReminder.from_pretrained(shipped)
         if fingerprint_mismatch(old.fingerprint, vlm.model) is None:
@@ -43,7 +42,7 @@ def replace(vlm: VLM, data: Path, run: Path, pack: Path, shipped: Path) -> bool:
             print(f"validation loss of the pack that ships {before:.4f}, of the new one {after:.4f}")
             if after > before:
                 return False
-    shutil.copytree(pack, shipped, dirs_exist_ok=True)
+    shutil.copytree(run / "pack", shipped, dirs_exist_ok=True)
     return True
 
 
@@ -51,12 +50,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="the folder of the training run")
-    parser.add_argument("--pack", type=Path, help="default: the run's own")
     args = parser.parse_args()
     shipped = reminder_folder()
-    if not replace(load_vlm("pocket"), args.data, args.run, args.pack or args.run / "pack", shipped):
-        sys.exit("the pack that ships is better; it stays")
-    print(f"replaced {shipped}")
+    if replace(load_vlm("pocket"), args.data, args.run, shipped):
+        print(f"replaced {shipped}")
+    else:
+        print(f"the pack that ships is better; it stays, and the new one is in {args.run / 'pack'}")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,15 @@ def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call,
     assert (calibration["n"], calibration["budget"], calibration["rows"]) == (6, 0.2, "given")
 
 
+def test_an_option_of_a_loader_is_given_as_its_error_says(call, place):
+    (place / "pairs.csv").write_text("question,reply,label\nq1,Yes.,1\nq2,Fine.,0\n")
+    command = ("train", "model=./missing", "data=pairs", "data.root=pairs.csv", "output=run")
+    assert "name the columns, as +data.options.answer=COLUMN" in call(*command).error
+    error = call(*command, "+data.options.answer=reply").error  # of the model, which comes after the rows
+    assert "missing" in error
+    assert "data.options" not in error
+
+
 def test_a_soft_safety_prompt_is_trained_and_defends(call, training, place, models, monkeypatch):
     model, data = training[:2]
     outcome = call("dro", model, data, "output=dro")

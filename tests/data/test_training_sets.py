@@ -276,7 +276,7 @@ def test_what_is_asked_in_vlsafe_s_talks_on_harmful_requests_is_harmful(tmp_path
     ("row", "message"),
     [
         ({"query": "Filler?"}, "row 1: has no image_id"),
-        ({"image_id": "2.jpg", "query": "Filler?"}, r"no image at .*2\.jpg; give data\.options\.images=DIR"),
+        ({"image_id": "2.jpg", "query": "Filler?"}, r"no image at .*2\.jpg; give \+data\.options\.images=DIR"),
         ({"image_id": "1.jpg"}, "row 1: has neither query nor interaction"),
         ({"image_id": "1.jpg", "interaction": []}, "interaction must begin with"),
         ({"image_id": "1.jpg", "interaction": [{"user": "a"}]}, "row 1: model is missing or empty"),

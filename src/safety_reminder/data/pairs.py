@@ -41,7 +41,8 @@ def load(
         where = f"{path}, row {number}"
         for column in (question, answer, unsafe):
             if row.get(column) in (None, ""):
-                raise DataError(f"{where}: {column} is missing or empty; name the columns with data.options")
+                advice = "name the columns, as +data.options.answer=COLUMN"
+                raise DataError(f"{where}: {column} is missing or empty; {advice}")
         rows.append((str(row[question]), str(row[answer]), truth(row[unsafe], where, default=True, name=unsafe)))
     safe_answers = {q: a for q, a, is_unsafe in reversed(rows) if not is_unsafe}
     # Of a question that also has an unsafe answer, the bare prompt says nothing about the answer to come.

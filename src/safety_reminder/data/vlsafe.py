@@ -65,7 +65,7 @@ def _examples(row: Mapping[str, Any], where: str, folder: Path, benign: bool) ->
         raise ImageError(f"{where}: has no image_id")
     image = folder / str(name)
     if not image.is_file():
-        raise ImageError(f"{where}: no image at {image}; give data.options.images=DIR, COCO's image folder")
+        raise ImageError(f"{where}: no image at {image}; give +data.options.images=DIR, COCO's image folder")
     if "interaction" in row:
         try:
             first, *later = row["interaction"]
