@@ -31,5 +31,15 @@ def plots(request):
     """Drawing would take half the time of a tiny run: plots are empty files where a module is not about them."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("plots") is None:
-            patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **options: Path(path).touch())
+            _draw_nothing(patch)
         yield
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """For a test that looks at none, in a module that does."""
+    _draw_nothing(monkeypatch)
+
+
+def _draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **options: Path(path).touch())

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from safety_reminder.errors import ConfigError
+from safety_reminder.evaluation import page, report
+from safety_reminder.evaluation.console import format_metric
 from safety_reminder.evaluation.metrics import (
     attack_succeeded,
     compare_cost,
@@ -270,3 +272,13 @@ def test_rows_without_a_twin_do_not_enter_the_comparison():
     metrics = summarise([record("a"), record("b")], [record("b", guard=False)])
     assert as_tuple(metrics["exact_match_untriggered"])[0::3] == (1.0, 1)
     assert metrics["overhead_ratio"].n == 1
+
+
+def test_a_mean_of_one_value_is_shown_without_an_interval():
+    one, two = mean([0.89]), mean([0.5, 1.5])
+    assert format_metric("overhead_ratio", one).split() == ["0.89", "n=1"]
+    assert format_metric("overhead_ratio", two).split() == ["1.00", "[0.50,", "1.50]", "n=2"]
+    assert page._display("overhead_ratio", one) == {"value": "0.89", "interval": "n = 1"}
+    assert page._display("overhead_ratio", two) == {"value": "1.00", "interval": "0.50–1.50, n = 2"}
+    assert report._display("overhead_ratio", one) == ("0.89", "", "n = 1")
+    assert report._display("overhead_ratio", two) == ("1.00", "[0.50, 1.50]", "n = 2")

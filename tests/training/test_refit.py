@@ -154,6 +154,7 @@ def test_a_threshold_from_one_s_own_responses_lets_so_many_pass(vlm, tmp_path):
     assert SafetyReminder.from_pretrained(tmp_path / "pack").threshold == pack.threshold
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("had", [True, False])
 def test_a_new_threshold_or_probe_leaves_the_prompt_check_as_it_was(vlm, tmp_path, had):
     reminder = replace(random_reminder(), interval=4, calibration={"prompt_check": had})

@@ -80,14 +80,15 @@ def agreement_lines(agreed: Mapping[str, Agreement]) -> list[str]:
 
 
 def _row(label: str, cells: Sequence[Metric | None], names: Sequence[str]) -> str:
-    shown = [" ".join(_display(n, m)[:2]) if m else "" for n, m in zip(names, cells, strict=True)]
+    shown = [" ".join(_display(n, m)[:2]).rstrip() if m else "" for n, m in zip(names, cells, strict=True)]
     return f"| {label} | " + " | ".join(shown) + " |"
 
 
 def _display(name: str, m: Metric) -> tuple[str, str, str]:
     """Value, interval and number of rows."""
     if "ratio" in name or name == "leaked_tokens":
-        return f"{m.value:.2f}", f"[{m.low:.2f}, {m.high:.2f}]", f"n = {m.n}"
+        interval = f"[{m.low:.2f}, {m.high:.2f}]" if m.n > 1 else ""  # a bootstrap of one value says nothing
+        return f"{m.value:.2f}", interval, f"n = {m.n}"
     return f"{100 * m.value:.0f} %", f"[{100 * m.low:.0f}, {100 * m.high:.0f}]", f"n = {m.n}"
 
 
