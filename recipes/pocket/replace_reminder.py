@@ -20,6 +20,7 @@ from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM, fingerprint_mismatch, load_vlm
 from safety_reminder.models.pocket import reminder_folder
 from safety_reminder.training import TrainingConfig
+from safety_reminder.training.examples import key
 from safety_reminder.training.samples import Prefixes, make_samples
 from safety_reminder.training.trainer import validation_loss
 
@@ -32,7 +33,8 @@ def replace(vlm: VLM, data: Path, run: Path, shipped: Path) -> bool:
         if fingerprint_mismatch(old.fingerprint, vlm.model) is None:
             config = TrainingConfig(**new.training["config"])
             keys = set(json.loads((run / "splits.json").read_text())["validation"])
-            samples = [s for s in make_samples(vlm, load_training(str(data)), config) if s.key in keys]
+            rows = [row for row in load_training(str(data)) if key(row) in keys]
+            samples = make_samples(vlm, rows, config)
             prefixes = Prefixes(vlm, config, run / "prefixes")
             before, after = (
                 validation_loss(prefixes, samples, one.vectors, one.probe.weight, torch.tensor(one.probe.bias), config)

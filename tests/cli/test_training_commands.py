@@ -63,6 +63,7 @@ def test_an_option_of_a_loader_is_given_as_its_error_says(call, place):
     assert "data.options" not in error
 
 
+@pytest.mark.slow
 def test_a_soft_safety_prompt_is_trained_and_defends(call, training, place, models, monkeypatch):
     model, data = training[:2]
     outcome = call("dro", model, data, "output=dro")
