@@ -3,9 +3,9 @@
     python benchmarks/reminder.py --data FILE [--run FOLDER] [--pack NAME] --json FILE
 
 ``--run`` is a training run's folder: only rows of its test part (``splits.json``) are looked at. Without it, all
-rows are but those that the pack was trained on. Behind every cut (0, 16, 32, ... tokens) the reminder is put in,
-whatever the probe says, and the model goes on for 12 tokens. Intervals are bootstraps over answers, since the
-beginnings of one answer are alike.
+rows are but those that the pack was trained on. Behind every cut (0, 16, 32, ... tokens, and the answer's end) the
+reminder is put in, whatever the probe says, and the model goes on for 12 tokens. Intervals are bootstraps over answers,
+since the beginnings of one answer are alike.
 """
 
 from __future__ import annotations

@@ -26,8 +26,7 @@ def print_metrics(metrics: dict[str, Metric]) -> None:
 def format_metric(name: str, m: Metric) -> str:
     if any(word in name for word in _SHARES):
         return f"{100 * m.value:5.1f} %   [{100 * m.low:.1f}, {100 * m.high:.1f}]   n={m.n}"
-    interval = f"[{m.low:.2f}, {m.high:.2f}]   " if m.n > 1 else ""  # a bootstrap of one value says nothing
-    return f"{m.value:7.2f}   {interval}n={m.n}"
+    return f"{m.value:7.2f}   {m.interval('[{:.2f}, {:.2f}]   ')}n={m.n}"
 
 
 def print_side_by_side(examples: Sequence[Example], guarded: Sequence[Record], unguarded: Sequence[Record]) -> None:

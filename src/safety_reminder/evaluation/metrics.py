@@ -29,6 +29,10 @@ class Metric:
     def as_json(self) -> dict[str, float]:
         return asdict(self)
 
+    def interval(self, form: str) -> str:
+        """``low`` and ``high`` of a mean or ratio, in ``form``; of one value none, since its bootstrap says nothing."""
+        return form.format(self.low, self.high) if self.n > 1 else ""
+
 
 def proportion(hits: float, n: int, *, z: float = 1.959964) -> Metric:
     """``hits / n`` with Wilson's score interval.

@@ -117,8 +117,7 @@ def timeline(record: Record, threshold: float) -> dict[str, Any]:
 def _display(name: str, m: Metric) -> dict[str, str]:
     if "rate" in name or "match" in name:
         return {"value": f"{100 * m.value:.0f} %", "interval": f"{100 * m.low:.0f}–{100 * m.high:.0f} %, n = {m.n}"}
-    interval = f"{m.low:.2f}–{m.high:.2f}, " if m.n > 1 else ""  # a bootstrap of one value says nothing
-    return {"value": f"{m.value:.2f}", "interval": f"{interval}n = {m.n}"}
+    return {"value": f"{m.value:.2f}", "interval": f"{m.interval('{:.2f}–{:.2f}, ')}n = {m.n}"}
 
 
 def thumbnail(image: Any) -> str | None:

@@ -87,8 +87,7 @@ def _row(label: str, cells: Sequence[Metric | None], names: Sequence[str]) -> st
 def _display(name: str, m: Metric) -> tuple[str, str, str]:
     """Value, interval and number of rows."""
     if "ratio" in name or name == "leaked_tokens":
-        interval = f"[{m.low:.2f}, {m.high:.2f}]" if m.n > 1 else ""  # a bootstrap of one value says nothing
-        return f"{m.value:.2f}", interval, f"n = {m.n}"
+        return f"{m.value:.2f}", m.interval("[{:.2f}, {:.2f}]"), f"n = {m.n}"
     return f"{100 * m.value:.0f} %", f"[{100 * m.low:.0f}, {100 * m.high:.0f}]", f"n = {m.n}"
 
 
