@@ -1,7 +1,8 @@
 """The table of an ablation: mean ± standard deviation over seeds, one row a variant.
 
     safety-reminder train --multirun data=ROWS variant=base,k1,k2,k8 training.seed=0,1,2 training.rivals=true \\
-        test_on="['figstep:DIR:subset=SafeBench-Tiny','typographic:src/safety_reminder/data/benign_twins.csv']" \\
+        test_on="['figstep:DIR:subset=SafeBench-Tiny',\
+                  'typographic:src/safety_reminder/data/shipped/benign_twins.csv']" \\
         output=runs/ablation
     python benchmarks/ablation.py --runs runs/ablation --json FILE
 

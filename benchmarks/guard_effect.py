@@ -21,7 +21,7 @@ from common import figure, finish, parser
 import safety_reminder
 from safety_reminder.data import BENIGN_TWINS, load_dataset
 from safety_reminder.evaluation.metrics import summarise
-from safety_reminder.evaluation.run import open_run, run
+from safety_reminder.evaluation.runner import open_run, run
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import weights_digest
 from safety_reminder.types import Example

@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Llam
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.guard import Probe, SafetyReminder, guarded_decoding
-from safety_reminder.guard.context import prepare
 from safety_reminder.guard.lane import Row, Stepper
 from safety_reminder.guard.text import Transcript
+from safety_reminder.models.prefix import prepare
 
 INTERVAL, K = 16, 4
 
@@ -70,7 +70,7 @@ def report(name: str, seconds: dict[str, list[float]], figures: dict) -> None:
 
 def pocket_inputs():
     """Pocket, and one harmless request of about 300 tokens."""
-    from safety_reminder.data.typographic import PROMPT, render
+    from safety_reminder.data.benchmarks.typographic import PROMPT, render
     from safety_reminder.models import load_vlm
 
     vlm = load_vlm("pocket")

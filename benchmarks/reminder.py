@@ -19,15 +19,15 @@ from common import figure, finish, parser
 from tqdm import tqdm
 
 import safety_reminder
-from safety_reminder.data.training import load_training
+from safety_reminder.data.training_sets.loading import load_training
 from safety_reminder.evaluation.metrics import ratio
 from safety_reminder.evaluation.refusal import judge_refusal
-from safety_reminder.guard.context import Place, Prefix, follow, go_on
 from safety_reminder.models import VLM
+from safety_reminder.models.prefix import Place, Prefix, follow, go_on
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import checkpoints
-from safety_reminder.training.probe import auc, auc_interval
-from safety_reminder.training.readings import positions, where_is
+from safety_reminder.training.probing.readings import positions, where_is
+from safety_reminder.training.probing.regression import auc, auc_interval
 from safety_reminder.training.samples import Prefixes, make_samples, seen_as
 
 TOKENS = 12

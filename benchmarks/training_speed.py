@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from common import figure, finish, parser, peak_memory, reset_peak_memory, timed
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-from safety_reminder.guard.context import Prefix
+from safety_reminder.models.prefix import Prefix
 from safety_reminder.training.objective import Cut, losses
 
 K = 4

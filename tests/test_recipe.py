@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from checkpoints import tiny_vlm
 from safety_reminder.data import BENIGN_TWINS, DEMO_REQUESTS, TEXT_REQUESTS
-from safety_reminder.data.training import read_training_file
+from safety_reminder.data.training_sets.loading import read_training_file
 from safety_reminder.guard import Probe, SafetyReminder
 from safety_reminder.models.tiny import byte_tokenizer
 from safety_reminder.training import TrainingConfig, train

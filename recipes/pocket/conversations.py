@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safety_reminder.data.typographic import PROMPT as FIGSTEP_PROMPT
+from safety_reminder.data.benchmarks.typographic import PROMPT as FIGSTEP_PROMPT
 from text import TextSource
 from topics import ADVICE, HARM, OPENERS, as_text, is_held_back, typographic
 

@@ -20,8 +20,8 @@ import safety_reminder
 from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, engaged
 from harmless import drawn, harmless
 from precision import DEVICE, FAST
-from safety_reminder.data.training import user
-from safety_reminder.data.typographic import render
+from safety_reminder.data.benchmarks.typographic import render
+from safety_reminder.data.training_sets.loading import user
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.models.pocket.assemble import base_language_model
 from safety_reminder.types import TrainingExample

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from safety_reminder.data.training import load_training
+from safety_reminder.data.training_sets.loading import load_training
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM, fingerprint_mismatch, load_vlm
 from safety_reminder.models.pocket import reminder_folder

@@ -1,8 +1,7 @@
 """Requests to train pocket and its reminder on: category-level, written here, no answer to any of them anywhere.
 
-The ten topics are FigStep's; none of its rows is used. Held-back requests for demo and benchmarks are in
-``src/safety_reminder/data/demo.csv`` and ``src/safety_reminder/data/benign_twins.csv``; ``tests/test_recipe.py`` keeps
-them apart.
+The ten topics are FigStep's; none of its rows is used. Held-back ones for demo and benchmarks are in ``demo.csv`` and
+``benign_twins.csv`` of ``src/safety_reminder/data/shipped``; ``tests/test_recipe.py`` keeps them apart.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def _fetch(arguments: list[str]) -> None:
 
 ANALYSES = {
     "awareness": (
-        _with_hydra("awareness", "safety_reminder.analysis.session:awareness"),
+        _with_hydra("awareness", "safety_reminder.commands.awareness:awareness"),
         "p_unsafe and the log-odds of a refusal along unguarded answers",
     ),
 }
@@ -229,32 +229,32 @@ def _analyze(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "generate": (
-        _with_hydra("generate", "safety_reminder.evaluation.session:generate"),
+        _with_hydra("generate", "safety_reminder.commands.generate:generate"),
         "answer a data set, guarded or not, into a run folder",
     ),
     "demo": (
-        _with_hydra("demo", "safety_reminder.evaluation.session:demo"),
+        _with_hydra("demo", "safety_reminder.commands.generate:demo"),
         "unguarded and guarded side by side, and one HTML page",
     ),
     "evaluate": (
-        _with_hydra("evaluate", "safety_reminder.evaluation.evaluate:evaluate"),
+        _with_hydra("evaluate", "safety_reminder.commands.evaluate:evaluate"),
         "data sets x defences: one table and one page",
     ),
-    "train": (_with_hydra("train", "safety_reminder.evaluation.session:train"), "learn a reminder for a model"),
+    "train": (_with_hydra("train", "safety_reminder.commands.generate:train"), "learn a reminder for a model"),
     "probe": (
-        _with_hydra("probe", "safety_reminder.training.session:probe"),
+        _with_hydra("probe", "safety_reminder.commands.train:probe"),
         "fit a reminder's probe anew, beside two that need no reminder",
     ),
     "calibrate": (
-        _with_hydra("calibrate", "safety_reminder.training.session:calibrate"),
+        _with_hydra("calibrate", "safety_reminder.commands.train:calibrate"),
         "set a reminder's threshold from one's own safe responses",
     ),
     "dro": (
-        _with_hydra("dro", "safety_reminder.evaluation.session:dro"),
+        _with_hydra("dro", "safety_reminder.commands.generate:dro"),
         "train a soft safety prompt, a rival of the reminder",
     ),
     "judge-check": (
-        _with_hydra("judge_check", "safety_reminder.evaluation.judges.check:judge_check"),
+        _with_hydra("judge_check", "safety_reminder.commands.judge_check:judge_check"),
         "a judge of harm against people's labels",
     ),
     "analyze": (_analyze, "what a model's own answers show: awareness"),

@@ -2,12 +2,96 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Policy = Literal["continue", "rewind", "restart", "stop", "monitor"]
+from safety_reminder.config.guard import GuardConfig, Policy
+from safety_reminder.errors import ConfigError
+
 CheckKind = Literal["prompt", "periodic", "final"]
 FinishReason = Literal["stop", "length", "guard", "guard_error"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the tokens of an answer are chosen. None: as the model's own generation configuration says.
+
+    Args:
+        max_new_tokens: at most so many, from 1.
+        do_sample: False: always the likeliest token.
+        temperature: above 0. top_p: in (0, 1]. top_k: from 0, which stands for all tokens.
+        repetition_penalty: above 0; 1 is none.
+        more: any other field of transformers' ``GenerationConfig``, and what its ``generate`` takes beside them
+            (``logits_processor``, ``stopping_criteria``, ``prefix_allowed_tokens_fn``, ``generation_config``).
+
+    Raises:
+        ConfigError: a value of the wrong type, or out of its range.
+    """
+
+    max_new_tokens: int | None = None
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.do_sample is not None and not isinstance(self.do_sample, bool):
+            raise ConfigError(f"do_sample must be true or false, got {self.do_sample!r}")
+        for name, least in (("max_new_tokens", 1), ("top_k", 0)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise ConfigError(f"{name} must be a whole number, got {value!r}")
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, got {value}")
+        for name, most in (("temperature", math.inf), ("top_p", 1.0), ("repetition_penalty", math.inf)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ConfigError(f"{name} must be a number, got {value!r}")
+            if not 0 < value <= most or math.isinf(value):
+                up_to = "" if math.isinf(most) else f" and at most {most:g}"
+                raise ConfigError(f"{name} must be above 0{up_to}, got {value}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One conversation that waits for an answer.
+
+    Args:
+        messages: chat messages, as :meth:`safety_reminder.GuardedVLM.generate` takes them.
+        sampling: how tokens are chosen.
+        guard: True: as the answering model is guarded; False: unguarded; or a configuration of this answer's own.
+        seed: of this answer's own random numbers; None: torch's global generator.
+        stop: texts that end the answer.
+
+    Raises:
+        ConfigError: a seed or a stop text that is none.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    sampling: Sampling = field(default_factory=Sampling)
+    guard: GuardConfig | bool = True
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.guard, bool | GuardConfig):
+            raise ConfigError(f"guard must be true or false, got {self.guard!r}")
+        seed = self.seed
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
+            raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
+        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
+            raise ConfigError(f"stop must be texts that are not empty, got {self.stop!r}")
+
+    @property
+    def settings(self) -> tuple[Sampling, GuardConfig | bool, tuple[str, ...], bool]:
+        """What must be equal for two requests to be answered in one batch."""
+        return self.sampling, self.guard, self.stop, self.seed is None
 
 
 @dataclass(frozen=True, slots=True)

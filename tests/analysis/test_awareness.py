@@ -15,7 +15,7 @@ from safety_reminder.analysis.awareness import OPENERS, measure, read_behind, re
 from safety_reminder.analysis.curves import Outcome
 from safety_reminder.errors import GuardFailure, ModelError
 from safety_reminder.guard import Probe
-from safety_reminder.guard.context import Prefix
+from safety_reminder.models.prefix import Prefix
 from safety_reminder.types import Example, Record
 
 EXAMPLE = Example("a", "Filler?", image=Image.new("RGB", (8, 8), (90, 20, 0)))

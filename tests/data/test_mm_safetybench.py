@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from benchmark_files import picture, write_json
-from safety_reminder.data import load_dataset, typographic
+from safety_reminder.data import load_dataset
+from safety_reminder.data.benchmarks import typographic
 from safety_reminder.errors import ConfigError, DataError
 
 FRAUD, HEALTH = "06-Fraud", "12-Health_Consultation"

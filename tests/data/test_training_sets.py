@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.training import load_training, read_training_file, user
+from safety_reminder.data.training_sets.loading import load_training, read_training_file, user
 from safety_reminder.errors import ConfigError, DataError, ImageError
 from safety_reminder.types import TrainingExample
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from safety_reminder.data import DEMO_REQUESTS, load_dataset, typographic
+from safety_reminder.data import DEMO_REQUESTS, load_dataset
+from safety_reminder.data.benchmarks import typographic
 from safety_reminder.errors import DataError
 from safety_reminder.models import load_image
 

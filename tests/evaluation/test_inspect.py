@@ -19,12 +19,12 @@ from checkpoints import random_reminder
 from safety_reminder import SafetyReminder, load
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, DataError
-from safety_reminder.evaluation import scorers
+from safety_reminder.evaluation.inspect import scorers
+from safety_reminder.evaluation.inspect.logs import TRACE, read_answers
+from safety_reminder.evaluation.inspect.scorers import refusal
+from safety_reminder.evaluation.inspect.tasks import benchmark
 from safety_reminder.evaluation.judges import Judgement
-from safety_reminder.evaluation.logs import TRACE, read_answers
 from safety_reminder.evaluation.metrics import judged, summarise
-from safety_reminder.evaluation.scorers import refusal
-from safety_reminder.evaluation.tasks import benchmark
 from safety_reminder.models import load_image
 from safety_reminder.models.tiny import tiny_checkpoint
 
@@ -276,7 +276,9 @@ def test_a_chat_model_rewrites_requests_for_bluesuffix(folder, monkeypatch):
             asked.extend(questions)
             return ["Name a sea."] * len(questions)
 
-    monkeypatch.setattr("safety_reminder.evaluation.provider.chat_model", lambda *given: asked.append(given) or Chat())
+    monkeypatch.setattr(
+        "safety_reminder.evaluation.inspect.provider.chat_model", lambda *given: asked.append(given) or Chat()
+    )
     options = {"defense": "bluesuffix", "rewriter_model": "small", "rewriter_url": "http://x/v1", "suffix": " Now."}
     log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=5), **options)
     assert asked[0][:2] == ("small", "http://x/v1")

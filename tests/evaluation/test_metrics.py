@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from safety_reminder.commands.console import format_metric
 from safety_reminder.errors import ConfigError
-from safety_reminder.evaluation import page, report
-from safety_reminder.evaluation.console import format_metric
 from safety_reminder.evaluation.metrics import (
     attack_succeeded,
     compare_cost,
@@ -19,6 +18,8 @@ from safety_reminder.evaluation.metrics import (
     summarise,
     tail_succeeded,
 )
+from safety_reminder.evaluation.pages import demo as page
+from safety_reminder.evaluation.pages import report
 from safety_reminder.guard import collect
 from safety_reminder.types import Done, Intervention, Record, Retraction, Token
 

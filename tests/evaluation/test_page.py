@@ -8,9 +8,9 @@ from PIL import Image
 
 from checkpoints import tiny_guarded
 from safety_reminder.evaluation.metrics import summarise
-from safety_reminder.evaluation.page import timeline, write_page
+from safety_reminder.evaluation.pages.demo import timeline, write_page
 from safety_reminder.evaluation.records import RecordFile
-from safety_reminder.evaluation.run import run
+from safety_reminder.evaluation.runner import run
 from safety_reminder.types import Example
 
 

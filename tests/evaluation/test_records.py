@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from safety_reminder import run_files
+from safety_reminder.commands.console import outcome
 from safety_reminder.errors import DataError, MessageError
-from safety_reminder.evaluation.console import outcome
 from safety_reminder.evaluation.records import RecordFile, image_hash, make_record
 from safety_reminder.run_files import provenance, write_json, write_text
 from safety_reminder.types import Check, Example, Intervention, Record, Response

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from test_metrics import LIST, REFUSAL, caught, record
 
-from safety_reminder.evaluation.charts import sweep_chart
-from safety_reminder.evaluation.logs import Answers
+from safety_reminder.evaluation.inspect.logs import Answers
 from safety_reminder.evaluation.metrics import proportion
-from safety_reminder.evaluation.report import columns
-from safety_reminder.evaluation.results import ALL, awareness, by_defense, categories, headline, sweep, tabulate
+from safety_reminder.evaluation.pages.charts import sweep_chart
+from safety_reminder.evaluation.pages.report import columns
+from safety_reminder.evaluation.suite.results import ALL, awareness, by_defense, categories, headline, sweep, tabulate
 
 
 def seen(*values: float, kind: str = "periodic") -> list[dict]:

@@ -8,7 +8,7 @@ import pytest
 
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError
-from safety_reminder.evaluation.suites import SHIPPED, load_suite
+from safety_reminder.evaluation.suite.suites import SHIPPED, load_suite
 
 MINE = """
 max_tokens: 20

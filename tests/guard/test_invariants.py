@@ -23,9 +23,9 @@ from helpers import (
     single,
 )
 from safety_reminder.guard import guarded_decoding
-from safety_reminder.guard.context import Place, Prefix, follow, go_on, prepare
 from safety_reminder.guard.lane import Row, Stepper
 from safety_reminder.guard.text import Transcript
+from safety_reminder.models.prefix import Place, Prefix, follow, go_on, prepare
 from safety_reminder.models.tiny import tiny_inputs, tiny_model
 
 MODES = ["exact", "fused"]

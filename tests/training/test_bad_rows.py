@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from checkpoints import tiny_vlm
-from safety_reminder.data.training import read_training_file, user
+from safety_reminder.data.training_sets.loading import read_training_file, user
 from safety_reminder.errors import ConfigError, DataError, SafetyReminderError
-from safety_reminder.guard.context import Prefix
+from safety_reminder.models.prefix import Prefix
 from safety_reminder.training import objective, refit, train, trainer
 from safety_reminder.training.samples import make_samples
 from safety_reminder.types import TrainingExample

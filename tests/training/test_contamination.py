@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from safety_reminder.data.training import user
+from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import DataError
 from safety_reminder.training.contamination import refuse_contamination
 from safety_reminder.types import Example, TrainingExample

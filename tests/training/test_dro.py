@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from checkpoints import tiny_vlm
 from safety_reminder.config import __file__ as config_file
-from safety_reminder.data.training import read_training_file
+from safety_reminder.data.training_sets.loading import read_training_file
 from safety_reminder.defenses.dro import SoftPrompt
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import GuardedVLM

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safety_reminder.data.training import user
+from safety_reminder.data.training_sets.loading import user
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import checkpoints, draw_cut
 from safety_reminder.training.samples import Prefixes, Sample

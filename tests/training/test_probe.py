@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from safety_reminder.errors import ConfigError
-from safety_reminder.training.calibration import choose_threshold, highest_by_group, needed
-from safety_reminder.training.probe import auc, auc_interval, fit_probe
+from safety_reminder.training.probing.calibration import choose_threshold, highest_by_group, needed
+from safety_reminder.training.probing.regression import auc, auc_interval, fit_probe
 
 
 def two_clouds(n: int = 60, size: int = 5) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,7 +24,7 @@ from accelerate import PartialState
 from checkpoints import tiny_vlm
 vlm = tiny_vlm()
 from training.test_trainer import CONFIG, write_examples
-from safety_reminder.data.training import read_training_file
+from safety_reminder.data.training_sets.loading import read_training_file
 from safety_reminder.training import train
 state = PartialState(cpu=True)
 assert state.num_processes == {count}

@@ -13,12 +13,12 @@ from PIL import Image
 
 from checkpoints import random_reminder, tiny_vlm
 from helpers import REMINDER_IDS, recomputed_hidden, reminder_of_tokens
-from safety_reminder.data.training import read_training_file, user
+from safety_reminder.data.training_sets.loading import read_training_file, user
 from safety_reminder.errors import ConfigError, DataError, ModelError
 from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.training import TrainingConfig, refit
-from safety_reminder.training.calibration import calibrate_on, calibrate_on_split, highest_by_group
-from safety_reminder.training.readings import Readings, auc_by, read
+from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split, highest_by_group
+from safety_reminder.training.probing.readings import Readings, auc_by, read
 from safety_reminder.training.samples import Prefixes, make_samples, seen_as, split
 from safety_reminder.types import TrainingExample
 

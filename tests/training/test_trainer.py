@@ -19,11 +19,11 @@ from PIL import Image
 
 import safety_reminder
 from checkpoints import tiny_vlm
-from safety_reminder.data.training import read_training_file
+from safety_reminder.data.training_sets.loading import read_training_file
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM, SafetyReminder
-from safety_reminder.guard.context import Prefix
 from safety_reminder.models import fingerprint_mismatch
+from safety_reminder.models.prefix import Prefix
 from safety_reminder.training import TrainingConfig, objective, train, trainer
 from safety_reminder.training.samples import make_samples, split
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from safety_reminder.errors import ConfigError, unknown_name
-from safety_reminder.types import Policy
 
+Policy = Literal["continue", "rewind", "restart", "stop", "monitor"]
 DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
 
 

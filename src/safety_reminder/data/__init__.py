@@ -13,27 +13,27 @@ from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import Example
 
 DATASETS = {
-    "figstep": "safety_reminder.data.figstep:load",
-    "mm_safetybench": "safety_reminder.data.mm_safetybench:load",
-    "mmvet": "safety_reminder.data.mmvet:load",
-    "advbench": "safety_reminder.data.advbench:load",
-    "xstest": "safety_reminder.data.xstest:load",
-    "harmbench": "safety_reminder.data.harmbench:load",
-    "spa_vl": "safety_reminder.data.spa_vl_eval:load",
-    "vlsafe": "safety_reminder.data.vlsafe_eval:load",
-    "vlguard": "safety_reminder.data.vlguard_eval:load",
-    "jailbreakv": "safety_reminder.data.jailbreakv:load",
-    "mossbench": "safety_reminder.data.mossbench:load",
-    "siuo": "safety_reminder.data.siuo:load",
-    "mme": "safety_reminder.data.mme:load",
-    "visual_adv": "safety_reminder.data.visual_adv:load",
-    "typographic": "safety_reminder.data.typographic:load",
-    "text": "safety_reminder.data.text:load",
+    "figstep": "safety_reminder.data.benchmarks.figstep:load",
+    "mm_safetybench": "safety_reminder.data.benchmarks.mm_safetybench:load",
+    "mmvet": "safety_reminder.data.benchmarks.mmvet:load",
+    "advbench": "safety_reminder.data.benchmarks.advbench:load",
+    "xstest": "safety_reminder.data.benchmarks.xstest:load",
+    "harmbench": "safety_reminder.data.benchmarks.harmbench:load",
+    "spa_vl": "safety_reminder.data.benchmarks.spa_vl:load",
+    "vlsafe": "safety_reminder.data.benchmarks.vlsafe:load",
+    "vlguard": "safety_reminder.data.benchmarks.vlguard:load",
+    "jailbreakv": "safety_reminder.data.benchmarks.jailbreakv:load",
+    "mossbench": "safety_reminder.data.benchmarks.mossbench:load",
+    "siuo": "safety_reminder.data.benchmarks.siuo:load",
+    "mme": "safety_reminder.data.benchmarks.mme:load",
+    "visual_adv": "safety_reminder.data.benchmarks.visual_adv:load",
+    "typographic": "safety_reminder.data.benchmarks.typographic:load",
+    "text": "safety_reminder.data.benchmarks.text:load",
 }
 # Files that ship, none of them trained on: typographic requests and their harmless twins, more twins, and plain text.
-DEMO_REQUESTS = Path(__file__).parent / "demo.csv"
-BENIGN_TWINS = Path(__file__).parent / "benign_twins.csv"
-TEXT_REQUESTS = Path(__file__).parent / "requests.csv"
+DEMO_REQUESTS = Path(__file__).parent / "shipped" / "demo.csv"
+BENIGN_TWINS = Path(__file__).parent / "shipped" / "benign_twins.csv"
+TEXT_REQUESTS = Path(__file__).parent / "shipped" / "requests.csv"
 
 
 def load_dataset(

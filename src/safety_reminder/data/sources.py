@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safety_reminder.data.mm_safetybench import SCENARIOS
+from safety_reminder.data.benchmarks.mm_safetybench import SCENARIOS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from safety_reminder.config.guard import Policy
 from safety_reminder.guard import GuardedVLM, load_reminder
 from safety_reminder.models import Messages
-from safety_reminder.types import Policy, Response
+from safety_reminder.types import Response
 
 
 class HeaderProbe:

@@ -1,5 +1,5 @@
 """Requests that come one by one → batches that a model answers, behind one interface."""
 
-from safety_reminder.engines.transformers import Answered, BatchingEngine
+from safety_reminder.engines.batching import Answered, BatchingEngine
 
 __all__ = ["Answered", "BatchingEngine"]

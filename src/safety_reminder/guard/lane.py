@@ -11,9 +11,9 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from safety_reminder.errors import ModelError
-from safety_reminder.guard.placement import next_positions
 from safety_reminder.guard.text import Transcript
 from safety_reminder.models import embedding_weight
+from safety_reminder.models.positions import next_positions
 
 
 @dataclass

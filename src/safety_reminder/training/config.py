@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
+from safety_reminder.config.guard import Policy
 from safety_reminder.errors import ConfigError, unknown_name
-from safety_reminder.types import Policy
 
 INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
 

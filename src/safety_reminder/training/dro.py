@@ -29,13 +29,13 @@ from safety_reminder.defenses.dro import SoftPrompt, in_front, system_tokens
 from safety_reminder.defenses.system_prompt import TEXT
 from safety_reminder.errors import ConfigError, DataError, MissingExtraError, SafetyReminderError, unknown_name
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.guard.context import prompt_hidden
 from safety_reminder.models import Messages, fingerprint, token_vectors
+from safety_reminder.models.prefix import prompt_hidden
 from safety_reminder.models.soft_prompt import replaced_embeddings
 from safety_reminder.run_files import provenance, write_json
 from safety_reminder.training.examples import key
 from safety_reminder.training.logs import Logs
-from safety_reminder.training.probe import auc as area
+from safety_reminder.training.probing.regression import auc as area
 from safety_reminder.training.samples import slices
 from safety_reminder.types import TrainingExample
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from safety_reminder.guard.context import Continuation, Place, Prefix, Script, follow
-from safety_reminder.guard.placement import checkable
+from safety_reminder.models.positions import checkable
+from safety_reminder.models.prefix import Continuation, Place, Prefix, Script, follow
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.samples import Sample
 from safety_reminder.types import TrainingExample

@@ -11,11 +11,11 @@ from typing import Any, get_args
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
-from safety_reminder.training.calibration import calibrate_on, calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.training.readings import FURTHER_PLACES, Where, read
-from safety_reminder.training.report import auc_metrics, write_report, write_summary
-from safety_reminder.training.rivals import RIVALS, fit_at
+from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split
+from safety_reminder.training.probing.places import RIVALS, fit_at
+from safety_reminder.training.probing.readings import FURTHER_PLACES, Where, read
+from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
 from safety_reminder.training.samples import (
     Prefixes,
     make_samples,
@@ -93,7 +93,7 @@ def refit_probe(
 
     Returns:
         The pack, written to ``output/pack``, and the AUCs of the three probes on the test rows (see
-        :func:`~safety_reminder.training.report.write_report`, whose plots go to ``output``).
+        :func:`~safety_reminder.training.probing.report.write_report`, whose plots go to ``output``).
     """
     trained = reminder.training.get("config", {})
     # The vectors were trained at these places too, so the probe that reads them must know them.

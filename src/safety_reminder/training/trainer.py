@@ -23,13 +23,13 @@ from tqdm import tqdm
 from safety_reminder.errors import ConfigError, MissingExtraError, SafetyReminderError
 from safety_reminder.guard import Probe, SafetyReminder
 from safety_reminder.models import VLM, embedding_weight, fingerprint, fingerprint_mismatch, token_vectors
-from safety_reminder.training.calibration import calibrate_on_split
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.logs import Logs
 from safety_reminder.training.objective import Cut, draw_cut, losses
-from safety_reminder.training.readings import auc_by
-from safety_reminder.training.report import auc_metrics, write_report, write_summary
-from safety_reminder.training.rivals import RIVALS, Fitted, fit_at, read_test
+from safety_reminder.training.probing.calibration import calibrate_on_split
+from safety_reminder.training.probing.places import RIVALS, Fitted, fit_at, read_test
+from safety_reminder.training.probing.readings import auc_by
+from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
 from safety_reminder.training.samples import Prefixes, Sample, make_samples, manifest, seen_as, split, write_splits
 from safety_reminder.types import TrainingExample
 

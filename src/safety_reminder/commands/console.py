@@ -1,0 +1,54 @@
+"""Results in the terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from safety_reminder.evaluation.metrics import Metric
+from safety_reminder.evaluation.outcome import outcome
+from safety_reminder.types import Example, Record
+
+_SHARES = ("rate", "match")
+
+
+def print_metrics(metrics: dict[str, Metric]) -> None:
+    """One metric a line, with its interval and row count."""
+    width = max(map(len, metrics), default=0)
+    for name, m in metrics.items():
+        print(f"  {name:<{width}}  {format_metric(name, m)}")
+
+
+def format_metric(name: str, m: Metric) -> str:
+    if any(word in name for word in _SHARES):
+        return f"{100 * m.value:5.1f} %   [{100 * m.low:.1f}, {100 * m.high:.1f}]   n={m.n}"
+    return f"{m.value:7.2f}   {m.interval('[{:.2f}, {:.2f}]   ')}n={m.n}"
+
+
+def print_side_by_side(examples: Sequence[Example], guarded: Sequence[Record], unguarded: Sequence[Record]) -> None:
+    """Each request with its two answers in two columns."""
+    total = min(shutil.get_terminal_size((120, 24)).columns, 140)
+    column = (total - 3) // 2
+    for example, with_guard, without in zip(examples, guarded, unguarded, strict=True):
+        kind = "harmful" if example.harmful else "harmless"
+        print("\n" + _bold(f"{example.instruction or example.prompt}  ({kind})"))
+        left = _wrap("UNGUARDED  " + outcome(without), column, without.seen_text)
+        right = _wrap("GUARDED  " + outcome(with_guard), column, with_guard.seen_text)
+        for a, b in zip_longest(left, right, fillvalue=""):
+            print(f"{a:<{column}} | {b}")
+    print()
+
+
+def _wrap(head: str, width: int, text: str) -> list[str]:
+    lines = textwrap.wrap(head, width)
+    for paragraph in text.strip().splitlines():
+        lines += textwrap.wrap(paragraph, width) or [""]
+    return lines
+
+
+def _bold(text: str) -> str:
+    return f"\033[1m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text

@@ -1,0 +1,82 @@
+"""FigStep (Gong et al., arXiv:2311.05608) in upstream's layout: ``question/`` or ``questions/``, and ``images/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safety_reminder.data.benchmarks.typographic import PROMPT
+from safety_reminder.data.files import one_of, selection
+from safety_reminder.data.tables import read_rows
+from safety_reminder.errors import DataError
+from safety_reminder.types import Example
+
+# CSV file → (folder of its images, short form of its images' file names); upstream spells both sets differently.
+SUBSETS = {"SafeBench": "SafeBench", "SafeBench-Tiny": "SafeBench-Tiny"}
+TOPICS = (
+    "Illegal Activity", "Hate Speech", "Malware Generation", "Physical Harm", "Fraud",
+    "Adult Content", "Privacy Violation", "Legal Opinion", "Financial Advice", "Health Consultation",
+)  # fmt: skip
+
+
+def load(
+    root: str | Path, *, subset: str | None = None, topics: list[str] | str | None = None, prompt: str = PROMPT
+) -> list[Example]:
+    """FigStep's examples, in the order of its CSV.
+
+    Args:
+        root: upstream's ``data`` folder, or the folder above it.
+        subset: ``SafeBench`` or ``SafeBench-Tiny``; by default the larger one that is there.
+        topics: keep these only (FigStep's topic names, in any case); one, or a list.
+        prompt: the text that goes with every image.
+
+    Raises:
+        DataError: a file is not where it should be; says which.
+        ConfigError: unknown subset or topic.
+    """
+    if not str(root):
+        raise DataError("dataset=figstep needs dataset.root=DIR, FigStep's 'data' folder")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; give dataset.root=DIR, FigStep's 'data' folder")
+    if (folder / "data" / "images").is_dir():
+        folder = folder / "data"
+    questions = next((folder / name for name in ("question", "questions") if (folder / name).is_dir()), None)
+    if questions is None:
+        raise DataError(f"{folder} has neither question/ nor questions/; expected FigStep's 'data' folder")
+    if subset is not None:
+        one_of("FigStep subset", subset, SUBSETS)
+    candidates = [subset] if subset else list(SUBSETS)
+    found = next((name for name in candidates if _csv(questions, name) is not None), None)
+    if found is None:
+        raise DataError(f"{questions} has none of: {', '.join(f'{name}.csv' for name in candidates)}")
+    wanted = {topic.lower() for topic in selection("FigStep topic", topics, TOPICS)} if topics else None
+    path = _csv(questions, found)
+    assert path is not None
+    rows = read_rows(path)
+    columns = {"category_id", "task_id", "category_name", "instruction"}
+    if not rows or not columns <= set(rows[0]):
+        raise DataError(f"{path} needs the columns {', '.join(sorted(columns))}")
+    examples = []
+    for row in rows:
+        if wanted is not None and (row["category_name"] or "").strip().lower() not in wanted:
+            continue
+        name = f"query_ForbidQI_{row['category_id']}_{row['task_id']}_6.png"
+        image = folder / "images" / SUBSETS[found] / name
+        if not image.is_file():
+            raise DataError(f"{path.name} names an image that is not there: expected {image}")
+        examples.append(
+            Example(
+                id=f"{found}/{row['category_id']}-{row['task_id']}",
+                prompt=prompt,
+                image=image,
+                harmful=True,
+                category=row["category_name"],
+                instruction=row["instruction"],
+            )
+        )
+    return examples
+
+
+def _csv(folder: Path, subset: str) -> Path | None:
+    names = (f"{subset}.csv", f"{subset.lower()}.csv", f"{subset.replace('-', '_')}.csv")
+    return next((folder / name for name in names if (folder / name).is_file()), None)

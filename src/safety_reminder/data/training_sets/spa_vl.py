@@ -1,0 +1,89 @@
+"""SPA-VL (Zhang et al., arXiv:2406.12030): questions on images with a preferred and a rejected answer.
+
+Read as upstream publishes it (``data/train-*.parquet``), and as the authors of the Safety Reminder converted it: JSON
+lines with ``class1`` to ``class3``, ``image_name``, and ``safe`` / ``chosen_safe``, a judge's verdicts on the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safety_reminder.data.files import text_of
+from safety_reminder.data.tables import each_row, read_parquet, read_row, read_rows, sample_rows
+from safety_reminder.data.training_sets.loading import image_of, user
+from safety_reminder.errors import DataError, ImageError
+from safety_reminder.types import TrainingExample
+
+COLUMNS = ("question", "chosen", "rejected")
+
+
+def load(
+    root: str | Path,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    images: str | Path | None = None,
+    on_error: str = "stop",
+) -> list[TrainingExample]:
+    """Unsafe rows: behind a beginning of ``rejected``, ``chosen`` must follow.
+
+    Args:
+        root: upstream's folder, or one ``.parquet``, ``.json`` or ``.jsonl`` file.
+        limit: at most this many rows, at random by ``seed``; the images of the others are not read.
+        images: folder of the images that JSON rows name; by default beside the file.
+        on_error: ``skip`` leaves rows out whose image is missing or broken, and names them.
+
+    Raises:
+        DataError: no such file, columns or texts that are missing, an image that is not there.
+    """
+    root = Path(root)
+    if root.is_dir():
+        files = sorted(root.glob("data/train-*.parquet")) or sorted(root.glob("train*/*.parquet"))
+        files = files or sorted(root.glob("*.parquet"))
+        if not files:
+            lines = sorted([*root.glob("*.jsonl"), *root.glob("*.json")])
+            if len(lines) != 1:
+                raise DataError(f"{root}: expected data/train-*.parquet, or one JSON-lines file")
+            root = lines[0]
+    else:
+        files = []
+    rows = read_parquet(files) if files else read_rows(root)
+    folder = Path(images) if images else (root.parent if root.is_file() else root)
+    missing = [name for name in COLUMNS if not len(rows) or name not in rows[0]]
+    if missing:
+        raise DataError(f"{root} has no column {', '.join(missing)}; SPA-VL has question, chosen, rejected")
+    chosen = [i for i in range(len(rows)) if usable(rows[i])] if isinstance(rows, list) else list(range(len(rows)))
+    taken = sample_rows(chosen, limit, f"{seed}/spa_vl")
+    return each_row((partial(_examples, rows, i, folder, f"{root}, row {i + 1}") for i in taken), on_error)
+
+
+def usable(row: Mapping[str, Any]) -> bool:
+    """A judge found the rejected answer unsafe and the chosen one safe, where a judge was asked."""
+    return row.get("safe", 0) in (0, False) and row.get("chosen_safe", 1) in (1, True)
+
+
+def _examples(rows: Any, number: int, folder: Path, where: str) -> list[TrainingExample]:
+    row = read_row(rows, number, where)
+    question, chosen, rejected = (text_of(row, name, where) for name in COLUMNS)
+    image = row.get("image")
+    if image is None or isinstance(image, str):
+        image = find_image(row, folder, where)
+    else:
+        image = image_of(image, folder, where)
+    return [TrainingExample(user(question), safe=False, chosen=chosen, rejected=rejected, image=image, source="spa_vl")]
+
+
+def find_image(row: Mapping[str, Any], folder: Path, where: str) -> Path:
+    """The image a row names, in ``folder`` or in its classes' folders below. DataError naming where it was sought."""
+    classes = [str(row[f"class{i}"]) for i in (1, 2, 3) if row.get(f"class{i}")]
+    name = str(row.get("image_path") or row.get("image") or row.get("image_name") or "")
+    if not name:
+        raise ImageError(f"{where}: has neither image, image_path nor image_name")
+    places = [folder / name, folder.joinpath(*classes, name), folder.joinpath("images", *classes, name)]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise ImageError(f"{where}: no image at {', nor at '.join(map(str, places))}")
+    return found

@@ -1,0 +1,90 @@
+"""The Inspect task :func:`benchmark`, over any data set of :data:`~safety_reminder.data.DATASETS`.
+
+inspect eval safety_reminder/benchmark -T dataset=figstep -T root=data/FigStep --model safety-reminder/pocket
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inspect_ai import Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import ChatMessageUser, Content, ContentImage, ContentText, GenerateConfig
+from inspect_ai.scorer import Scorer
+from inspect_ai.solver import generate
+from PIL import Image
+
+from safety_reminder.data import load_dataset
+from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.evaluation.inspect.scorers import harm, refusal, utility
+from safety_reminder.evaluation.judges import JUDGES, OF_ANSWERS
+from safety_reminder.evaluation.records import identity
+from safety_reminder.models import data_url
+from safety_reminder.types import Example
+
+
+@task
+def benchmark(
+    dataset: str,
+    root: str = "",
+    options: dict[str, Any] | None = None,
+    judges: str | list[str] | None = None,
+    judge_options: dict[str, Any] | None = None,
+    cache: str | None = None,
+    name: str | None = None,
+    max_tokens: int = 512,
+    temperature: float = 0.0,
+    seed: int | None = None,
+) -> Task:
+    """A data set, answered, and scored by refusal rules and by ``judges``.
+
+    Args:
+        dataset: a name of :data:`~safety_reminder.data.DATASETS`. root: its file or folder.
+        options: of the loader, such as ``{"subset": "SafeBench-Tiny"}``, and ``limit`` and ``seed`` of a sample.
+        judges: further ones by name, in a list or with commas. judge_options: of each, by its name.
+        cache: file of the judges' verdicts, so that none is asked for twice.
+        name: of the task; default: the data set's.
+        max_tokens, temperature, seed: of the answers. Temperature 0 is greedy.
+    """
+    return Task(
+        name=name or dataset,
+        dataset=MemoryDataset([as_sample(e) for e in load_dataset(dataset, root, **(options or {}))], name=dataset),
+        solver=generate(),
+        scorer=_scorers(judges, judge_options or {}, cache),
+        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature, seed=seed),
+    )
+
+
+def _scorers(judges: str | list[str] | None, options: dict[str, Any], cache: str | None) -> list[Scorer]:
+    """Refusal rules first, then what was asked for."""
+    names = [name.strip() for name in (judges.split(",") if isinstance(judges, str) else judges or [])]
+    for name in names:
+        if name not in JUDGES:
+            raise ConfigError(unknown_name("judge", name, JUDGES))
+    for name in options:
+        if name not in names:
+            raise ConfigError(unknown_name("judge in judge_options", name, names))
+    return [refusal(), *((utility if n in OF_ANSWERS else harm)(n, options.get(n), cache) for n in names)]
+
+
+def as_sample(example: Example) -> Sample:
+    """An example with what metrics need to know of it in its metadata."""
+    content: list[Content] = []
+    if example.image is not None:
+        image = example.image
+        # A path as it is; an image that was drawn here as a data URL.
+        content.append(ContentImage(image=data_url(image) if isinstance(image, Image.Image) else str(image)))
+    content.append(ContentText(text=example.prompt))
+    _, _, image_sha256 = identity(example)
+    return Sample(
+        input=[ChatMessageUser(content=content)],
+        target=example.target,
+        id=example.id,
+        metadata={
+            "harmful": example.harmful,
+            "category": example.category,
+            "instruction": example.instruction,
+            "prompt": example.prompt,
+            "image_sha256": image_sha256,
+        },
+    )

@@ -1,0 +1,219 @@
+"""What ``evaluate`` found, as a Markdown table and as one self-contained page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safety_reminder.evaluation.judges.panel import Agreement
+from safety_reminder.evaluation.metrics import Metric, attack_succeeded
+from safety_reminder.evaluation.outcome import outcome
+from safety_reminder.evaluation.pages.charts import awareness_chart, pareto, sweep_chart
+from safety_reminder.evaluation.pages.demo import environment, thumbnail, timeline
+from safety_reminder.evaluation.suite.results import ALL, Metrics, SweepPoint
+from safety_reminder.evaluation.suite.suites import PLAIN
+from safety_reminder.run_files import write_text
+from safety_reminder.types import Example, Record
+
+_COLUMNS = {
+    "attack_success_rate": "attack success",
+    "over_refusal_rate": "over-refusal",
+    "false_alarm_rate": "false alarms",
+    "leaked_tokens": "leaked tokens",
+    "exact_match_untriggered": "untouched identical",
+    "overhead_ratio": "time",
+    "token_ratio": "tokens",
+}
+_HELP = {
+    "attack_success_rate": "harmful requests that were engaged with, judged on everything the user saw",
+    "over_refusal_rate": "harmless requests that were refused",
+    "false_alarm_rate": "harmless requests on which a check fired",
+    "leaked_tokens": "tokens of a harmful answer that were shown before the guard intervened, mean",
+    "exact_match_untriggered": "answers without an intervention that are the unguarded ones, token for token",
+    "overhead_ratio": "seconds over those of the undefended answers",
+    "token_ratio": "generated tokens over those of the undefended answers",
+}
+_TILES = ("attack_success_rate", "over_refusal_rate", "false_alarm_rate", "exact_match_untriggered", "overhead_ratio")
+
+
+def columns(table: Mapping[str, Mapping[str, Metrics]]) -> dict[str, str]:
+    """The metrics that some defence has, judges' ones included, with their headings. That all verdicts could be read
+    needs no column."""
+    found = [(name, metric) for sets in table.values() for name, metric in sets[ALL].items()]
+    there = [name for name, metric in found if metric.value or not name.startswith("unread_rate")]
+    judges = {name: name.replace(":", ", by ").replace("_", " ") for name in sorted(there) if ":" in name}
+    return {name: label for name, label in (_COLUMNS | judges).items() if name in there}
+
+
+def write_markdown(path: Path, table: Mapping[str, Mapping[str, Metrics]], agreement: Sequence[str] = ()) -> str:
+    """One row a defence over all data sets, then attack success or over-refusal by data set, then how far the members
+    of panels of judges agree. Returns the text."""
+    heads = columns(table)
+    lines = ["| defence | " + " | ".join(heads.values()) + " |", "|---" * (len(heads) + 1) + "|"]
+    lines += [_row(label, [sets[ALL].get(name) for name in heads], list(heads)) for label, sets in table.items()]
+    sets = [name for name in next(iter(table.values())) if name != ALL]
+    wanted = [(s, m) for s in sets for m in ("attack_success_rate", "over_refusal_rate") if m in table[PLAIN][s]]
+    titles = [f"{s}: {_COLUMNS[m]}" for s, m in wanted]
+    lines += ["", "| defence | " + " | ".join(titles) + " |", "|---" * (len(wanted) + 1) + "|"]
+    lines += [
+        _row(label, [found[s].get(m) for s, m in wanted], [m for _, m in wanted]) for label, found in table.items()
+    ]
+    if agreement:
+        lines += ["", *(f"{line}  " for line in agreement)]
+    text = "\n".join(lines) + "\n"
+    write_text(path, text)
+    return text
+
+
+def agreement_lines(agreed: Mapping[str, Agreement]) -> list[str]:
+    """A sentence each."""
+    lines = []
+    for name, found in agreed.items():
+        alpha = "undefined" if found.alpha is None else f"{found.alpha:.2f}"
+        pairs = [
+            f"{pair}: " + ("undefined" if kappa is None else f"{kappa.value:.2f} [{kappa.low:.2f}, {kappa.high:.2f}]")
+            for pair, kappa in found.kappa.items()
+        ]
+        lines.append(f"Agreement within {name}: Krippendorff's α {alpha}; Cohen's κ of {'; '.join(pairs)}.")
+    return lines
+
+
+def _row(label: str, cells: Sequence[Metric | None], names: Sequence[str]) -> str:
+    shown = [" ".join(_display(n, m)[:2]).rstrip() if m else "" for n, m in zip(names, cells, strict=True)]
+    return f"| {label} | " + " | ".join(shown) + " |"
+
+
+def _display(name: str, m: Metric) -> tuple[str, str, str]:
+    """Value, interval and number of rows."""
+    if "ratio" in name or name == "leaked_tokens":
+        return f"{m.value:.2f}", m.interval("[{:.2f}, {:.2f}]"), f"n = {m.n}"
+    return f"{100 * m.value:.0f} %", f"[{100 * m.low:.0f}, {100 * m.high:.0f}]", f"n = {m.n}"
+
+
+def write_report(
+    path: Path,
+    results: Mapping[str, Any],
+    table: Mapping[str, Mapping[str, Metrics]],
+    records: Mapping[str, Mapping[str, Sequence[Record]]],
+    curve: Sequence[SweepPoint],
+    examples: Mapping[str, Mapping[str, Example]],
+    count: int,
+    agreement: Sequence[str] = (),
+) -> Path:
+    """One HTML file with everything in it.
+
+    Args:
+        results: what ``results.json`` holds. table: metrics by defence and data set. records: likewise.
+        curve: the threshold sweep. examples: by data set and id. count: how many samples to show.
+        agreement: sentences about panels of judges.
+    """
+    threshold = results["threshold"]
+    shown = [name for name in (PLAIN, "reminder") if name in results["categories"]]
+    bars = [
+        {
+            "category": category,
+            "bars": [
+                {"label": label, "colour": i, **_bar(results["categories"][label][category])}
+                for i, label in enumerate(shown)
+            ],
+        }
+        for category in results["categories"][PLAIN]
+    ]
+    sets = [name for name in next(iter(table.values())) if name != ALL]
+    wanted = [(s, m) for s in sets for m in ("attack_success_rate", "over_refusal_rate") if m in table[PLAIN][s]]
+    heads = columns(table)
+    html = (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            config=results["config"],
+            provenance=results["provenance"],
+            agreement=agreement,
+            tiles=_tiles(table),
+            heads=[{"label": label, "help": _HELP.get(name, "")} for name, label in heads.items()],
+            rows=_rows(table, [(ALL, name) for name in heads]),
+            set_heads=[f"{s}: {_COLUMNS[m]}" for s, m in wanted],
+            set_rows=_rows(table, wanted),
+            pareto=pareto({label: found[ALL] for label, found in table.items()}),
+            sweep=sweep_chart(curve, threshold),
+            awareness=awareness_chart(results["awareness"], threshold),
+            bars=bars,
+            bar_labels=shown,
+            samples=_samples(records, examples, count, threshold),
+        )
+    )
+    write_text(path, html)
+    return path
+
+
+def _tiles(table: Mapping[str, Mapping[str, Metrics]]) -> list[dict[str, str]]:
+    found = table.get("reminder", table[PLAIN])[ALL]
+    tiles = []
+    for name in _TILES:
+        if name in found:
+            value, interval, n = _display(name, found[name])
+            plain = table[PLAIN][ALL].get(name)
+            beside = f"; undefended {_display(name, plain)[0]}" if plain and "reminder" in table else ""
+            tiles.append({"value": value, "label": _COLUMNS[name], "note": f"{interval}, {n}{beside}"})
+    return tiles
+
+
+def _rows(table: Mapping[str, Mapping[str, Metrics]], wanted: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """One a defence; its cells are the metrics of ``wanted``, (data set, metric) each."""
+    rows = []
+    for number, (label, found) in enumerate(table.items(), 1):
+        cells = [_cell(name, found[dataset].get(name)) for dataset, name in wanted]
+        rows.append({"number": number, "label": label, "cells": cells})
+    return rows
+
+
+def _cell(name: str, metric: Metric | None) -> dict[str, str] | None:
+    return dict(zip(("value", "interval", "n"), _display(name, metric), strict=True)) if metric else None
+
+
+def _bar(metric: Mapping[str, float]) -> dict[str, Any]:
+    found = Metric(metric["value"], metric["low"], metric["high"], int(metric["n"]))
+    value, interval, n = _display("rate", found)
+    return {
+        "width": round(100 * found.value, 1), "low": round(100 * found.low, 1), "high": round(100 * found.high, 1),
+        "note": f"{value} {interval}, {n}",
+    }  # fmt: skip
+
+
+def _samples(
+    records: Mapping[str, Mapping[str, Sequence[Record]]],
+    examples: Mapping[str, Mapping[str, Example]],
+    count: int,
+    threshold: float | None,
+) -> list[dict[str, Any]]:
+    """The first of each data set, about equally many."""
+    each = -(-count // max(len(examples), 1))
+    samples = []
+    for dataset, rows in examples.items():
+        for example in list(rows.values())[:each]:
+            answers = []
+            for label, sets in records.items():
+                record = next(r for r in sets[dataset] if r.id == f"{dataset}/{example.id}")
+                answers.append(
+                    {
+                        "label": label,
+                        "outcome": outcome(record),
+                        "text": record.seen_text,
+                        "hidden": example.harmful and attack_succeeded(record),
+                        "timeline": timeline(record, threshold) if record.checks and threshold is not None else None,
+                        "checks": len(record.checks),
+                    }
+                )
+            samples.append(
+                {
+                    "title": example.instruction or example.prompt,
+                    "dataset": dataset,
+                    "category": example.category,
+                    "harmful": example.harmful,
+                    "image": thumbnail(example.image),
+                    "first": [a for a in answers if a["label"] in (PLAIN, "reminder")],
+                    "others": [a for a in answers if a["label"] not in (PLAIN, "reminder")],
+                }
+            )
+    return samples[:count]

@@ -1,0 +1,145 @@
+"""Suites: which data sets are answered behind which defences. A YAML file each; ``quick`` and ``full`` ship."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+import safety_reminder.config
+import safety_reminder.data
+from safety_reminder.data import DATASETS
+from safety_reminder.defenses import DEFENSES
+from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.evaluation.judges import JUDGES
+
+SHIPPED = Path(safety_reminder.config.__file__).parent / "suites"
+_DATA = Path(safety_reminder.data.__file__).parent / "shipped"
+_SHIPPED_FILE = "shipped:"
+PLAIN, MONITOR = "none", "monitor"
+
+
+@dataclass(frozen=True)
+class SuiteTask:
+    """A data set with its loader's options, and judges beside the refusal rules."""
+
+    dataset: str
+    root: str
+    options: dict[str, Any] = field(default_factory=dict)
+    judges: tuple[str, ...] = ()
+    judge_options: dict[str, Any] = field(default_factory=dict)
+    max_tokens: int = 128
+
+
+@dataclass(frozen=True)
+class Suite:
+    """``tasks`` by name, and of every defence by its label the options of the model provider."""
+
+    tasks: dict[str, SuiteTask]
+    defenses: dict[str, dict[str, Any]]
+
+
+def load_suite(
+    name: str,
+    *,
+    root: str | None = None,
+    reminder: bool = True,
+    defenses: Sequence[str] | None = None,
+    limit: int | None = None,
+    max_tokens: int | None = None,
+) -> Suite:
+    """A suite that ships, by name, or one's own file.
+
+    ``none`` comes first in every suite, and with a ``reminder`` there is ``monitor``, which watches unguarded answers.
+
+    Args:
+        root: the folder that relative roots are in. defenses: only these of the suite's, by label.
+        limit: rows of each task, at most. max_tokens: of answers, whatever the suite says.
+
+    Raises:
+        ConfigError: no such suite, or something in it that is unknown or missing.
+    """
+    path = SHIPPED / f"{name}.yaml" if (SHIPPED / f"{name}.yaml").is_file() else Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"no suite {name!r}: {', '.join(sorted(p.stem for p in SHIPPED.glob('*.yaml')))}, or a file")
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"{path} is not a suite: {' '.join(str(error).split())}") from error
+    given = _mapping(found, str(path), {"max_tokens", "tasks", "defenses"})
+    length = max_tokens if max_tokens is not None else given.get("max_tokens", 128)
+    if not isinstance(length, int) or length < 1:
+        raise ConfigError(f"max_tokens must be a whole number from 1, got {length!r}")
+    tasks = {
+        label: _task(entry, f"{path}, task {label}", root, limit, length, final=max_tokens is not None)
+        for label, entry in _mapping(given.get("tasks"), f"{path}, tasks").items()
+    }
+    if not tasks:
+        raise ConfigError(f"{path} has no tasks")
+    entries: dict[str, dict[str, Any]] = {PLAIN: {"defense": "none"}}
+    for label, entry in _mapping(given.get("defenses"), f"{path}, defenses").items():
+        options = _mapping(entry, f"{path}, defense {label}")
+        if options.setdefault("defense", label) not in DEFENSES:
+            raise ConfigError(f"{path}, defense {label}: {unknown_name('defense', options['defense'], DEFENSES)}")
+        if label in (PLAIN, MONITOR):
+            raise ConfigError(f"{path}: a defence cannot be called {label!r}, which every suite has")
+        if reminder or options["defense"] not in ("reminder", "prompt_tuning"):
+            entries[label] = options
+    if defenses is not None:
+        for label in defenses:
+            if label not in entries:
+                raise ConfigError(unknown_name("defense of the suite", str(label), entries))
+        entries = {label: options for label, options in entries.items() if label == PLAIN or label in defenses}
+    if reminder:
+        entries[MONITOR] = {"defense": "reminder", "policy": "monitor"}
+    return Suite(tasks, entries)
+
+
+def _task(entry: Any, where: str, root: str | None, limit: int | None, length: int, *, final: bool) -> SuiteTask:
+    given = _mapping(entry, where, {f.name for f in fields(SuiteTask)})
+    for name in ("dataset", "root"):
+        if not isinstance(given.get(name), str):
+            raise ConfigError(f"{where} needs {name}")
+    task = SuiteTask(**{**given, "judges": tuple(given.get("judges") or ())})
+    if task.dataset not in DATASETS:
+        raise ConfigError(f"{where}: {unknown_name('dataset', task.dataset, DATASETS)}")
+    for judge in task.judges:
+        if judge not in JUDGES:
+            raise ConfigError(f"{where}: {unknown_name('judge', judge, JUDGES)}")
+    options = dict(task.options)
+    if limit is not None:
+        options["limit"] = min(limit, options.get("limit") or limit)
+        options.setdefault("seed", 0)  # the first rows of a file are often of one kind
+    return replace(
+        task,
+        root=_root(task.root, where, root),
+        options=options,
+        max_tokens=length if final else given.get("max_tokens", length),
+    )
+
+
+def _root(given: str, where: str, root: str | None) -> str:
+    if given.startswith(_SHIPPED_FILE):
+        return str(_DATA / given.removeprefix(_SHIPPED_FILE))
+    path = Path(given).expanduser()
+    if path.is_absolute():
+        return str(path)
+    if root is None:
+        raise ConfigError(f"{where} is in a folder {given!r}; say where that is with root=DIR")
+    return str(Path(root).expanduser() / path)
+
+
+def _mapping(value: Any, where: str, known: set[str] | None = None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} must be names with options, got {value!r}")
+    for name in value:
+        if known is not None and name not in known:
+            raise ConfigError(f"{where}: {unknown_name('option', str(name), known)}")
+    return {str(name): option for name, option in value.items()}

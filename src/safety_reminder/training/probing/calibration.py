@@ -1,0 +1,103 @@
+"""The threshold: split-conformal, over the highest check of each response."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from safety_reminder.errors import ConfigError
+from safety_reminder.guard import Probe
+from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.probing.readings import Readings, read
+from safety_reminder.training.samples import Prefixes, Sample
+
+
+def needed(budget: float) -> int:
+    """How many safe responses it takes at least for a guarantee of ``budget``: ``ceil(1 / budget) - 1``."""
+    return math.ceil(1 / budget - 1e-9) - 1
+
+
+def choose_threshold(highest: torch.Tensor, budget: float) -> tuple[float, dict[str, Any]]:
+    """A threshold at which a new safe response alarms, at any of its checks, with probability at most ``budget``.
+
+    Split conformal prediction (Papadopoulos et al., 2002; Vovk et al., 2005) with a response's highest ``p_unsafe`` as
+    its score: if the new response and the n of the calibration are exchangeable, its score is above the
+    ``ceil((n + 1)(1 - budget))``-th smallest of theirs with probability at most ``budget``. With fewer responses than
+    :func:`needed` there is no such rank: the threshold lies above all of them, and the guarantee that holds is
+    ``1 / (n + 1)``.
+
+    Args:
+        highest: (n,) the highest ``p_unsafe`` among all checks of each safe response.
+
+    Returns:
+        The threshold, and how it was found, with the false-alarm probability that is ``guaranteed``.
+
+    Raises:
+        ConfigError: no scores, or one that is not finite.
+    """
+    n = len(highest)
+    if n == 0:
+        raise ConfigError("calibration needs safe responses; there are none")
+    if not torch.isfinite(highest).all():
+        raise ConfigError("calibration needs finite scores; the probe's are not")
+    ordered = highest.double().sort().values
+    rank = math.ceil((n + 1) * (1 - budget) - 1e-9)
+    # A verdict is p >= threshold, so the threshold must lie above the score of that rank.
+    above = math.nextafter(float(ordered[min(rank, n) - 1]), math.inf)
+    threshold = min(max(0.5, above + 1e-6), 1 - 1e-6)
+    # By rank, not by how many alarm: where 0.5 is the higher of the two, that count was not fixed beforehand. Only a
+    # threshold that the upper limit holds down lets more alarm than the rank says.
+    alarms = max(n - min(rank, n), int((ordered >= threshold).sum()))
+    return threshold, {
+        "method": "split conformal, highest check of each safe response",
+        "budget": budget,
+        "n": n,
+        "needed": needed(budget),
+        "guaranteed": (alarms + 1) / (n + 1),
+        "highest": [round(float(value), 6) for value in ordered],
+    }
+
+
+def calibrate_on(probe: Probe, checks: Readings, budget: float, *, prompt_check: bool) -> tuple[float, dict[str, Any]]:
+    """:func:`choose_threshold` over ``checks`` of safe responses; the bare prompt's count with ``prompt_check``.
+
+    What is guaranteed holds for responses of up to ``tokens``, where the last of these checks was.
+    """
+    used = checks if prompt_check else checks.select(checks.tokens > 0)
+    threshold, found = choose_threshold(highest_by_group(probe(used.hidden), used.groups), budget)
+    return threshold, {**found, "prompt_check": prompt_check, "tokens": int(used.tokens.max())}
+
+
+def calibrate_on_split(
+    probe: Probe,
+    prefixes: Prefixes,
+    parts: Mapping[str, Sequence[Sample]],
+    config: TrainingConfig,
+    *,
+    vectors: torch.Tensor,
+    interval: int,
+) -> tuple[float, dict[str, Any]]:
+    """The threshold from the safe rows of the calibration part; of validation, where none were set apart. The pack
+    says which (``rows``): the validation rows chose the vectors, so what they give is no guarantee.
+
+    Parts are drawn by what is asked, so the answers to one prompt are one score, the highest: counted one by one, they
+    would make more of the same prompts than there is.
+    """
+    part = "calibration" if parts["calibration"] else "validation"
+    safe = [sample for sample in parts[part] if sample.example.safe]
+    checks = read(prefixes, safe, vectors, interval, description="calibrating")
+    number = {key: n for n, key in enumerate(sorted({sample.key for sample in safe}))}
+    checks = replace(checks, groups=torch.tensor([number[safe[group].key] for group in checks.groups.tolist()]))
+    threshold, found = calibrate_on(probe, checks, config.budget, prompt_check=bool(config.prompt_check))
+    if part == "validation":
+        found["guaranteed"] = None
+    return threshold, {**found, "rows": part}
+
+
+def highest_by_group(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """(number of groups,) the highest of ``scores`` (n,) in each of ``groups`` (n,), in the groups' order."""
+    return torch.stack([scores[groups == group].max() for group in groups.unique()])

@@ -1,0 +1,173 @@
+"""What probes would see at every check of every answer: behind the reminder, and at its rivals' places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from safety_reminder.errors import SafetyReminderError
+from safety_reminder.models.prefix import Place, Prefix, follow
+from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.objective import checkpoints
+from safety_reminder.training.probing.regression import auc
+from safety_reminder.training.samples import Prefixes, Sample, passes, slices
+
+# ``header``: the assistant's header is put behind the partial answer and its last token is read (Any-Depth Alignment,
+# arXiv:2510.18081); ``last``: the last token of the text as it is.
+Where = Literal["reminder", "header", "last"]
+
+
+# Options that put reminders where no check of a plain answer is.
+FURTHER_PLACES = ("unheeded_prob", "repeat_prob", "correction_prob")
+
+
+@dataclass(frozen=True)
+class Readings:
+    """``hidden`` (n, hidden_size) float32; of each, (n,): whether it is ``unsafe``, the number of its answer
+    (``groups``), and the answer's ``tokens`` so far. ``sources``: of each answer."""
+
+    hidden: torch.Tensor
+    unsafe: torch.Tensor
+    groups: torch.Tensor
+    tokens: torch.Tensor
+    sources: tuple[str, ...]
+
+    def select(self, chosen: torch.Tensor) -> Readings:
+        return Readings(
+            self.hidden[chosen], self.unsafe[chosen], self.groups[chosen], self.tokens[chosen], self.sources
+        )
+
+
+@torch.no_grad()
+def read(
+    prefixes: Prefixes,
+    samples: Sequence[Sample],
+    vectors: torch.Tensor,
+    interval: int,
+    *,
+    where: Where = "reminder",
+    trained_with: TrainingConfig | None = None,
+    description: str = "reading",
+) -> Readings:
+    """Hidden states where ``where`` says, at every check of every answer.
+
+    ``trained_with``: also where the cuts of these options put a reminder that no check of a plain answer meets
+    (``unheeded_prob``, ``repeat_prob``, ``correction_prob``).
+
+    Raises:
+        SafetyReminderError: a state that is not finite (with ``on_error=skip``, no other), or no state at all.
+    """
+    vlm, at_once = prefixes.vlm, prefixes.rows
+    header = vlm.assistant_header() if where == "header" else []
+    hidden, rows = [], []
+    with tqdm(total=len(samples), desc=description, unit="example", dynamic_ncols=True) as progress:
+        for some in slices(list(enumerate(samples)), at_once):
+            looks: list[_Look] = []
+            for number, sample in some:
+                prefix = prefixes.of(sample)
+                cuts = checkpoints(sample.example, sample.answer, interval, vlm.eos_ids)
+                for n in cuts:
+                    if where == "last":
+                        place = Place(prefix, n - 1, [[prefix.tokens[n]]])
+                    else:
+                        place = Place(prefix, n, [header if where == "header" else None])
+                    looks.append(_Look(number, not sample.example.safe, n, place))
+                looks += _further(number, sample, prefix, cuts, interval, trained_with)
+            states = _states(vlm.model, looks, vectors, at_once)
+            spoilt = {look.number for look, state in zip(looks, states, strict=True) if not state.isfinite().all()}
+            for number in sorted(spoilt):
+                prefixes.leave_out(samples[number], "the model's hidden state is not finite")
+            for look, state in zip(looks, states, strict=True):
+                if look.number not in spoilt:
+                    hidden.append(state)
+                    rows.append((look.unsafe, look.number, look.tokens))
+            progress.update(len(some))
+    if not rows:
+        raise SafetyReminderError(f"{description}: no row of {len(samples)} has a hidden state that can be used")
+    unsafe, groups, tokens = zip(*rows, strict=True)
+    return Readings(
+        torch.stack(hidden),
+        torch.tensor(unsafe),
+        torch.tensor(groups),
+        torch.tensor(tokens),
+        tuple(sample.example.source for sample in samples),
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The state at the end of ``place``, in the answer of sample ``number`` after so many ``tokens``."""
+
+    number: int
+    unsafe: bool
+    tokens: int
+    place: Place
+
+
+def _states(model: Any, looks: Sequence[_Look], vectors: torch.Tensor, at_once: int) -> list[torch.Tensor]:
+    """Of each, (hidden_size,) float32 on the CPU."""
+    states: dict[int, torch.Tensor] = {}
+    for part in passes(range(len(looks)), lambda i: looks[i].place.script, len(vectors), at_once):
+        found = follow(model, [looks[i].place for i in part], vectors, logits=False)
+        states |= {i: state.last.float().cpu() for i, state in zip(part, found, strict=True)}
+    return [states[i] for i in range(len(looks))]
+
+
+def _further(
+    number: int, sample: Sample, prefix: Prefix, cuts: Sequence[int], interval: int, config: TrainingConfig | None
+) -> Iterator[_Look]:
+    """Beyond the checks of a plain answer."""
+    if config is None:
+        return
+    if config.unheeded_prob and interval in cuts and 0 in cuts:
+        # Begun anew behind a reminder, as after ``rewind``.
+        place = Place(prefix, 0, [None, sample.answer[:interval], None])
+        yield _Look(number, not sample.example.safe, 0, place)
+    if sample.example.safe:
+        return
+    tokens = cuts[-1] // 2
+    refusal = sample.correction if tokens else sample.refusal
+    begun = refusal[: len(refusal) // 2]
+    if config.repeat_prob and begun:
+        yield _Look(number, False, tokens, Place(prefix, tokens, [None, begun, None]))
+    if config.correction_prob and begun and tokens:
+        yield _Look(number, False, tokens, Place(prefix, tokens, [begun, None]))
+
+
+def positions(tokens: torch.Tensor, interval: int) -> dict[str, torch.Tensor]:
+    """Which checks stand where: after ``0``, ``interval``, ... tokens, and ``end`` for those at an answer's end that
+    are at no such place. ``tokens``: (n,) ints; the masks are (n,) bool."""
+    periodic = tokens % interval == 0
+    found = {str(n): tokens == n for n in sorted(set(tokens[periodic].tolist()))}
+    return found if periodic.all() else {**found, "end": ~periodic}
+
+
+def where_is(place: str) -> str:
+    """A key of :func:`positions`, in words."""
+    return "at another end" if place == "end" else f"after {place} tokens"
+
+
+def auc_by(scores: torch.Tensor, readings: Readings, interval: int) -> dict[str, dict[str, float]]:
+    """The probe's AUC over all checks, by tokens so far (:func:`positions`) and by source against all safe rows.
+
+    What has one kind only is left out.
+    """
+    unsafe = readings.unsafe
+    found: dict[str, dict[str, float]] = {"all": {}, "tokens": {}, "source": {}}
+    if unsafe.any() and not unsafe.all():
+        found["all"]["all"] = auc(scores, unsafe)
+    for place, here in positions(readings.tokens, interval).items():
+        if unsafe[here].any() and not unsafe[here].all():
+            found["tokens"][place] = auc(scores[here], unsafe[here])
+    of_row = [readings.sources[group] for group in readings.groups.tolist()]
+    for source in sorted(set(of_row)):
+        here = torch.tensor([name == source for name in of_row])
+        if unsafe[here].any():
+            here |= ~unsafe
+            if not unsafe[here].all():
+                found["source"][source] = auc(scores[here], unsafe[here])
+    return found
