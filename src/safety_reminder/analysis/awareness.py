@@ -30,9 +30,9 @@ from safety_reminder.analysis.curves import Outcome, Point
 from safety_reminder.errors import GuardFailure, ModelError
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.guard import SafetyReminder
+from safety_reminder.guard.schedule import checkable
 from safety_reminder.guard.text import Transcript
 from safety_reminder.models import VLM
-from safety_reminder.models.positions import checkable
 from safety_reminder.models.prefix import Continuation, Place, Prefix, follow
 from safety_reminder.types import Example, Record, Token
 

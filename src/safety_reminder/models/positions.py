@@ -6,17 +6,7 @@ next positions of the model's own counting. What comes after it (a refusal, or t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-
 import torch
-
-
-def checkable(answer_ids: Sequence[int], eos_ids: Collection[int]) -> list[int]:
-    """The answer tokens a check reads: all of them, less a trailing run of end-of-sequence tokens."""
-    end = len(answer_ids)
-    while end and answer_ids[end - 1] in eos_ids:
-        end -= 1
-    return list(answer_ids[:end])
 
 
 def next_positions(last: torch.Tensor, count: int) -> torch.Tensor:

@@ -1,0 +1,87 @@
+"""Option classes: written once, with types, limits and explanations on the field; a mistake is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from safety_reminder.errors import ConfigError, unknown_name
+
+__all__ = ["Field", "Options"]
+
+
+class Options(BaseModel):
+    """Base of the option classes: frozen, and strict about names, types and limits.
+
+    A field is ``name: Annotated[TYPE, Field(description="...", ge=1)] = DEFAULT``. ``json_schema_extra`` says what
+    else is to be known of it, as in ``{"later": True}``: may change when a run is resumed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Checked, as they come from a file or a command line.
+
+        Args:
+            where: what the options are called there, for messages: ``training`` makes ``training.epochs``.
+
+        Raises:
+            ConfigError: an unknown name, or a value of the wrong type or out of its limits; the first of them.
+        """
+        known = cls.model_fields
+        for name in values:
+            if name not in known:
+                raise ConfigError(unknown_name(f"{where} option".strip(), str(name), known))
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(explain(error, where)) from error
+
+    def with_changes(self, **changes: Any) -> Self:
+        """A copy with ``changes``, checked like :meth:`parse`."""
+        return self.parse({**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+
+    @classmethod
+    def marked(cls, mark: str) -> frozenset[str]:
+        """Names of the fields whose ``json_schema_extra`` has ``mark``."""
+        extras = ((name, field.json_schema_extra) for name, field in cls.model_fields.items())
+        return frozenset(name for name, extra in extras if isinstance(extra, dict) and extra.get(mark))
+
+
+def explain(error: ValidationError, where: str = "") -> str:
+    """The first thing that is wrong, in one line: ``training.epochs must be at least 1, got 0``."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in ([where] if where else []) + list(first["loc"]))
+    limits = first.get("ctx", {})
+    given = first.get("input")
+    match first["type"]:
+        case "missing":
+            return f"{name} is not given"
+        case "extra_forbidden":
+            return f"unknown option {name}"
+        case "greater_than_equal":
+            return f"{name} must be at least {limits['ge']}, got {given!r}"
+        case "greater_than":
+            return f"{name} must be above {limits['gt']}, got {given!r}"
+        case "less_than_equal":
+            return f"{name} must be at most {limits['le']}, got {given!r}"
+        case "less_than":
+            return f"{name} must be below {limits['lt']}, got {given!r}"
+        case "literal_error":
+            return f"{name} must be one of {limits['expected'].replace(' or ', ', ')}; got {given!r}"
+        case "int_type" | "int_from_float":
+            return f"{name} must be a whole number, got {given!r}"
+        case "float_type":
+            return f"{name} must be a number, got {given!r}"
+        case "bool_type":
+            return f"{name} must be true or false, got {given!r}"
+        case "string_type":
+            return f"{name} must be a text, got {given!r}"
+        case "value_error":
+            text = str(limits["error"])
+            return f"{name}: {text}" if name and not text.startswith(name) else text
+    message = first["msg"][:1].lower() + first["msg"][1:]
+    return f"{name}: {message}, got {given!r}"
