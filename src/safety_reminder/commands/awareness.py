@@ -26,7 +26,8 @@ from safety_reminder.analysis.figures import draw, require_matplotlib
 from safety_reminder.commands import console
 from safety_reminder.commands.generate import answer, load_examples
 from safety_reminder.errors import ConfigError
-from safety_reminder.evaluation.metrics import Metric, summarise
+from safety_reminder.evaluation.metrics import summarise
+from safety_reminder.evaluation.statistics import Metric
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.run_files import provenance, write_json, write_text
 from safety_reminder.types import Example, Record

@@ -6,27 +6,20 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
-from safety_reminder.evaluation.metrics import Metric
 from safety_reminder.evaluation.outcome import outcome
+from safety_reminder.evaluation.statistics import Metric, shown
 from safety_reminder.types import Example, Record
 
-_SHARES = ("rate", "match")
 
-
-def print_metrics(metrics: dict[str, Metric]) -> None:
-    """One metric a line, with its interval and row count."""
-    width = max(map(len, metrics), default=0)
-    for name, m in metrics.items():
-        print(f"  {name:<{width}}  {format_metric(name, m)}")
-
-
-def format_metric(name: str, m: Metric) -> str:
-    if any(word in name for word in _SHARES):
-        return f"{100 * m.value:5.1f} %   [{100 * m.low:.1f}, {100 * m.high:.1f}]   n={m.n}"
-    return f"{m.value:7.2f}   {m.interval('[{:.2f}, {:.2f}]   ')}n={m.n}"
+def print_metrics(metrics: Mapping[str, Metric]) -> None:
+    """One metric a line, in columns: name, value, interval and row count."""
+    rows = [(name, *shown(metric)) for name, metric in metrics.items()]
+    names, values, intervals = (max((len(row[i]) for row in rows), default=0) for i in range(3))
+    for name, value, interval, n in rows:
+        print(f"  {name:<{names}}  {value:>{values}}  {interval:<{intervals}}  {n}")
 
 
 def print_side_by_side(examples: Sequence[Example], guarded: Sequence[Record], unguarded: Sequence[Record]) -> None:

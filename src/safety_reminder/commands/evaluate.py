@@ -23,7 +23,7 @@ from safety_reminder.evaluation.inspect.logs import Answers, read_answers
 from safety_reminder.evaluation.inspect.provider import SafetyReminderAPI
 from safety_reminder.evaluation.inspect.tasks import benchmark
 from safety_reminder.evaluation.pages.report import agreement_lines, write_markdown, write_report
-from safety_reminder.evaluation.records import identity
+from safety_reminder.evaluation.records import identity, to_json
 from safety_reminder.evaluation.runner import another_configuration, differing_options
 from safety_reminder.evaluation.suite.results import (
     ALL,
@@ -226,7 +226,7 @@ def _write(
         "provenance": provenance() | {"judges": judge_versions(everything)},
     }
     lines = [
-        json.dumps({"defense": one.defense, "dataset": one.dataset, **record.as_json()}, ensure_ascii=False)
+        json.dumps({"defense": one.defense, "dataset": one.dataset, **to_json(record)}, ensure_ascii=False)
         for one in answers
         for record in one.records
     ]

@@ -16,7 +16,7 @@ from safety_reminder.evaluation.judges import load_judge
 from safety_reminder.evaluation.judges.agreement import cohen_kappa, detection, krippendorff_alpha
 from safety_reminder.evaluation.judges.base import Item, Judge, Judgement
 from safety_reminder.evaluation.judges.cache import cached
-from safety_reminder.evaluation.metrics import Metric, proportion
+from safety_reminder.evaluation.statistics import Metric, proportion
 from safety_reminder.run_files import provenance, write_json
 
 _AT_ONCE = 64
