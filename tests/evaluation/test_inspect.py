@@ -18,15 +18,17 @@ from PIL import Image
 from checkpoints import random_reminder
 from safety_reminder import SafetyReminder, load
 from safety_reminder.data import load_dataset
+from safety_reminder.engines import Answered
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.inspect import scorers
-from safety_reminder.evaluation.inspect.logs import TRACE, read_answers
+from safety_reminder.evaluation.inspect.logs import TRACE, as_trace, read_answers
 from safety_reminder.evaluation.inspect.scorers import refusal
 from safety_reminder.evaluation.inspect.tasks import benchmark
 from safety_reminder.evaluation.judges import Judgement
-from safety_reminder.evaluation.metrics import judged, summarise
+from safety_reminder.evaluation.metrics import compare_cost, judged, summarise
 from safety_reminder.models import load_image
 from safety_reminder.models.tiny import tiny_checkpoint
+from safety_reminder.types import Check, Response
 
 # Of Inspect's own making.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -72,7 +74,7 @@ def test_answers_and_their_trace_are_those_of_the_guarded_model(folder):
         assert (record.id, record.harmful) == (row["id"], row["harmful"])
         assert record.token_ids == expected.token_ids
         assert record.seen_text == expected.seen_text
-        assert record.checks == expected.checks
+        assert [c.token_index for c in record.checks] == [c.token_index for c in expected.checks]
         assert record.seconds > 0
     sample = log.samples[0]
     assert sample.output.usage.output_tokens == len(answers.records[0].token_ids)
@@ -103,6 +105,10 @@ def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a
         assert [record.prompt_tokens for record in records] == [response.prompt_tokens for response in expected]
         traces = [sample.output.metadata[TRACE] for sample in log.samples]
         assert max(trace["rows"] for trace in traces) > 1
+        together = {}
+        for record, trace in zip(records, traces, strict=True):
+            together.setdefault(trace["batch"], []).append(record.id)
+        assert [record.batch for record in records] == [tuple(together[trace["batch"]]) for trace in traces]
         # The rows of a batch share its time.
         assert [record.seconds for record in records] == [trace["seconds"] / trace["rows"] for trace in traces]
 
@@ -168,6 +174,8 @@ def test_a_task_that_is_not_ours_runs_through_the_provider(folder):
     log = run(folder, task, defense="self_reminder")
     assert log.status == "success"
     assert log.samples[0].output.metadata["safety_reminder"]["defense"] == "self_reminder"
+    with pytest.raises(DataError, match="another task than safety_reminder/benchmark"):
+        read_answers(log)
 
 
 def test_a_log_that_is_not_finished_or_not_ours_is_refused(folder):
@@ -179,6 +187,37 @@ def test_a_log_that_is_not_finished_or_not_ours_is_refused(folder):
     log.status = "cancelled"
     with pytest.raises(DataError, match="not finished"):
         read_answers(log)
+
+
+def test_a_log_that_does_not_say_who_shared_a_batch_leaves_it_open(folder):
+    log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=2))
+    traces = [sample.output.metadata[TRACE] for sample in log.samples]
+    for trace, rows, batch in zip(traces, (2, 2, 2), ("x", "x", "y"), strict=True):
+        trace |= {"rows": rows, "batch": batch}
+    # Of y one sample is missing: another task's, or one that was killed before it was logged.
+    assert [record.batch for record in read_answers(log).records] == [("a", "b"), ("a", "b"), ()]
+    for trace in traces:  # as earlier versions wrote it
+        del trace["batch"]
+    answers = read_answers(log).records
+    assert [record.batch for record in answers] == [(), (), ()]
+    assert set(compare_cost(answers, answers)) == {"token_ratio"}
+    assert "overhead_ratio" not in summarise(answers, answers)
+
+
+def test_an_answer_in_a_log_that_cannot_be_read_is_named(folder):
+    log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=2))
+    del log.samples[1].output.metadata[TRACE]["seen_text"]
+    with pytest.raises(DataError, match=r"sample 'b': not a response of this version .no 'seen_text'.; answer"):
+        read_answers(log)
+
+
+def test_the_trace_is_json_without_words_of_its_own(folder):
+    log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=9))
+    response = Response("a", (5,), "a", (Check(4, math.nan, True, "final"),), (), 0, "stop")
+    trace = as_trace(Answered(response, 1, "x"), "reminder", monitored=True)
+    assert json.loads(json.dumps(trace, allow_nan=False)) == trace
+    log.samples[0].output.metadata[TRACE] = trace
+    assert math.isnan(read_answers(log).records[0].checks[0].p_unsafe)
 
 
 def test_unknown_options_of_the_provider_say_so(folder):
