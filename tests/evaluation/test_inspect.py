@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from inspect_ai import Task, eval
@@ -54,7 +55,7 @@ def model(folder, **options):
     return get_model(f"safety-reminder/{folder / 'model'}", memoize=False, check_base=False, device="cpu", **options)
 
 
-def run(folder, task, **options):
+def run(folder, task, **options) -> Any:
     found = model(folder, **options)
     return eval(task, model=found, log_dir=str(folder / "logs"), display="none")[0]
 
@@ -90,7 +91,8 @@ def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a
     drawn = benchmark("typographic", str(folder / "pages.csv"), max_tokens=4)
     in_files = benchmark("typographic", str(folder / "pages.csv"), max_tokens=4)
     for sample in in_files.dataset:
-        picture, _ = sample.input[0].content
+        content: Any = sample.input[0].content  # type: ignore[union-attr]
+        picture, _ = content
         path = folder / f"{sample.id}.png"
         load_image(picture.image).save(path)
         picture.image = str(path)
@@ -113,6 +115,12 @@ def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a
         assert [record.seconds for record in records] == [trace["seconds"] / trace["rows"] for trace in traces]
 
 
+def scored(output: ModelOutput) -> Any:
+    state: Any = SimpleNamespace(output=output)
+    score: Any = asyncio.run(refusal()(state, Target("")))  # type: ignore[arg-type]
+    return score.value
+
+
 @pytest.mark.parametrize(
     ("seen", "engaged", "refused"),
     [
@@ -124,13 +132,11 @@ def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a
 def test_the_scorer_judges_what_was_seen_and_not_what_is_left(seen, engaged, refused):
     output = ModelOutput.from_content("m", REFUSAL)
     output.metadata = {TRACE: {"seen_text": seen, "text": REFUSAL}}
-    score = asyncio.run(refusal()(SimpleNamespace(output=output), Target("")))
-    assert score.value == {"engaged": engaged, "refused": refused}
+    assert scored(output) == {"engaged": engaged, "refused": refused}
 
 
 def test_a_model_that_is_not_ours_is_judged_on_its_answer():
-    score = asyncio.run(refusal()(SimpleNamespace(output=ModelOutput.from_content("m", LIST)), Target("")))
-    assert score.value == {"engaged": 1.0, "refused": 0.0}
+    assert scored(ModelOutput.from_content("m", LIST)) == {"engaged": 1.0, "refused": 0.0}
 
 
 def test_temperature_0_is_greedy_whatever_the_model_does_by_itself_and_others_sample_by_seed(folder):
@@ -141,11 +147,12 @@ def test_temperature_0_is_greedy_whatever_the_model_does_by_itself_and_others_sa
     messages = [{"role": "user", "content": "Say something."}]
     task = Task(dataset=[Sample(input="Say something.")], scorer=includes())
     provider = get_model(f"safety-reminder/{sampling}", memoize=False, device="cpu")
-    for config, options in (
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"temperature": 0.0}, {"do_sample": False}),
         ({"temperature": 2.0, "top_k": 40, "seed": 5}, {"do_sample": True, "temperature": 2.0, "top_k": 40, "seed": 5}),
-    ):
-        log = eval(task, model=provider, log_dir=str(folder / "logs"), display="none", max_tokens=8, **config)[0]
+    ]
+    for config, options in cases:
+        log: Any = eval(task, model=provider, log_dir=str(folder / "logs"), display="none", max_tokens=8, **config)[0]
         expected = guarded.generate(messages, max_new_tokens=8, **options)
         assert tuple(log.samples[0].output.metadata[TRACE]["token_ids"]) == expected.token_ids
 
