@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from safety_reminder.config.guard import GuardConfig, Policy
@@ -21,8 +21,8 @@ class Sampling:
     Args:
         max_new_tokens: at most so many, from 1.
         do_sample: False: always the likeliest token.
-        temperature: above 0. top_p: in (0, 1]. top_k: from 0, which stands for all tokens.
-        repetition_penalty: above 0; 1 is none.
+        temperature: from 0. top_p: in [0, 1]. top_k: from 0, which stands for all tokens.
+        repetition_penalty: from 0; 1 is none.
         more: any other field of transformers' ``GenerationConfig``, and what its ``generate`` takes beside them
             (``logits_processor``, ``stopping_criteria``, ``prefix_allowed_tokens_fn``, ``generation_config``).
 
@@ -53,9 +53,15 @@ class Sampling:
                 continue
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ConfigError(f"{name} must be a number, got {value!r}")
-            if not 0 < value <= most or math.isinf(value):
+            if not 0 <= value <= most or math.isinf(value):
                 up_to = "" if math.isinf(most) else f" and at most {most:g}"
-                raise ConfigError(f"{name} must be above 0{up_to}, got {value}")
+                raise ConfigError(f"{name} must be at least 0{up_to}, got {value}")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is not None, by name."""
+        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "more"}
+        return {name: value for name, value in named.items() if value is not None} | dict(self.more)
 
 
 @dataclass(frozen=True)

@@ -258,10 +258,13 @@ class Broken(LogitsProcessor):
         return scores
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_row_that_nothing_can_be_drawn_for_fails_closed_and_leaves_the_others(llama, value):
+@pytest.mark.parametrize(
+    ("value", "do_sample"),
+    [(math.nan, True), (math.inf, True), (-math.inf, True), (math.nan, False), (-math.inf, False)],
+)
+def test_a_row_that_nothing_can_be_drawn_for_fails_closed_and_leaves_the_others(llama, value, do_sample):
     inputs = tiny_inputs(llama, (5, 7))
-    options = {"do_sample": True, "logits_processor": LogitsProcessorList([Broken(value)]), **NO_EOS}
+    options = {"do_sample": do_sample, "logits_processor": LogitsProcessorList([Broken(value)]), **NO_EOS}
     rows = outcomes(run_events(llama, inputs, scripted(llama), seed=3, **options))
     assert rows[0].reasons == ["guard_error"]
     assert rows[0].tokens == []

@@ -2,17 +2,21 @@
 
 choose a token → every ``interval`` tokens, append the reminder and read the probe
     safe:   crop the reminder from the cache; the answer goes on as if it had never been there
-    unsafe: the policy decides what stays, and the reminder stays behind it
+    unsafe: the policy decides what stays, and the reminder stays after it
+
+What to do next is decided by each row's :class:`~safety_reminder.guard.answer.Answer`, without tensors; here that is
+done, for rows of a batch together, over a live KV cache.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessorList,
@@ -23,15 +27,15 @@ from transformers import (
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, GuardFailure, ModelError
-from safety_reminder.guard.lane import Lane, Row, Stepper
+from safety_reminder.guard.answer import REMINDER, Action, Answer, Drop, Feed, Read, Rewind
+from safety_reminder.guard.lane import Lane
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.guard.sampling import Sampler
-from safety_reminder.guard.text import Transcript
 from safety_reminder.models import hidden_size
-from safety_reminder.types import Check, CheckKind, Done, Event, FinishReason, Intervention
+from safety_reminder.models.context import Runner
+from safety_reminder.types import Event, FinishReason
 
 Events = Iterator[Event]
-LEAST_CORRECTION = 4  # tokens: with fewer left, nothing that could correct an answer fits
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,9 @@ class Guard:
     config: GuardConfig
 
 
-@torch.no_grad()
 def decode(
     model: PreTrainedModel,
-    input_ids: torch.Tensor,
+    input_ids: Int[Tensor, "rows prompt"],
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
@@ -78,10 +81,16 @@ def decode(
 
 
 class _Decoder:
+    """The rows of a batch, driven through the model as their answers ask.
+
+    Whatever runs the model is a method without ``yield``, under ``no_grad``: a generator that is left unfinished would
+    switch gradients back on when it is thrown away, at a time that nobody chose.
+    """
+
     def __init__(
         self,
         model: PreTrainedModel,
-        input_ids: torch.Tensor,
+        input_ids: Tensor,
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
@@ -93,156 +102,130 @@ class _Decoder:
         self.input_ids, self.model_kwargs = input_ids, model_kwargs
         self.process: Any = logits_processor
         self.stopping: Any = stopping_criteria
-        self.guard = guard
-        self.stepper = Stepper(model, guard.reminder.vectors if guard else None, model_kwargs)
+        self.guard, self.tokenizer = guard, tokenizer
+        self.runner = Runner(model)
+        self.vectors = None
+        if guard is not None:
+            weight = self.runner.embed.weight
+            self.vectors = guard.reminder.vectors.to(weight.device, weight.dtype)
         self.sampler = Sampler(bool(generation_config.do_sample), input_ids.shape[0], seed, input_ids.device)
-        self.tokenizer = tokenizer
         eos = generation_config.eos_token_id
         self.eos = frozenset([eos] if isinstance(eos, int) else eos or [])
-        self.show_at_once = guard is None or not guard.config.holds_back
 
     def run(self) -> Events:
-        rows = [Row(i, Transcript(self.tokenizer, i)) for i in range(self.input_ids.shape[0])]
-        lanes = [self.stepper.prefill(self.input_ids, rows, self.model_kwargs)]
-        if self.guard and self.guard.config.prompt_check:
-            lanes = yield from self.check(lanes[0], "prompt")
+        lane = self.open()
+        lanes = yield from self.obey(lane)
         while lanes:
             following: list[Lane] = []
             for lane in lanes:
                 following += yield from self.advance(lane)
             lanes = following
 
-    def advance(self, lane: Lane):
-        """One token for every row; then the check, if one is due. Returns the lanes that live on."""
-        scores = self.in_place(lane, self.process, lane.ids, lane.logits) if self.process else lane.logits
-        # NaN, an infinite score, or nothing but minus infinity: the highest score shows each.
-        broken = (~scores.amax(dim=-1).isfinite()).tolist() if self.sampler.do_sample else []
-        if any(broken):
-            part, rest = lane.split(broken)
-            if part is not None:
-                yield from self.fail(part)
-            if rest is None:
-                return []
-            lane, scores = rest, scores[[i for i, is_broken in enumerate(broken) if not is_broken]]
-        lane.extend(self.sampler(scores, [row.index for row in lane.rows], whole=lane.whole))
-        finished = self.in_place(lane, lambda ids: self.stopping(ids, None), lane.ids).tolist()
-        if self.show_at_once:
-            for row in lane.rows:
-                # An end-of-sequence token is never shown before the final check: that may overrule it.
-                if row.transcript.tokens[-1] not in self.eos:
-                    yield from row.transcript.release()
-        ending, going = lane.split(finished)
-        living = (yield from self.finish(ending)) if ending else []
-        if going:
-            if self.guard and going.since >= self.guard.config.interval:
-                living += yield from self.check(going, "periodic")
-            else:
-                going.logits, _, _ = self.stepper.step(going, token=True, reminder=False)
-                living.append(going)
-        return living
+    @torch.no_grad()
+    def open(self) -> Lane:
+        """Read the prompts; all rows in one lane."""
+        prompt = self.input_ids.shape[1]
+        limit = getattr(self.stopping, "max_length", None)
+        rows = [
+            Answer(
+                self.guard.config if self.guard else None,
+                eos=self.eos,
+                max_tokens=None if limit is None else limit - prompt,
+                tokenizer=self.tokenizer,
+                row=row,
+            )
+            for row in range(self.input_ids.shape[0])
+        ]
+        context, logits = self.runner.prefill(self.input_ids, self.model_kwargs, roll_back=self.guard is not None)
+        return Lane(rows, context, self.input_ids, logits, prompt)
 
-    def in_place(self, lane: Lane, function: Any, *tensors: torch.Tensor) -> torch.Tensor:
+    def advance(self, lane: Lane):
+        """One token for every row, and what follows from it. Returns the lanes that live on."""
+        scores, broken = self.scores(lane)
+        if any(broken):
+            for row, is_broken in zip(lane.rows, broken, strict=True):
+                if is_broken:
+                    yield from row.no_scores()
+            left = [i for i, is_broken in enumerate(broken) if not is_broken]
+            if not left:
+                return []
+            lane, scores = lane.select(left), scores[left]
+        tokens, finished = self.choose(lane, scores)
+        for row, token, reason in zip(lane.rows, tokens, finished, strict=True):
+            yield from row.token(token, reason)
+        return (yield from self.obey(lane))
+
+    @torch.no_grad()
+    def scores(self, lane: Lane) -> tuple[Float[Tensor, "rows vocabulary"], list[bool]]:
+        """Processed logits of every row, and of which rows they are broken, so that no token can be chosen."""
+        scores = self.in_place(lane, self.process, lane.ids, lane.logits) if self.process else lane.logits
+        return scores, self.sampler.broken(scores).tolist()
+
+    @torch.no_grad()
+    def choose(self, lane: Lane, scores: Tensor) -> tuple[list[int], list[FinishReason | None]]:
+        """Each row's next token, and why its answer ends with it."""
+        lane.extend(self.sampler(scores, [row.row for row in lane.rows], whole=lane.whole))
+        assert lane.pending is not None
+        finished = self.in_place(lane, lambda ids: self.stopping(ids, None), lane.ids).tolist()
+        # Without an end-of-sequence token, "length" at the limit, else a stop string or a criterion of the caller's.
+        limit = getattr(self.stopping, "max_length", None)
+        reason: FinishReason = "length" if limit is not None and lane.ids.shape[1] >= limit else "stop"
+        return lane.pending.tolist(), [reason if done else None for done in finished]
+
+    def in_place(self, lane: Lane, function: Any, *tensors: Tensor) -> Tensor:
         """``function`` of ``tensors`` (rows, ...) of the lane, with each row at its place in the whole batch, as logits
         processors and stopping criteria that keep something for every row expect it. In the place of rows that have
         finished, or are in another lane, stands another's."""
         batch = self.input_ids.shape[0]
         if len(lane.rows) == batch:
             return function(*tensors)
-        index = torch.tensor([row.index for row in lane.rows], device=tensors[0].device)
+        index = torch.tensor([row.row for row in lane.rows], device=tensors[0].device)
         source = torch.zeros(batch, dtype=torch.long, device=index.device)
         source[index] = torch.arange(len(index), device=index.device)
         return function(*(tensor[source] for tensor in tensors))[index]
 
-    def fail(self, lane: Lane) -> Events:
-        """End rows that no token can be drawn for, with the refusal: as little as a verdict can be had of them."""
-        if self.guard is None or self.guard.config.policy == "monitor":
-            raise ModelError("the model's scores are not finite, so that no token can be drawn")
-        for row in lane.rows:
-            row.p_unsafe = math.nan
-        yield from self.refuse(lane, "guard_error")
-
-    def finish(self, lane: Lane):
-        """Rows that reached their end: one last look at what no check has covered, then done."""
-        ended = [row.transcript.tokens[-1] in self.eos for row in lane.rows]
+    def obey(self, lane: Lane):
+        """Do what the rows ask for until each waits for its next token. Returns the lanes that do."""
         living: list[Lane] = []
-        for part, reason in zip(lane.split(ended), ("stop", "length"), strict=True):
-            if part is None:
-                continue
-            if reason == "stop":
-                # The check reads the answer without its end-of-sequence token, and may go on in its place.
-                for row in part.rows:
-                    row.finish_reason, row.end = "stop", row.transcript.tokens.pop()
-                part.forget(1)
-            else:
-                for row in part.rows:
-                    row.finish_reason = self.reason_without_eos(part)
-            if self.guard and self.guard.config.final_check and part.since > 0:
-                living += yield from self.check(part, "final")
-                continue
-            silent, done = part.split([self.uncorrected(part, row) for row in part.rows])
-            if silent:
-                yield from self.refuse(silent, "guard")
-            if done:
-                yield from self.close(done)
+        # Rows that are ending come first, those that have just taken back an end-of-sequence token before the others.
+        order = lambda part: (not _is_read(part, "final"), part.rows[0].written)  # noqa: E731
+        for part in sorted(lane.split(lambda row: (row.todo, row.written)), key=order):
+            match part.rows[0].todo:
+                case Read():
+                    part.follow_answers()
+                    living += yield from self.check(part)
+                case Feed():
+                    self.feed(part)
+                    living.append(part)
         return living
 
-    def uncorrected(self, lane: Lane, row: Row) -> bool:
-        """Under ``continue`` unsafe text stays, to be corrected; and the model, reminded, has said nothing."""
-        if self.guard is None or self.guard.config.policy != "continue" or lane.since:
-            return False
-        return lane.interventions > 0 and not row.p_unsafe < self.guard.config.threshold
+    @torch.no_grad()
+    def feed(self, lane: Lane) -> None:
+        """Let the model read the newest token; at the beginning there is none."""
+        if lane.pending is not None:
+            lane.logits = self.runner.append(lane.context, lane.pending[:, None]).last
+            lane.pending = None
 
-    def reason_without_eos(self, lane: Lane) -> FinishReason:
-        """``length`` at the limit, else ``stop`` (a stop string or a criterion of the caller's)."""
-        limit = getattr(self.stopping, "max_length", None)
-        return "length" if limit is not None and lane.ids.shape[1] >= limit else "stop"
-
-    def check(self, lane: Lane, kind: CheckKind):
+    def check(self, lane: Lane):
         """Append the reminder to every row and read the probe; commit it where unsafe, crop it where safe."""
-        assert self.guard is not None
-        config, k = self.guard.config, self.guard.reminder.length
-        token = lane.pending is not None
-        if token and config.mode == "exact":
-            behind_text, _, _ = self.stepper.step(lane, token=True, reminder=False)
-            _, behind_reminder, hidden = self.stepper.step(lane, token=False, reminder=True)
-        else:
-            behind_text, behind_reminder, hidden = self.stepper.step(lane, token=token, reminder=True)
-            if not token:
-                behind_text = lane.logits
-        for row, p_unsafe in zip(lane.rows, self.read(hidden), strict=True):
-            row.p_unsafe = p_unsafe
-        # NaN compares false: a guard that cannot tell must not pass.
-        unsafe = [not row.p_unsafe < config.threshold for row in lane.rows]
-        for row, verdict in zip(lane.rows, unsafe, strict=True):
-            yield Check(lane.answered, row.p_unsafe, verdict, kind, row.index)
+        for row, p_unsafe in zip(lane.rows, self.read(lane), strict=True):
+            yield from row.verdict(p_unsafe)
+        return self.settle(lane)
 
-        if config.policy == "monitor":
-            unsafe = [False] * len(unsafe)
-        # Each row goes on from behind what it keeps.
-        lane.logits = behind_text
-        if any(unsafe):
-            kept = torch.tensor(unsafe, device=behind_text.device)[:, None]
-            lane.logits = torch.where(kept, behind_reminder, behind_text)
-        living: list[Lane] = []
-        for part, caught in zip(lane.split(unsafe), (True, False), strict=True):
-            if part is None:
-                continue
-            if caught:
-                part.whole = False
-                living += yield from self.intervene(part)
-                continue
-            part.crop(k)
-            part.mark_passed()
-            if kind == "final":
-                yield from self.close(part)
-                continue
-            for row in part.rows:
-                yield from row.transcript.release()
-            living.append(part)
-        return living
-
-    def read(self, hidden: torch.Tensor | None) -> list[float]:
+    @torch.no_grad()
+    def read(self, lane: Lane) -> list[float]:
+        """``p_unsafe`` of every row, NaN where the probe could not tell. The reminder is left in the cache; ``logits``
+        are those after the text, and ``reminded`` those after the reminder."""
         assert self.guard is not None
+        pending, lane.pending = lane.pending, None
+        if pending is not None and self.guard.config.mode == "exact":
+            lane.logits = self.runner.append(lane.context, pending[:, None]).last
+            pending = None
+        found = self.runner.append(lane.context, None if pending is None else pending[:, None], self.vectors)
+        if pending is not None:
+            lane.logits = found.first
+        lane.reminded = found.last
+        hidden = found.hidden
         assert hidden is not None
         try:
             p_unsafe = self.guard.reminder.probe(hidden)
@@ -250,78 +233,41 @@ class _Decoder:
             return [float("nan")] * hidden.shape[0]
         return p_unsafe.tolist() if p_unsafe.shape == hidden.shape[:1] else [float("nan")] * hidden.shape[0]
 
-    def intervene(self, lane: Lane):
-        """The rows of ``lane`` were found unsafe; the reminder is their newest cache entry and ``logits`` follow it."""
-        assert self.guard is not None
-        config, k = self.guard.config, self.guard.reminder.length
-        broken, lane_or_none = lane.split([math.isnan(row.p_unsafe) for row in lane.rows])
-        if broken:
-            yield from self.refuse(broken, "guard_error")
-        if lane_or_none is None:
-            return []
-        lane = lane_or_none
-        exhausted = lane.interventions >= config.max_interventions
-        # With `continue` the text stays; at the length limit there is no room to correct it.
-        limit = getattr(self.stopping, "max_length", None)
-        full = config.policy == "continue" and limit is not None and lane.ids.shape[1] > limit - LEAST_CORRECTION
-        if config.policy == "stop" or exhausted or full:
-            yield from self.refuse(lane, "guard")
-            return []
+    @torch.no_grad()
+    def settle(self, lane: Lane) -> list[Lane]:
+        """After a check: every row's context becomes what its answer says. Returns the lanes that live on, those that
+        were caught first."""
+        assert self.vectors is not None
+        living = sorted(lane.split(lambda row: row.todo), key=lambda part: isinstance(part.rows[0].todo, Drop))
+        for part in living:
+            todo = part.rows[0].todo
+            if isinstance(todo, Drop):
+                part.context.crop(len(self.vectors))
+                continue
+            assert part.reminded is not None
+            part.whole, part.logits = False, part.reminded
+            if isinstance(todo, Rewind):
+                self.rewind(part, todo)
+        return living
 
-        lane.interventions += 1
-        text_entries = lane.entries - k
-        if config.policy == "continue":
-            dropped = 0
-            for row in lane.rows:
-                yield from row.transcript.release()
+    def rewind(self, lane: Lane, todo: Rewind) -> None:
+        """Cut the cache back, and let the reminder follow what is left."""
+        assert self.vectors is not None
+        kept = lane.rows[0].context[: todo.length]
+        entries = lane.prompt_length + sum(len(self.vectors) if item is REMINDER else 1 for item in kept)
+        if lane.context.reaches(entries):
+            lane.context.crop(lane.context.entries - entries)
         else:
-            back_to = lane.passed_entries if config.policy == "rewind" else 0
-            dropped = lane.since if config.policy == "rewind" else lane.answered
-            if dropped or back_to != text_entries:
-                lane = self.take_back(lane, entries=lane.entries - back_to, tokens=dropped)
-                _, lane.logits, _ = self.stepper.step(lane, token=False, reminder=True)
-        for row in lane.rows:
-            row.finish_reason = row.end = None
-            yield Intervention(lane.answered + dropped, row.p_unsafe, config.policy, dropped, row.index)
-            yield from row.transcript.drop(dropped)
-        lane.mark_passed()
-        return [lane]
+            # The prompt's entries have left the sliding window, so it is read again; only a restart goes so far back.
+            kwargs = {**self.model_kwargs, "past_key_values": None}
+            again, _ = self.runner.prefill(self.input_ids, kwargs, roll_back=True)
+            lane.context = again.select([row.row for row in lane.rows])
+        lane.follow_answers()
+        lane.logits = self.runner.append(lane.context, None, self.vectors).last
 
-    def take_back(self, lane: Lane, *, entries: int, tokens: int) -> Lane:
-        """Remove the last ``entries`` from the cache and the last ``tokens`` from the answer."""
-        if entries == lane.entries and any(lane.cache.is_sliding) and lane.passed_entries:
-            # Restarting past a sliding window: the prompt's entries have left the window, so it is read again.
-            return self.reread_prompt(lane)
-        lane.crop(entries)
-        lane.forget(tokens)
-        return lane
 
-    def reread_prompt(self, lane: Lane) -> Lane:
-        kwargs = {**self.model_kwargs, "past_key_values": None}
-        rows = [Row(i, Transcript(None, i)) for i in range(self.input_ids.shape[0])]
-        fresh = self.stepper.prefill(self.input_ids, rows, kwargs).select([row.index for row in lane.rows])
-        fresh.rows, fresh.whole, fresh.interventions = lane.rows, False, lane.interventions
-        return fresh
-
-    def refuse(self, lane: Lane, reason: FinishReason) -> Events:
-        """End with the fixed refusal; what no check has passed is not shown, or withdrawn."""
-        assert self.guard is not None
-        config = self.guard.config
-        for row in lane.rows:
-            dropped = 0 if config.policy == "continue" and not config.holds_back else lane.since
-            yield Intervention(lane.answered, row.p_unsafe, "stop", dropped, row.index)
-            yield from row.transcript.drop(dropped)
-            yield from row.transcript.say(config.refusal)
-            yield Done(reason, row.index)
-
-    def close(self, lane: Lane) -> Events:
-        """Show what is left, its end-of-sequence token included, and finish."""
-        for row in lane.rows:
-            if row.end is not None:
-                row.transcript.append(row.end)
-            yield from row.transcript.release(last=True)
-            assert row.finish_reason is not None
-            yield Done(row.finish_reason, row.index)  # type: ignore[arg-type]
+def _is_read(action: Action, kind: str) -> bool:
+    return isinstance(action, Read) and action.kind == kind
 
 
 def _require_supported(model: PreTrainedModel, config: GenerationConfig, guard: Guard | None) -> None:

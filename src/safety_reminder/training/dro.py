@@ -30,7 +30,7 @@ from safety_reminder.defenses.system_prompt import TEXT
 from safety_reminder.errors import ConfigError, DataError, MissingExtraError, SafetyReminderError, unknown_name
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import Messages, fingerprint, token_vectors
-from safety_reminder.models.prefix import prompt_hidden
+from safety_reminder.models.scoring import prompt_hidden
 from safety_reminder.models.soft_prompt import replaced_embeddings
 from safety_reminder.run_files import provenance, write_json
 from safety_reminder.training.examples import key
