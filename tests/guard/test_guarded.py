@@ -185,9 +185,13 @@ def test_unguarded_is_what_transformers_itself_generates(make, options):
         ({"cache_implementation": "offloaded"}, "cache_implementation=offloaded is a cache that"),
         ({"num_beams": 2}, "beam search cannot be guarded"),
         ({"use_cache": False}, "use_cache=False is not supported"),
-        ({"max_new_tokens": 0}, "cannot generate with these options"),
-        ({"temperature": -1.0, "do_sample": True}, "cannot generate with these options"),
-        ({"repetition_penalty": "much"}, "cannot generate with these options"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"temperature": -1.0, "do_sample": True}, "temperature must be at least 0, got -1.0"),
+        ({"repetition_penalty": "much"}, "repetition_penalty must be a number, got 'much'"),
+        ({"top_p": 2}, "top_p must be at least 0 and at most 1, got 2"),
+        ({"top_k": 2.5}, "top_k must be a whole number, got 2.5"),
+        ({"temperature": 0.0, "do_sample": True}, "cannot generate with these options"),
+        ({"max_length": "long"}, "max_length must be a whole number, got 'long'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_in_one_line(guarded, options, message):

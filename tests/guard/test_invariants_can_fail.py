@@ -8,7 +8,7 @@ import torch
 from guard import test_invariants as invariants
 from helpers import cached_tiny_model
 from safety_reminder.guard.answer import Answer
-from safety_reminder.guard.decode import _Decoder
+from safety_reminder.guard.decoding import _Decoder
 from safety_reminder.guard.sampling import Sampler
 from safety_reminder.models import context as context_module
 from safety_reminder.models import prefix as prefix_module

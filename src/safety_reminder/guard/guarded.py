@@ -11,7 +11,7 @@ import torch
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError
-from safety_reminder.guard.decode import Guard, decode
+from safety_reminder.guard.decoding import Guard, decode
 from safety_reminder.guard.generation import generate_arguments, known_options
 from safety_reminder.guard.options import parse, shared_settings
 from safety_reminder.guard.reminder import SafetyReminder
