@@ -161,7 +161,9 @@ def test_a_probe_of_the_wrong_shape_fails_closed(llama):
 
 
 def test_hidden_states_that_are_not_finite_fail_closed(llama):
-    hook = llama.model.norm.register_forward_hook(lambda module, args, output: output * math.inf)
+    # In the pass of a check alone: a token and the three vectors.
+    spoil = lambda module, args, output: output * math.inf if output.shape[1] == 4 else None  # noqa: E731
+    hook = llama.model.norm.register_forward_hook(spoil)
     try:
         reminder = reminder_of_tokens(llama, Probe(torch.ones(32), 0.0))
         row = outcomes(run_events(llama, single(llama), reminder, **NO_EOS))[0]
@@ -170,6 +172,15 @@ def test_hidden_states_that_are_not_finite_fail_closed(llama):
     assert math.isnan(row.checks[0].p_unsafe)
     assert row.reasons == ["guard_error"]
     assert row.tokens == []
+
+
+def test_a_model_whose_states_are_broken_from_the_beginning_says_nothing(llama):
+    hook = llama.model.norm.register_forward_hook(lambda module, args, output: output * math.inf)
+    try:
+        row = outcomes(run_events(llama, single(llama), scripted(llama), **NO_EOS))[0]
+    finally:
+        hook.remove()
+    assert (row.checks, row.tokens, row.reasons) == ([], [], ["guard_error"])
 
 
 def test_a_reminder_of_another_size_is_refused(llama):
