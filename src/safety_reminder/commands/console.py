@@ -8,10 +8,14 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
-from safety_reminder.evaluation.metrics import Metric
 from safety_reminder.evaluation.outcome import outcome
 from safety_reminder.types import Example, Record
+
+if TYPE_CHECKING:
+    from safety_reminder.evaluation.metrics import Metric
+    from safety_reminder.guard import SafetyReminder
 
 _SHARES = ("rate", "match")
 
@@ -52,3 +56,18 @@ def _wrap(head: str, width: int, text: str) -> list[str]:
 
 def _bold(text: str) -> str:
     return f"\033[1m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+
+
+def print_threshold(reminder: SafetyReminder) -> None:
+    """The threshold, where it comes from, and what it guarantees."""
+    found = reminder.calibration
+    print(f"the bare prompt is {'also' if reminder.prompt_check else 'not'} checked (prompt_check)")
+    if found["guaranteed"] is None:
+        print(f"threshold {reminder.threshold:.4f} from the validation rows: without a guarantee")
+        return
+    print(
+        f"threshold {reminder.threshold:.4f} from {found['n']} safe responses: a new one like them, of up to "
+        f"{found['tokens']} tokens, alarms with probability at most {found['guaranteed']:.4f}"
+    )
+    if found["n"] < found["needed"]:
+        print(f"for the budget of {found['budget']} it takes {found['needed']} safe responses; there were {found['n']}")

@@ -6,10 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tqdm import tqdm
 
+from safety_reminder.commands.command import Command
+from safety_reminder.commands.groups import Output
+from safety_reminder.config.options import Field, Options
 from safety_reminder.data.tables import read_rows, sample_rows
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.judges import load_judge
@@ -170,3 +173,56 @@ def _counts(rows: Sequence[Labelled], verdicts: Sequence[Judgement]) -> dict[str
     for row, verdict in zip(rows, verdicts, strict=True):
         counts[f"labelled_{words[row.unsafe]}_judged_{words[verdict.unsafe]}"] += 1
     return counts
+
+
+class RowsOptions(Options):
+    """Which file; ``data=FILE`` alone gives ``sets``."""
+
+    sets: Annotated[str, Field(description="data=FILE: .csv, .json, .jsonl or .parquet")]
+
+
+class JudgeCheckJob(Options):
+    """The options of ``judge-check``."""
+
+    judge: Annotated[
+        str,
+        Field(
+            description="refusal, llama_guard_3, llama_guard_3_vision, llama_guard_4, md_judge, harmbench, "
+            "qwen3guard, ..."
+        ),
+    ] = "refusal"
+    judge_options: Annotated[
+        dict[str, Any] | None,
+        Field(description="of that judge: +judge_options.model=FOLDER, +judge_options.batch_size=4"),
+    ] = {}
+    prompt: Annotated[str | None, Field(description="the column of the request")] = "prompt"
+    response: Annotated[str | None, Field(description="the column of everything the user saw")] = "response"
+    label: Annotated[str | None, Field(description="the column of the label")] = "label"
+    image: Annotated[str | None, Field(description="the column of the image's path, relative to the file")] = None
+    positive: Annotated[Any, Field(description="the labels that mean unsafe; every other one means safe")] = [
+        "unsafe",
+        "true",
+        "1",
+    ]
+    ignore: Annotated[Any, Field(description="labels whose rows are left out")] = []
+    limit: Annotated[int | None, Field(ge=1, description="judge a sample of so many rows")] = None
+    seed: Annotated[int, Field(description="of the sample")] = 0
+    cache: Annotated[
+        str | None,
+        Field(description="file of verdicts that runs may share; null: verdicts.jsonl in the output folder"),
+    ] = None
+    output: Output = "runs/judge-check"
+    data: RowsOptions
+
+
+COMMAND = Command(
+    name="judge-check",
+    about="a judge of harm against labels that people gave: accuracy, precision, recall, kappa.",
+    examples=(
+        "judge-check judge=refusal data=labels.csv prompt=question response=answer label=label positive=[1]",
+        "judge-check judge=llama_guard_3 +judge_options.model=./Llama-Guard-3-8B data=labels.jsonl",
+        "judge-check data=labels.json label=safe positive=[false] ignore=[unknown] limit=200",
+    ),
+    job=JudgeCheckJob,
+    run=lambda job, output: judge_check(job.model_dump(), output),
+)

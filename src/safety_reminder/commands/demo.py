@@ -1,0 +1,63 @@
+"""``safety-reminder demo``: the same requests unguarded and guarded, in the terminal and as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from safety_reminder.commands import console
+from safety_reminder.commands.answering import CHOICES, AnsweringJob, answer
+from safety_reminder.commands.command import Command
+from safety_reminder.commands.groups import BatchSize, Generation, GenerationOptions, Output
+from safety_reminder.config.options import Field
+from safety_reminder.data import DEMO_REQUESTS, load_dataset
+from safety_reminder.errors import ConfigError
+from safety_reminder.types import Example
+
+
+class DemoJob(AnsweringJob):
+    """The options of ``demo``."""
+
+    compare: Annotated[Literal[True], Field(description="always: both answers are what is shown")] = True
+    batch_size: BatchSize = 7
+    output: Output = "runs/demo"
+    generation: Generation = GenerationOptions(max_new_tokens=96, do_sample=False)
+
+
+def demo(job: DemoJob, output: Path) -> None:
+    """Answer a data set unguarded and guarded, show both, and write ``demo.html`` beside the records."""
+    if not job.with_guard:
+        raise ConfigError("the demo compares with and without the reminder; reminder=none leaves nothing to compare")
+    examples = _examples(job)
+    answers = answer(job, output, examples, restart=True)
+    from safety_reminder.evaluation.pages.demo import write_page
+    from safety_reminder.evaluation.runner import write_summary
+
+    config = job.model_dump()
+    metrics = write_summary(output, answers.guarded, answers.unguarded, config)
+    console.print_side_by_side(examples, answers.guarded, answers.unguarded)
+    console.print_metrics(metrics)
+    assert answers.model.guard is not None
+    threshold = answers.model.guard.config.threshold
+    page = write_page(
+        output / "demo.html", examples, answers.guarded, answers.unguarded, metrics, config, threshold
+    )
+    print(f"open {page}")
+
+
+def _examples(job: DemoJob) -> list[Example]:
+    examples = job.dataset.load()
+    if job.dataset.name == "figstep":
+        # FigStep has no harmless images; the shipped twins ride along, so that false alarms can be seen too.
+        examples += [example for example in load_dataset("typographic", DEMO_REQUESTS) if not example.harmful]
+    return examples
+
+
+COMMAND = Command(
+    name="demo",
+    about="unguarded and guarded answers side by side, and one HTML page.",
+    examples=("demo", "demo dataset=figstep dataset.root=data/FigStep output=runs/demo"),
+    job=DemoJob,
+    run=demo,
+    choices=CHOICES,
+)
