@@ -54,7 +54,7 @@ def train(values: dict[str, Any], output: Path) -> None:
 
 def dro(values: dict[str, Any], output: Path) -> None:
     """Train a soft safety prompt, for the defence of this name."""
-    config = DROConfig.from_mapping(values["training"])
+    config = DROConfig.parse(values["training"], "training")
     examples = training.load_rows(values)
     guarded = load(values["model"], device=values["device"], dtype=values["dtype"])
     prompt = train_soft_prompt(

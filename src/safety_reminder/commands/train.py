@@ -20,13 +20,13 @@ from safety_reminder.models import VLM, load_vlm
 from safety_reminder.training import refit, trainer
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.contamination import refuse_contamination
-from safety_reminder.training.probing.report import print_side_by_side
+from safety_reminder.training.probing.report import side_by_side
 from safety_reminder.types import Example, TrainingExample
 
 
 def train(values: dict[str, Any], output: Path) -> tuple[VLM, SafetyReminder]:
     """Learn a reminder into ``output``."""
-    config = TrainingConfig.from_mapping(values["training"])
+    config = TrainingConfig.parse(values["training"], "training")
     examples = load_rows(values)
     device = values["device"]
     if device is None and "LOCAL_RANK" in os.environ:
@@ -50,20 +50,20 @@ def is_main_process() -> bool:
 
 def probe(values: dict[str, Any], output: Path) -> None:
     """Fit the probe of a reminder anew, and print it beside its rivals."""
-    config = TrainingConfig.from_mapping(values["training"])
+    config = TrainingConfig.parse(values["training"], "training")
     if values["test_on"]:
         raise ConfigError("probe answers no data sets; leave test_on out, and give the new pack to evaluate")
     vlm, reminder = _load(values)
     refitted, found = refit.refit_probe(vlm, reminder, load_rows(values), config, output, values["data"]["sets"])
-    print_side_by_side(found)
+    print(side_by_side(found))
     print(f"wrote {output / 'pack'}, auc.csv and plots")
     _print_threshold(refitted)
 
 
 def calibrate(values: dict[str, Any], output: Path) -> None:
     """Set the threshold of a reminder anew."""
-    options = {name: values[name] for name in refit.CALIBRATION_OPTIONS}
-    config = TrainingConfig.from_mapping(options)
+    options = {name: values[name] for name in TrainingConfig.marked("calibration")}
+    config = TrainingConfig.parse(options)
     interval = values["interval"]
     if interval is not None and (not isinstance(interval, int) or interval < 1):
         raise ConfigError(f"interval must be a number of tokens, at least 1; got {interval!r}")
