@@ -46,7 +46,7 @@ def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call,
     assert header.split()[-3:] == ["reminder", "header", "last"]
     assert {"auc.csv", "roc.png", "pca.png", "pack/config.json"} <= set(contents(place / "probe"))
 
-    outcome = call("calibrate", *training, "reminder=probe/pack", "budget=0.2", "output=calibrated")
+    outcome = call("calibrate", *training, "reminder=probe/pack", "false_alarm_budget=0.2", "output=calibrated")
     assert outcome.code == 0, outcome.err
     assert "left out: 10 responses that the reminder was trained on" in outcome.out + outcome.err
     assert "from 6 safe responses" in outcome.out

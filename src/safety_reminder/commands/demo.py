@@ -39,9 +39,7 @@ def demo(job: DemoJob, output: Path) -> None:
     console.print_metrics(metrics)
     assert answers.model.guard is not None
     threshold = answers.model.guard.config.threshold
-    page = write_page(
-        output / "demo.html", examples, answers.guarded, answers.unguarded, metrics, config, threshold
-    )
+    page = write_page(output / "demo.html", examples, answers.guarded, answers.unguarded, metrics, config, threshold)
     print(f"open {page}")
 
 

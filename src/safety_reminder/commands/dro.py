@@ -8,7 +8,7 @@ from typing import Any
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import Device, DType, Model, Output
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
-from safety_reminder.config.options import Options
+from safety_reminder.config.options import Field, Options
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.training.config import DROConfig
 
@@ -17,7 +17,7 @@ class DROJob(Options):
     """The options of ``dro``."""
 
     model: Model = "pocket"
-    check_against: CheckAgainst = []
+    check_against: CheckAgainst = Field(default_factory=list)
     allow_contamination: AllowContamination = False
     device: Device = None
     dtype: DType = "auto"

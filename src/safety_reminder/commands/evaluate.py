@@ -34,9 +34,9 @@ class EvaluateJob(Options):
     check_base: CheckBase = True
     suite: Annotated[str, Field(description="quick, full, or a YAML file of your own")] = "quick"
     root: Annotated[str | None, Field(description="the folder that the suite's data sets are in")] = None
-    defenses: Annotated[
-        list[str] | None, Field(description="of the suite's, only these: defenses=[reminder,ecso]")
-    ] = None
+    defenses: Annotated[list[str] | None, Field(description="of the suite's, only these: defenses=[reminder,ecso]")] = (
+        None
+    )
     limit: Annotated[int | None, Field(ge=1, description="rows of each data set, at most")] = None
     max_tokens: Annotated[int | None, Field(ge=1, description="of an answer; null: the suite's")] = None
     samples: Annotated[int, Field(ge=0, description="answers on the page")] = 40

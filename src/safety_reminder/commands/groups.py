@@ -44,7 +44,9 @@ def all_optional(of: type) -> type[Options]:
 
 def some_of(options: type[Options], names: Collection[str]) -> type[Options]:
     """An option class of these fields alone, as they stand in ``options``."""
-    fields: dict[str, Any] = {name: (info.annotation, info) for name, info in options.model_fields.items() if name in names}
+    fields: dict[str, Any] = {
+        name: (info.annotation, info) for name, info in options.model_fields.items() if name in names
+    }
     return create_model(f"SomeOf{options.__name__}", __base__=Options, **fields)
 
 

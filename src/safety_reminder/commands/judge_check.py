@@ -194,17 +194,15 @@ class JudgeCheckJob(Options):
     judge_options: Annotated[
         dict[str, Any] | None,
         Field(description="of that judge: +judge_options.model=FOLDER, +judge_options.batch_size=4"),
-    ] = {}
+    ] = Field(default_factory=dict)
     prompt: Annotated[str | None, Field(description="the column of the request")] = "prompt"
     response: Annotated[str | None, Field(description="the column of everything the user saw")] = "response"
     label: Annotated[str | None, Field(description="the column of the label")] = "label"
     image: Annotated[str | None, Field(description="the column of the image's path, relative to the file")] = None
-    positive: Annotated[Any, Field(description="the labels that mean unsafe; every other one means safe")] = [
-        "unsafe",
-        "true",
-        "1",
-    ]
-    ignore: Annotated[Any, Field(description="labels whose rows are left out")] = []
+    positive: Annotated[Any, Field(description="the labels that mean unsafe; every other one means safe")] = Field(
+        default_factory=lambda: ["unsafe", "true", "1"]
+    )
+    ignore: Annotated[Any, Field(description="labels whose rows are left out")] = Field(default_factory=list)
     limit: Annotated[int | None, Field(ge=1, description="judge a sample of so many rows")] = None
     seed: Annotated[int, Field(description="of the sample")] = 0
     cache: Annotated[

@@ -30,7 +30,7 @@ class ProbeJob(Options):
         ),
     ] = "pocket"
     check_base: CheckBase = True
-    check_against: CheckAgainst = []
+    check_against: CheckAgainst = Field(default_factory=list)
     allow_contamination: AllowContamination = False
     device: Device = None
     dtype: DType = "auto"
@@ -45,9 +45,10 @@ def probe(job: ProbeJob, output: Path) -> None:
     refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
     vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
     from safety_reminder.training import refit
+    from safety_reminder.training.probing.report import side_by_side
 
     refitted, found = refit.refit_probe(vlm, reminder, examples, job.training, output, job.data.sets)
-    console.print_aucs(found)
+    print(side_by_side(found))
     print(f"wrote {output / 'pack'}, auc.csv and plots")
     console.print_threshold(refitted)
 
@@ -76,9 +77,9 @@ def load_pack(
 COMMAND = Command(
     name="probe",
     about="fit the probe of a reminder anew; prints its AUC beside that of a probe after the assistant's header and of "
-    "one on the last token; writes output/pack, auc.csv and plots. Of the training options, probe, pca, the splits, "
-    "budget, prompt_check, answer_tokens, rows, keep, keep_gb, on_error and seed matter, and unheeded_prob, "
-    "repeat_prob, correction_prob (0, or as the reminder was trained).",
+    "one on the last token; writes output/pack, auc.csv and plots. Of the training options, probe, pca_components, the "
+    "splits, false_alarm_budget, prompt_check, answer_tokens, micro_batch_size, prefix_cache, prefix_cache_gb, "
+    "on_error and seed matter, and unheeded_prob, repeat_prob, correction_prob (0, or as the reminder was trained).",
     examples=("probe model=pocket reminder=runs/my-reminder/pack data=examples.jsonl output=runs/my-probe",),
     job=ProbeJob,
     run=probe,

@@ -27,9 +27,7 @@ class RowsOptions(Options):
 
     sets: Annotated[
         str,
-        Field(
-            description="data=NAME+NAME: spa_vl, vlsafe, vlguard, pairs, or a FILE (.jsonl, .json, .csv, .parquet)"
-        ),
+        Field(description="data=NAME+NAME: spa_vl, vlsafe, vlguard, pairs, or a FILE (.jsonl, .json, .csv, .parquet)"),
     ]
     root: Annotated[
         str | None, Field(description="of named sets: the folder itself, or one with a folder for each")
@@ -41,7 +39,7 @@ class RowsOptions(Options):
     seed: Annotated[int, Field(description="of which rows are taken")] = 0
     options: Annotated[
         dict[str, Any], Field(description="of the loaders: +data.options.NAME=VALUE, for example images=DIR")
-    ] = {}
+    ] = Field(default_factory=dict)
 
     def load(self, *, both_kinds: bool = True, on_error: str = "stop") -> list[TrainingExample]:
         """Raises ConfigError and DataError, as :func:`load_training` does."""

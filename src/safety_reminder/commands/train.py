@@ -32,7 +32,7 @@ class TrainJob(Options):
     """The options of ``train``."""
 
     model: Model = "pocket"
-    check_against: CheckAgainst = []
+    check_against: CheckAgainst = Field(default_factory=list)
     allow_contamination: AllowContamination = False
     test_on: Annotated[
         list[str],
@@ -40,7 +40,7 @@ class TrainJob(Options):
             description="evaluation sets to answer with the new reminder, NAME:FOLDER; their metrics go into "
             "summary.json"
         ),
-    ] = []
+    ] = Field(default_factory=list)
     device: Device = None
     dtype: DType = "auto"
     output: Output = "runs/train"

@@ -64,13 +64,13 @@ def explain(error: ValidationError, where: str = "") -> str:
         case "extra_forbidden":
             return f"unknown option {name}"
         case "greater_than_equal":
-            return f"{name} must be at least {limits['ge']}, got {given!r}"
+            return f"{name} must be at least {limits['ge']:g}, got {given!r}"
         case "greater_than":
-            return f"{name} must be above {limits['gt']}, got {given!r}"
+            return f"{name} must be above {limits['gt']:g}, got {given!r}"
         case "less_than_equal":
-            return f"{name} must be at most {limits['le']}, got {given!r}"
+            return f"{name} must be at most {limits['le']:g}, got {given!r}"
         case "less_than":
-            return f"{name} must be below {limits['lt']}, got {given!r}"
+            return f"{name} must be below {limits['lt']:g}, got {given!r}"
         case "literal_error":
             known = re.findall(r"'([^']*)'", limits["expected"])
             if isinstance(given, str) and known:

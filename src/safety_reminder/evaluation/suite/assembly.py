@@ -44,7 +44,9 @@ class SuiteResults:
         return {
             "metrics": {name: metric.as_json() for name, metric in self.metrics.items()},
             "defenses": {
-                label: {name: {metric: value.as_json() for metric, value in found.items()} for name, found in sets.items()}
+                label: {
+                    name: {metric: value.as_json() for metric, value in found.items()} for name, found in sets.items()
+                }
                 for label, sets in self.table.items()
             },
             "categories": {
