@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from collections.abc import Callable
 
 from safety_reminder.errors import ConfigError, SafetyReminderError, in_a_line, unknown_name
 
@@ -64,10 +65,15 @@ def _analyze(arguments: list[str]) -> None:
 
 
 def call(name: str, arguments: list[str]) -> None:
-    """What the module ``commands/NAME.py`` has as ``COMMAND``, with the arguments after its name."""
+    """Run a command with the arguments that stand after its name."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    command(name)(arguments)
+
+
+def command(name: str) -> Callable[[list[str]], None]:
+    """What the module ``commands/NAME.py`` has as ``COMMAND``."""
     module = importlib.import_module(f"safety_reminder.commands.{name.replace('-', '_')}")
-    module.COMMAND(arguments)
+    return module.COMMAND
 
 
 def _usage(what: str, known: dict[str, str]) -> str:

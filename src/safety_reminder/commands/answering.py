@@ -48,7 +48,7 @@ class AnsweringJob(Options):
     output: Output
     dataset: DatasetOptions
     guard: GuardChanges = GuardOptions()
-    generation: Generation = GenerationOptions(max_new_tokens=128, do_sample=False)
+    generation: Generation = GenerationOptions.parse({"max_new_tokens": 128, "do_sample": False})
 
     @property
     def with_guard(self) -> bool:

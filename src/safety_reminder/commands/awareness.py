@@ -27,8 +27,8 @@ class AwarenessJob(AnsweringJob):
     ] = None
     rows: Annotated[int, Field(ge=1, description="contexts in one forward pass of the measuring")] = 16
     # The text stays, so that it can be seen how soon the reminder turns an answer.
-    guard: GuardChanges = GuardOptions(policy="continue")
-    generation: Generation = GenerationOptions(max_new_tokens=96, do_sample=False)
+    guard: GuardChanges = GuardOptions.parse({"policy": "continue"})
+    generation: Generation = GenerationOptions.parse({"max_new_tokens": 96, "do_sample": False})
 
 
 def awareness(job: AwarenessJob, output: Path) -> None:

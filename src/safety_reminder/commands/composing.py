@@ -32,6 +32,7 @@ _HYDRA = {
     "output_subdir": None,
     "job": {"chdir": False},
     "job_logging": {"root": None},
+    "hydra_logging": {"root": None},  # else warnings would go to stdout under Hydra's name
 }
 _FLAGS_WITH_A_VALUE = ("--cfg", "-c", "--package", "-p")
 
@@ -67,6 +68,8 @@ def _hand_over(command: Command[Any], arguments: Sequence[str]) -> None:
 
     def run(config: DictConfig) -> None:
         swept = _name_of_job(given=sys.argv[1:]) if HydraConfig.get().mode == RunMode.MULTIRUN else ""
+        if swept:
+            print(f"== {swept} ==", file=sys.stderr)
         try:
             job = _parse(command, config)
             command.run(job, Path(job.output).expanduser() / swept)

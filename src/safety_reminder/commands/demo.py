@@ -21,7 +21,7 @@ class DemoJob(AnsweringJob):
     compare: Annotated[Literal[True], Field(description="always: both answers are what is shown")] = True
     batch_size: BatchSize = 7
     output: Output = "runs/demo"
-    generation: Generation = GenerationOptions(max_new_tokens=96, do_sample=False)
+    generation: Generation = GenerationOptions.parse({"max_new_tokens": 96, "do_sample": False})
 
 
 def demo(job: DemoJob, output: Path) -> None:
