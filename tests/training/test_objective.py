@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checkpoints import random_reminder, tiny_vlm
 from safety_reminder.data.training_sets.loading import user
+from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import draw_cut
 from safety_reminder.training.prefixes import Prefixes
@@ -134,6 +137,17 @@ def test_the_probe_is_read_where_decoding_checks(length, ends, declines, places)
     example = TrainingExample(user("p"), True, "a", harmful_prompt=declines)
     answer = [7] * (length - ends) + [1] * ends
     assert check_places(example, answer, 16, {1}) == places
+
+
+@pytest.mark.parametrize("interval", [1, 5, 16])
+def test_training_reads_the_probe_after_the_tokens_after_which_decoding_did(interval):
+    vlm = tiny_vlm()
+    silent = SafetyReminder(random_reminder().vectors, Probe(torch.zeros(vlm.hidden_size), -20.0))
+    guarded = GuardedVLM(vlm, silent, interval=interval, prompt_check=True)
+    for length in (1, 16, 23):
+        response = guarded.generate([{"role": "user", "content": "Hello?"}], max_new_tokens=length, do_sample=False)
+        places = check_places(TrainingExample(user("Hello?"), True, "a"), response.token_ids, interval, vlm.eos_ids)
+        assert [check.token_index for check in response.checks] == places
 
 
 class Unread(Prefixes):

@@ -20,6 +20,7 @@ from safety_reminder.training import TrainingConfig, refit
 from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split, highest_by_group
 from safety_reminder.training.probing.readings import Readings, auc_by, read
+from safety_reminder.training.probing.report import side_by_side
 from safety_reminder.training.samples import make_samples, seen_as, split
 from safety_reminder.types import TrainingExample
 
@@ -125,6 +126,16 @@ def test_a_refitted_probe_knows_the_places_that_its_vectors_were_trained_at(vlm,
     reminder = replace(random_reminder(), interval=4, training={"config": {option: 0.5}})
     with pytest.raises(Enough, match=r"0\.5"):
         refit.refit_probe(vlm, reminder, rows(), CONFIG, tmp_path)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_refitted_pack_keeps_the_options_that_it_was_trained_with_as_they_were(vlm, tmp_path):
+    trained = {"lr": 0.02, "batch": 4, "unheeded_prob": 0.25}
+    reminder = replace(random_reminder(), interval=4, training={"config": trained})
+    pack, _ = refit.refit_probe(vlm, reminder, rows(), CONFIG, tmp_path)
+    assert pack.training["config"] == trained
+    used = json.loads((tmp_path / "summary.json").read_text())["config"]["training"]
+    assert (used["unheeded_prob"], used["interval"], used["learning_rate"]) == (0.25, 4, CONFIG.learning_rate)
 
 
 def test_behind_a_refusal_that_has_begun_the_text_is_safe(vlm, tmp_path):
@@ -284,6 +295,20 @@ def test_areas_are_left_out_where_one_kind_is_missing():
     assert found["tokens"] == {"0": 0.5}
     assert found["source"] == {"a": 0.5 * (0.5 + 0.5), "c": 0.5}
     assert found["all"]["all"] == pytest.approx(3 / 6)
+
+
+def test_areas_of_several_probes_stand_side_by_side_and_what_is_missing_is_a_dash():
+    aucs = {
+        "reminder": {"all": {"all": 0.75}, "tokens": {"0": 0.5, "16": 1.0, "end": 0.25}},
+        "last": {"all": {"all": 0.5}, "tokens": {"0": 0.125}},
+    }
+    assert side_by_side(aucs).splitlines() == [
+        "AUC of the probe    reminder        last",
+        "after 0 tokens         0.500       0.125",
+        "after 16 tokens        1.000           -",
+        "at another end         0.250           -",
+        "all checks             0.750       0.500",
+    ]
 
 
 def test_a_file_of_logs_is_read_as_training_rows(tmp_path: Path):
