@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 import safety_reminder
 from safety_reminder.data.training_sets.loading import load_training
-from safety_reminder.evaluation.metrics import ratio
 from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.evaluation.statistics import ratio
 from safety_reminder.models import VLM
 from safety_reminder.models.prefix import Place, Prefix, follow, go_on
 from safety_reminder.training import TrainingConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from safety_reminder.config.guard import GuardConfig, Policy
@@ -232,7 +232,11 @@ class TrainingExample:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is kept of one sample in ``records.jsonl``."""
+    """What is kept of one sample. On disk: :mod:`safety_reminder.evaluation.records`.
+
+    ``seconds``: of the whole batch, or the sample's share of it, as the reader of a log says. ``batch``: ids of the
+    samples that were answered together; empty where nobody knows. ``verdicts``: what judges said of the answer.
+    """
 
     id: str
     prompt: str
@@ -242,17 +246,14 @@ class Record:
     prompt_tokens: int
     text: str
     seen_text: str
-    token_ids: list[int]
-    checks: list[dict[str, Any]]
-    interventions: list[dict[str, Any]]
+    token_ids: tuple[int, ...]
+    checks: tuple[Check, ...]
+    interventions: tuple[Intervention, ...]
     leaked_tokens: int
     tail_start: int
     finish_reason: str
     seconds: float
     guard: bool
-    batch: list[str]  # ids of the samples that were answered together
+    batch: tuple[str, ...]
     extra_tokens: int = 0
-    verdicts: dict[str, Any] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    verdicts: Mapping[str, Any] = field(default_factory=dict)

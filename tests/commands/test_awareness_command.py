@@ -18,6 +18,7 @@ from safety_reminder.commands.composing import compose
 from safety_reminder.errors import ConfigError, DataError, MissingExtraError
 from safety_reminder.evaluation import runner as running
 from safety_reminder.models.tiny import tiny_checkpoint
+from safety_reminder.run_files import LOCK
 
 pytestmark = pytest.mark.plots
 
@@ -56,7 +57,7 @@ def rows_of(output: Path) -> list[dict[str, str]]:
 def test_a_run_leaves_records_a_table_a_summary_and_figures(written):
     names = {path.name for path in written.iterdir()}
     assert names == {
-        "config.json", "records.jsonl", "awareness.csv", "summary.json", "awareness.png", "awareness.svg"
+        "config.json", "records.jsonl", "awareness.csv", "summary.json", "awareness.png", "awareness.svg", LOCK,
     }  # fmt: skip
     with Image.open(written / "awareness.png") as image:
         assert image.width > 1000

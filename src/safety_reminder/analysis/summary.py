@@ -20,7 +20,7 @@ from safety_reminder.analysis.curves import (
     correction_rate,
     curves,
 )
-from safety_reminder.evaluation.metrics import Metric
+from safety_reminder.evaluation.statistics import Metric
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,10 @@ class AnsweringJob(Options):
     def with_guard(self) -> bool:
         return self.reminder not in (None, "none")
 
+    @property
+    def reads(self) -> tuple[str | None, ...]:
+        return self.model, self.reminder
+
 
 @dataclass(frozen=True)
 class Answers:

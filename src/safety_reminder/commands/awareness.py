@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from safety_reminder.commands import console
-from safety_reminder.commands.answering import CHOICES, AnsweringJob, answer
+from safety_reminder.commands.answering import CHOICES, Answers, AnsweringJob, answer
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import BatchSize, Generation, GenerationOptions, GuardChanges, GuardOptions, Output
 from safety_reminder.config.options import Field
 from safety_reminder.errors import ConfigError
+from safety_reminder.run_files import provenance, run_folder, write_json, write_text
+from safety_reminder.types import Example
 
 if TYPE_CHECKING:
+    from safety_reminder.evaluation.statistics import Metric
     from safety_reminder.analysis.summary import Summary
 
 
@@ -40,15 +43,26 @@ def awareness(job: AwarenessJob, output: Path) -> None:
     """
     if not job.with_guard:
         raise ConfigError("awareness is read with the reminder and its probe; give reminder=NAME or a folder")
-    from safety_reminder.analysis.figures import draw, require_matplotlib
+    from safety_reminder.analysis.figures import require_matplotlib
 
     require_matplotlib()
     examples = job.dataset.load()
-    answers = answer(job, output, examples, leave_out=("step", "rows"))  # these may change while the records stay
+    with run_folder(output, reads=job.reads):
+        answers = answer(job, output, examples, leave_out=("step", "rows"))  # they may change while the records stay
+        metrics, summary = _measure(job, output, examples, answers)
+    console.print_metrics(metrics)
+    _print_delays(summary)
+    print(f"wrote {output / 'awareness.csv'}, awareness.png, awareness.svg and summary.json")
+
+
+def _measure(
+    job: AwarenessJob, output: Path, examples: list[Example], answers: Answers
+) -> tuple[dict[str, Metric], Summary]:
+    """Measure along the unguarded answers, and write what came out."""
     from safety_reminder.analysis.awareness import follow_answers, self_correction
+    from safety_reminder.analysis.figures import draw
     from safety_reminder.analysis.summary import summarise_tracks, table
     from safety_reminder.evaluation.metrics import summarise
-    from safety_reminder.run_files import provenance, write_json, write_text
 
     model = answers.model
     assert model.reminder is not None
@@ -69,9 +83,7 @@ def awareness(job: AwarenessJob, output: Path) -> None:
             "provenance": provenance(),
         },
     )
-    console.print_metrics(metrics)
-    _print_delays(summary)
-    print(f"wrote {output / 'awareness.csv'}, awareness.png, awareness.svg and summary.json")
+    return metrics, summary
 
 
 def _print_delays(summary: Summary) -> None:

@@ -11,6 +11,7 @@ from safety_reminder.commands.groups import CheckBase, Device, DType, Model, Out
 from safety_reminder.commands.probe import load_pack
 from safety_reminder.commands.rows import RowsOptions
 from safety_reminder.config.options import Field
+from safety_reminder.run_files import run_folder
 from safety_reminder.training.config import TrainingConfig
 
 _OF_TRAINING = TrainingConfig.marked("calibration")
@@ -41,7 +42,8 @@ def calibrate(job: CalibrateJob, output: Path) -> None:
     vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
     from safety_reminder.training import refit
 
-    calibrated = refit.calibrate(vlm, reminder, examples, config, output, job.data.sets, job.interval)
+    with run_folder(output, reads=(job.model, job.reminder)):
+        calibrated = refit.calibrate(vlm, reminder, examples, config, output, job.data.sets, job.interval)
     print(f"wrote {output / 'pack'}: threshold {reminder.threshold:.4f} → {calibrated.threshold:.4f}")
     console.print_threshold(calibrated)
 

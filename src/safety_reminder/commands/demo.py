@@ -12,6 +12,7 @@ from safety_reminder.commands.groups import BatchSize, Generation, GenerationOpt
 from safety_reminder.config.options import Field
 from safety_reminder.data import DEMO_REQUESTS, load_dataset
 from safety_reminder.errors import ConfigError
+from safety_reminder.run_files import run_folder
 from safety_reminder.types import Example
 
 
@@ -29,17 +30,19 @@ def demo(job: DemoJob, output: Path) -> None:
     if not job.with_guard:
         raise ConfigError("the demo compares with and without the reminder; reminder=none leaves nothing to compare")
     examples = _examples(job)
-    answers = answer(job, output, examples, restart=True)
-    from safety_reminder.evaluation.pages.demo import write_page
-    from safety_reminder.evaluation.runner import write_summary
+    with run_folder(output, reads=job.reads):
+        answers = answer(job, output, examples, restart=True)
+        from safety_reminder.evaluation.pages.demo import write_page
+        from safety_reminder.evaluation.runner import write_summary
 
-    config = job.model_dump()
-    metrics = write_summary(output, answers.guarded, answers.unguarded, config)
-    console.print_side_by_side(examples, answers.guarded, answers.unguarded)
+        config = job.model_dump()
+        metrics = write_summary(output, answers.guarded, answers.unguarded, config)
+        assert answers.model.guard is not None
+        threshold = answers.model.guard.config.threshold
+        both = (answers.guarded, answers.unguarded)
+        page = write_page(output / "demo.html", examples, *both, metrics, config, threshold)
+    console.print_side_by_side(examples, *both)
     console.print_metrics(metrics)
-    assert answers.model.guard is not None
-    threshold = answers.model.guard.config.threshold
-    page = write_page(output / "demo.html", examples, answers.guarded, answers.unguarded, metrics, config, threshold)
     print(f"open {page}")
 
 

@@ -10,6 +10,7 @@ from safety_reminder.commands.groups import Device, DType, Model, Output
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
 from safety_reminder.config.options import Field, Options
 from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.run_files import run_folder
 from safety_reminder.training.config import DROConfig
 
 
@@ -35,7 +36,8 @@ def dro(job: DROJob, output: Path) -> None:
 
     device: Any = job.device
     guarded = load(job.model, device=device, dtype=job.dtype)
-    prompt = train_soft_prompt(guarded, examples, job.training, output, refuses=refuses, source=job.data.sets)
+    with run_folder(output, reads=(job.model,)):
+        prompt = train_soft_prompt(guarded, examples, job.training, output, refuses=refuses, source=job.data.sets)
     for text, shares in prompt.training["refused"].items():
         under = f"under {text[:40]!r}" if text else "without a safety prompt"
         print(f"refused {under}: {shares['harmful']:.0%} of harmful, {shares['harmless']:.0%} of harmless requests")

@@ -16,12 +16,13 @@ from safety_reminder.commands.groups import BatchSize, CheckBase, Device, DType,
 from safety_reminder.config.options import Field, Options
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError
+from safety_reminder.run_files import provenance, run_folder, write_json, write_text
 from safety_reminder.types import Example
 
 if TYPE_CHECKING:
     from safety_reminder.evaluation.inspect.logs import Answers
     from safety_reminder.evaluation.suite.assembly import SuiteResults
-    from safety_reminder.evaluation.suite.suites import SuiteTask
+    from safety_reminder.evaluation.suite.suites import Suite, SuiteTask
 
 _LOGS = "logs"
 
@@ -65,6 +66,11 @@ def evaluate(job: EvaluateJob, output: Path) -> None:
         max_tokens=job.max_tokens,
     )
     examples = {name: _examples(task) for name, task in suite.tasks.items()}
+    with run_folder(output, reads=(job.model, job.reminder)):
+        _answer_and_write(job, output, suite, examples)
+
+
+def _answer_and_write(job: EvaluateJob, output: Path, suite: Suite, examples: dict[str, dict[str, Example]]) -> None:
     from safety_reminder.evaluation.suite import answering
     from safety_reminder.evaluation.suite.assembly import assemble
     from safety_reminder.guard import load_reminder
@@ -102,7 +108,6 @@ def _digest(examples: Mapping[str, Example]) -> str:
 def _begin(output: Path, config: dict[str, Any]) -> None:
     """Keep the configuration, which may not differ from that of the answers that are there."""
     from safety_reminder.evaluation.runner import another_configuration, differing_options
-    from safety_reminder.run_files import write_json
 
     if (output / _LOGS).is_dir():
         if differing := differing_options(output, config):
@@ -136,11 +141,11 @@ def _write(
     examples: dict[str, dict[str, Example]],
 ) -> None:
     from safety_reminder.evaluation.pages.report import agreement_lines, write_markdown, write_report
-    from safety_reminder.run_files import provenance, write_json, write_text
+    from safety_reminder.evaluation.records import to_json
 
     results = {**found.as_json(), "config": config, "provenance": provenance() | {"judges": found.judges}}
     lines = [
-        json.dumps({"defense": one.defense, "dataset": one.dataset, **record.as_json()}, ensure_ascii=False)
+        json.dumps({"defense": one.defense, "dataset": one.dataset, **to_json(record)}, ensure_ascii=False)
         for one in answers
         for record in one.records
     ]

@@ -8,6 +8,7 @@ from safety_reminder.commands import console
 from safety_reminder.commands.answering import CHOICES, AnsweringJob, answer
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import Output
+from safety_reminder.run_files import run_folder
 
 
 class GenerateJob(AnsweringJob):
@@ -20,11 +21,12 @@ def generate(job: GenerateJob, output: Path) -> None:
     """Answer a data set into ``output``; with ``compare``, also unguarded. Writes ``records.jsonl`` and
     ``summary.json``."""
     examples = job.dataset.load()
-    answers = answer(job, output, examples)
-    from safety_reminder.evaluation.runner import write_summary
+    with run_folder(output, reads=job.reads):
+        answers = answer(job, output, examples)
+        from safety_reminder.evaluation.runner import write_summary
 
-    compared = answers.unguarded if answers.guarded else ()
-    metrics = write_summary(output, answers.guarded or answers.unguarded, compared, job.model_dump())
+        compared = answers.unguarded if answers.guarded else ()
+        metrics = write_summary(output, answers.guarded or answers.unguarded, compared, job.model_dump())
     console.print_metrics(metrics)
     print(f"wrote {output / 'records.jsonl'} and {output / 'summary.json'}")
 

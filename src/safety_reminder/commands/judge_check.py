@@ -16,7 +16,7 @@ from safety_reminder.data.tables import read_rows, sample_rows
 from safety_reminder.errors import DataError
 from safety_reminder.evaluation.judges import Judge, cached, load_judge
 from safety_reminder.evaluation.judges.check import Checked, Labelled, Layout, check, labelled
-from safety_reminder.run_files import provenance, write_json
+from safety_reminder.run_files import provenance, run_folder, write_json
 
 Label = bool | int | float | str | None
 
@@ -107,10 +107,11 @@ def judge_check(job: JudgeCheckJob, output: Path) -> None:
     """
     rows = read_labelled(job)
     judge = load_judge(job.judge, **job.judge_options)
-    kept = cached(judge, Path(job.cache).expanduser() if job.cache else output / "verdicts.jsonl")
-    with tqdm(total=len(rows), desc=judge.name, unit="item") as progress:
-        found = check(kept, rows, progress.update)
-    _write(job, judge, found, output / "results.json")
+    with run_folder(output, reads=(job.data.sets,)):
+        kept = cached(judge, Path(job.cache).expanduser() if job.cache else output / "verdicts.jsonl")
+        with tqdm(total=len(rows), desc=judge.name, unit="item") as progress:
+            found = check(kept, rows, progress.update)
+        _write(job, judge, found, output / "results.json")
     _print(job, judge, found)
     print(f"wrote {output / 'results.json'}")
 

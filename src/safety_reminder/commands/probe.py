@@ -11,6 +11,7 @@ from safety_reminder.commands.groups import CheckBase, Device, DType, Model, Out
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
 from safety_reminder.config.options import Field, Options
 from safety_reminder.errors import ConfigError
+from safety_reminder.run_files import run_folder
 from safety_reminder.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def probe(job: ProbeJob, output: Path) -> None:
     from safety_reminder.training import refit
     from safety_reminder.training.probing.report import side_by_side
 
-    refitted, found = refit.refit_probe(vlm, reminder, examples, job.training, output, job.data.sets)
+    with run_folder(output, reads=(job.model, job.reminder)):
+        refitted, found = refit.refit_probe(vlm, reminder, examples, job.training, output, job.data.sets)
     print(side_by_side(found))
     print(f"wrote {output / 'pack'}, auc.csv and plots")
     console.print_threshold(refitted)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +15,7 @@ from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import BatchSize, Device, DType, Model, Output
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
 from safety_reminder.config.options import Field, Options
+from safety_reminder.run_files import run_folder, write_json
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.types import Example, TrainingExample
 
@@ -56,15 +59,27 @@ def train(job: TrainJob, output: Path) -> None:
     tests = named_datasets("test_on", job.test_on)
     evaluation = named_datasets("check_against", job.check_against) | tests
     refuse_shared(examples, evaluation, allow=job.allow_contamination)
-    vlm, reminder = _train(job, output, examples)
-    if not is_main_process():
-        return
-    auc = reminder.training["test"].get("auc", {}).get("all", {}).get("all")
-    print(f"wrote {output / 'pack'}" + (f": AUC of the probe on test rows {auc:.3f}" if auc is not None else ""))
-    console.print_threshold(reminder)
-    asked = [replace(example, id=f"{name}/{example.id}") for name, rows in tests.items() for example in rows]
-    if asked:
-        _test(job, output, vlm, reminder, asked)
+    with _claimed(job, output):
+        vlm, reminder = _train(job, output, examples)
+        if not is_main_process():
+            return
+        auc = reminder.training["test"].get("auc", {}).get("all", {}).get("all")
+        print(f"wrote {output / 'pack'}" + (f": AUC of the probe on test rows {auc:.3f}" if auc is not None else ""))
+        console.print_threshold(reminder)
+        asked = [replace(example, id=f"{name}/{example.id}") for name, rows in tests.items() for example in rows]
+        if asked:
+            _test(job, output, vlm, reminder, asked)
+
+
+@contextmanager
+def _claimed(job: TrainJob, output: Path) -> Iterator[None]:
+    """The run's folder, held by one of the processes that train, before any of them writes there."""
+    with run_folder(output, reads=(job.model,)) if is_main_process() else nullcontext():
+        if "LOCAL_RANK" in os.environ:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+        yield
 
 
 def _train(job: TrainJob, output: Path, examples: list[TrainingExample]) -> tuple[VLM, SafetyReminder]:
@@ -95,7 +110,6 @@ def _test(job: TrainJob, output: Path, vlm: VLM, reminder: SafetyReminder, examp
     from safety_reminder.evaluation.metrics import summarise
     from safety_reminder.evaluation.runner import open_run, run
     from safety_reminder.guard import GuardedVLM
-    from safety_reminder.run_files import write_json
 
     guarded = GuardedVLM(vlm, reminder)
     options = job.test.model_dump()
