@@ -139,7 +139,7 @@ def test_numbers_that_are_none_are_named(place, tmp_path, override):
 
 def test_without_a_reminder_there_is_nothing_to_read(place, tmp_path):
     with pytest.raises(ConfigError, match="give reminder=NAME or a folder"):
-        awareness(job_of(place, tmp_path, "reminder=none"), tmp_path)
+        job_of(place, tmp_path, "reminder=none")
 
 
 def test_a_data_set_without_rows_is_an_error(place, tmp_path):

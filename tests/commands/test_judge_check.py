@@ -93,8 +93,8 @@ def test_undefined_metrics_are_named_and_left_out(labels, tmp_path, monkeypatch,
             return [Judgement(False, None, "safe", "") for _ in items]
 
     monkeypatch.setattr(checking, "load_judge", lambda name: Lenient())
-    judge_check(job_of(labels, *OPTIONS), tmp_path)
-    metrics = json.loads((tmp_path / "results.json").read_text())["metrics"]
+    judge_check(job_of(labels, *OPTIONS), tmp_path / "out")
+    metrics = json.loads((tmp_path / "out/results.json").read_text())["metrics"]
     assert "precision" not in metrics
     assert metrics["recall"]["value"] == 0
     assert "precision                undefined" in capsys.readouterr().out

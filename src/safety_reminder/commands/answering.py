@@ -6,7 +6,9 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import model_validator
 
 from safety_reminder.commands.groups import (
     BatchSize,
@@ -50,6 +52,13 @@ class AnsweringJob(Options):
     guard: GuardChanges = GuardOptions()
     generation: Generation = GenerationOptions.parse({"max_new_tokens": 128, "do_sample": False})
 
+    @model_validator(mode="after")
+    def _something_to_guard(self) -> Self:
+        changes = self.guard.given()
+        if changes and not self.with_guard:
+            raise ConfigError(f"guard options ({', '.join(changes)}) need a reminder; reminder={self.reminder}")
+        return self
+
     @property
     def with_guard(self) -> bool:
         return self.reminder not in (None, "none")
@@ -83,11 +92,8 @@ def answer(
         leave_out: options that the answers do not depend on.
 
     Raises:
-        ConfigError: guard options without a reminder, or a folder that holds a run with another configuration.
+        ConfigError: a folder that holds a run with another configuration.
     """
-    changes = job.guard.given()
-    if changes and not job.with_guard:
-        raise ConfigError(f"guard options ({', '.join(changes)}) need a reminder; reminder={job.reminder}")
     from safety_reminder.evaluation.runner import open_run, run
     from safety_reminder.guard import load
 
@@ -98,7 +104,7 @@ def answer(
         device=job.device,  # type: ignore[arg-type]
         dtype=job.dtype,
         check_base=job.check_base,
-        **changes,
+        **job.guard.given(),
     )
     records = open_run(output, job.model_dump(exclude=set(leave_out)) | identity_of(model), restart=restart)
     options: dict[str, Any] = {**job.generation.given(), "batch_size": job.batch_size, "seed": job.seed}

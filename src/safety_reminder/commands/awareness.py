@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import model_validator
 
 from safety_reminder.commands import console
-from safety_reminder.commands.answering import CHOICES, Answers, AnsweringJob, answer
+from safety_reminder.commands.answering import CHOICES, AnsweringJob, Answers, answer
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import BatchSize, Generation, GenerationOptions, GuardChanges, GuardOptions, Output
 from safety_reminder.config.options import Field
@@ -15,8 +17,8 @@ from safety_reminder.run_files import provenance, run_folder, write_json, write_
 from safety_reminder.types import Example
 
 if TYPE_CHECKING:
-    from safety_reminder.evaluation.statistics import Metric
     from safety_reminder.analysis.summary import Summary
+    from safety_reminder.evaluation.statistics import Metric
 
 
 class AwarenessJob(AnsweringJob):
@@ -33,16 +35,20 @@ class AwarenessJob(AnsweringJob):
     guard: GuardChanges = GuardOptions.parse({"policy": "continue"})
     generation: Generation = GenerationOptions.parse({"max_new_tokens": 96, "do_sample": False})
 
+    @model_validator(mode="after")
+    def _something_to_guard(self) -> Self:
+        if not self.with_guard:
+            raise ConfigError("awareness is read with the reminder and its probe; give reminder=NAME or a folder")
+        return self
+
 
 def awareness(job: AwarenessJob, output: Path) -> None:
     """Answer a data set unguarded and guarded, measure along the unguarded answers, and write ``awareness.csv``,
     ``summary.json``, ``awareness.png`` and ``awareness.svg`` beside the records.
 
     Raises:
-        ConfigError: no reminder. MissingExtraError: without matplotlib.
+        MissingExtraError: without matplotlib.
     """
-    if not job.with_guard:
-        raise ConfigError("awareness is read with the reminder and its probe; give reminder=NAME or a folder")
     from safety_reminder.analysis.figures import require_matplotlib
 
     require_matplotlib()

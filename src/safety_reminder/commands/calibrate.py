@@ -39,10 +39,10 @@ def calibrate(job: CalibrateJob, output: Path) -> None:
     """Set the threshold of a reminder anew, in ``output/pack``. Of the rows, only the safe ones are looked at."""
     config = job.training
     examples = job.data.load(both_kinds=False, on_error=config.on_error)
-    vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
-    from safety_reminder.training import refit
-
     with run_folder(output, reads=(job.model, job.reminder)):
+        vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
+        from safety_reminder.training import refit
+
         calibrated = refit.calibrate(vlm, reminder, examples, config, output, job.data.sets, job.interval)
     print(f"wrote {output / 'pack'}: threshold {reminder.threshold:.4f} → {calibrated.threshold:.4f}")
     console.print_threshold(calibrated)

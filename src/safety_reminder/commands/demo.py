@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+
+from pydantic import model_validator
 
 from safety_reminder.commands import console
 from safety_reminder.commands.answering import CHOICES, AnsweringJob, answer
@@ -24,11 +26,17 @@ class DemoJob(AnsweringJob):
     output: Output = "runs/demo"
     generation: Generation = GenerationOptions.parse({"max_new_tokens": 96, "do_sample": False})
 
+    @model_validator(mode="after")
+    def _something_to_guard(self) -> Self:
+        if not self.with_guard:
+            raise ConfigError(
+                "the demo compares with and without the reminder; reminder=none leaves nothing to compare"
+            )
+        return self
+
 
 def demo(job: DemoJob, output: Path) -> None:
     """Answer a data set unguarded and guarded, show both, and write ``demo.html`` beside the records."""
-    if not job.with_guard:
-        raise ConfigError("the demo compares with and without the reminder; reminder=none leaves nothing to compare")
     examples = _examples(job)
     with run_folder(output, reads=job.reads):
         answers = answer(job, output, examples, restart=True)

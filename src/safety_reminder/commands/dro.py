@@ -31,12 +31,12 @@ def dro(job: DROJob, output: Path) -> None:
     """Train a soft safety prompt, for the defence of this name, into ``output/prompt``."""
     examples = job.data.load()
     refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
-    from safety_reminder.guard import load
-    from safety_reminder.training.dro import train_soft_prompt
-
-    device: Any = job.device
-    guarded = load(job.model, device=device, dtype=job.dtype)
     with run_folder(output, reads=(job.model,)):
+        from safety_reminder.guard import load
+        from safety_reminder.training.dro import train_soft_prompt
+
+        device: Any = job.device
+        guarded = load(job.model, device=device, dtype=job.dtype)
         prompt = train_soft_prompt(guarded, examples, job.training, output, refuses=refuses, source=job.data.sets)
     for text, shares in prompt.training["refused"].items():
         under = f"under {text[:40]!r}" if text else "without a safety prompt"

@@ -44,11 +44,11 @@ def probe(job: ProbeJob, output: Path) -> None:
     """Fit the probe of a reminder anew into ``output/pack``, and print it beside its rivals."""
     examples = job.data.load(on_error=job.training.on_error)
     refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
-    vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
-    from safety_reminder.training import refit
-    from safety_reminder.training.probing.report import side_by_side
-
     with run_folder(output, reads=(job.model, job.reminder)):
+        vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
+        from safety_reminder.training import refit
+        from safety_reminder.training.probing.report import side_by_side
+
         refitted, found = refit.refit_probe(vlm, reminder, examples, job.training, output, job.data.sets)
     print(side_by_side(found))
     print(f"wrote {output / 'pack'}, auc.csv and plots")

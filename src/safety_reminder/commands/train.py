@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,15 +70,10 @@ def train(job: TrainJob, output: Path) -> None:
             _test(job, output, vlm, reminder, asked)
 
 
-@contextmanager
-def _claimed(job: TrainJob, output: Path) -> Iterator[None]:
-    """The run's folder, held by one of the processes that train, before any of them writes there."""
-    with run_folder(output, reads=(job.model,)) if is_main_process() else nullcontext():
-        if "LOCAL_RANK" in os.environ:
-            from accelerate import PartialState
-
-            PartialState().wait_for_everyone()
-        yield
+def _claimed(job: TrainJob, output: Path) -> AbstractContextManager[Any]:
+    """The run's folder, which the first of several processes holds. The others write nothing before they have met it
+    in the trainer."""
+    return run_folder(output, reads=(job.model,)) if os.environ.get("RANK", "0") == "0" else nullcontext()
 
 
 def _train(job: TrainJob, output: Path, examples: list[TrainingExample]) -> tuple[VLM, SafetyReminder]:
