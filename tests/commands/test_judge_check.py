@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 from PIL import Image
 
 from safety_reminder.commands import judge_check as checking
-from safety_reminder.commands.judge_check import JudgeCheckJob, judge_check, read_labelled
+from safety_reminder.commands.composing import compose
+from safety_reminder.commands.judge_check import COMMAND, JudgeCheckJob, judge_check, read_labelled
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.judges import Judgement
 from safety_reminder.evaluation.judges.check import Labelled
@@ -20,16 +19,12 @@ REFUSAL, HELP = "I'm sorry, but I can't help with that.", "Placeholder."
 ROWS = [(HELP, "1"), (HELP, "1"), (REFUSAL, "0"), (HELP, "0"), (REFUSAL, "1"), (REFUSAL, "0"), (HELP, "?")]
 
 
-def values_of(path: Path, *overrides: str) -> dict:
-    with initialize_config_module("safety_reminder.config", version_base="1.3"):
-        config = compose("judge_check", overrides=[f"data.sets={path}", *overrides])
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
-    return values
+def job_of(path: Path, *overrides: str) -> JudgeCheckJob:
+    return compose(COMMAND, [f"data={path}", *overrides])
 
 
 def rows_of(path: Path, *overrides: str) -> list[Labelled]:
-    return read_labelled(JudgeCheckJob.parse(values_of(path, *overrides)))
+    return read_labelled(job_of(path, *overrides))
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ OPTIONS = ("prompt=question", "response=answer", "positive=[1]", "ignore=['?']")
 
 def test_judge_check(labels, tmp_path, capsys):
     output = tmp_path / "out"
-    judge_check(values_of(labels, *OPTIONS), output)
+    judge_check(job_of(labels, *OPTIONS), output)
     results = json.loads((output / "results.json").read_text())
     metrics = results["metrics"]
     assert {name: metric["n"] for name, metric in metrics.items()} == {
@@ -66,27 +61,26 @@ def test_judge_check(labels, tmp_path, capsys):
     assert HELP not in printed
 
 
-def test_options_are_those_of_the_configuration_and_are_kept_as_they_came(labels):
-    values = values_of(labels)
-    assert JudgeCheckJob.parse(values).model_dump(mode="json") == values
-    assert JudgeCheckJob.parse({"data": {"sets": str(labels)}}).model_dump(mode="json") == values
-    given = values_of(labels, *OPTIONS, "positive=[1,true,yes]", "limit=3", "cache=x", "+judge_options.model=m")
-    job = JudgeCheckJob.parse(given)
-    assert job.model_dump(mode="json") == given
+def test_options_are_those_of_the_command_line_and_are_kept_as_they_came(labels):
+    plain = job_of(labels)
+    assert JudgeCheckJob.parse({"data": {"sets": str(labels)}, "output": "runs/judge-check"}) == plain
+    job = job_of(labels, *OPTIONS, "positive=[1,true,yes]", "limit=3", "cache=x", "+judge_options.model=m")
+    kept = job.model_dump(mode="json")
+    assert (kept["positive"], kept["limit"], kept["judge_options"]) == ([1, True, "yes"], 3, {"model": "m"})
     assert JudgeCheckJob.parse(job.model_dump()) == job
-    assert JudgeCheckJob.parse(values | {"positive": 1, "ignore": None}).layout.positive == (1,)
+    assert job_of(labels, "positive=1", "ignore=null").layout.positive == (1,)
     assert all(field.description for name, field in JudgeCheckJob.model_fields.items() if name != "data")
 
 
 def test_verdicts_are_found_again_also_by_another_run(labels, tmp_path, monkeypatch):
     options = (*OPTIONS, f"cache={tmp_path / 'shared.jsonl'}")
-    judge_check(values_of(labels, *options), tmp_path / "one")
+    judge_check(job_of(labels, *options), tmp_path / "one")
 
     def fail(self, items):
         raise AssertionError("judged again")
 
     monkeypatch.setattr("safety_reminder.evaluation.judges.refusal.RefusalJudge.judge", fail)
-    judge_check(values_of(labels, *options), tmp_path / "two")
+    judge_check(job_of(labels, *options), tmp_path / "two")
     one, two = (json.loads((tmp_path / name / "results.json").read_text())["metrics"] for name in ("one", "two"))
     assert one == two
 
@@ -99,8 +93,8 @@ def test_undefined_metrics_are_named_and_left_out(labels, tmp_path, monkeypatch,
             return [Judgement(False, None, "safe", "") for _ in items]
 
     monkeypatch.setattr(checking, "load_judge", lambda name: Lenient())
-    judge_check(values_of(labels, *OPTIONS), tmp_path)
-    metrics = json.loads((tmp_path / "results.json").read_text())["metrics"]
+    judge_check(job_of(labels, *OPTIONS), tmp_path / "out")
+    metrics = json.loads((tmp_path / "out/results.json").read_text())["metrics"]
     assert "precision" not in metrics
     assert metrics["recall"]["value"] == 0
     assert "precision                undefined" in capsys.readouterr().out
@@ -151,7 +145,7 @@ def test_a_sample(labels):
 )
 def test_mistakes_are_named(labels, tmp_path, overrides, error, message):
     with pytest.raises(error, match=message):
-        judge_check(values_of(labels, *overrides), tmp_path / "out")
+        judge_check(job_of(labels, *overrides), tmp_path / "out")
     assert not (tmp_path / "out" / "results.json").exists()
 
 

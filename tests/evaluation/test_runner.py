@@ -11,6 +11,7 @@ from PIL import Image
 
 from checkpoints import tiny_guarded
 from safety_reminder.errors import ConfigError
+from safety_reminder.evaluation.records import to_json
 from safety_reminder.evaluation.runner import open_run, run, write_summary
 from safety_reminder.types import Example, Record
 
@@ -28,7 +29,7 @@ def guarded():
 
 
 def same_answers(left: list[Record], right: list[Record]) -> bool:
-    strip = lambda r: {k: v for k, v in r.as_json().items() if k not in ("seconds", "batch", "checks", "interventions")}  # noqa: E731
+    strip = lambda r: {k: v for k, v in to_json(r).items() if k not in ("seconds", "batch", "checks", "interventions")}  # noqa: E731
     return [strip(r) for r in left] == [strip(r) for r in right]
 
 

@@ -24,7 +24,7 @@ MANY_EOS = list(range(1, 12))
 @dataclass
 class Server:
     """What a serving engine offers: a stream of tokens after some ids, and the probe's value after some ids. ``tokens``
-    (what is drawn there each time) and ``probes`` say what comes after which ids; anything else that is asked for is a mistake of the client's."""
+    (what is drawn there each time) and ``probes`` say what comes after which ids; to ask for others is a mistake."""
 
     tokens: Mapping[Ids, list[tuple[int, FinishReason | None]]]
     probes: Mapping[Ids, float]

@@ -1,4 +1,4 @@
-"""What the command ``judge-check`` does: a judge against labels that people gave."""
+"""``safety-reminder judge-check``: a judge of harm against labels that people gave."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Annotated, Any
 from pydantic import ValidationInfo, field_validator
 from tqdm import tqdm
 
+from safety_reminder.commands.command import Command
+from safety_reminder.commands.groups import Output
 from safety_reminder.config.options import Field, Options
 from safety_reminder.data.tables import read_rows, sample_rows
 from safety_reminder.errors import DataError
 from safety_reminder.evaluation.judges import Judge, cached, load_judge
 from safety_reminder.evaluation.judges.check import Checked, Labelled, Layout, check, labelled
-from safety_reminder.run_files import provenance, write_json
+from safety_reminder.run_files import provenance, run_folder, write_json
 
 Label = bool | int | float | str | None
 
@@ -61,7 +63,7 @@ class JudgeCheckJob(Options):
         str | None,
         Field(description="file of verdicts that runs may share; null: verdicts.jsonl in the output folder"),
     ] = None
-    output: Annotated[str, Field(description="folder for results.json and the verdicts")] = "runs/judge-check"
+    output: Output = "runs/judge-check"
 
     @field_validator("judge_options", mode="before")
     @classmethod
@@ -94,7 +96,7 @@ class JudgeCheckJob(Options):
         return Layout(self.prompt, self.response, self.label, self.image, self.positive, self.ignore)
 
 
-def judge_check(values: dict[str, Any], output: Path) -> None:
+def judge_check(job: JudgeCheckJob, output: Path) -> None:
     """Judge a labelled file and write ``results.json``: accuracy, precision, recall and Cohen's kappa of the judge's
     verdicts with the labels, each with a 95 % interval, and the share of verdicts that could not be read, which the
     others leave out. Verdicts are kept in ``verdicts.jsonl``, or the file ``cache``.
@@ -103,13 +105,13 @@ def judge_check(values: dict[str, Any], output: Path) -> None:
         ConfigError: no such judge or option, or labels that ``positive`` does not name.
         DataError: the file cannot be read or lacks a column.
     """
-    job = JudgeCheckJob.parse(values)
     rows = read_labelled(job)
     judge = load_judge(job.judge, **job.judge_options)
-    kept = cached(judge, Path(job.cache).expanduser() if job.cache else output / "verdicts.jsonl")
-    with tqdm(total=len(rows), desc=judge.name, unit="item") as progress:
-        found = check(kept, rows, progress.update)
-    _write(job, judge, found, output / "results.json")
+    with run_folder(output, reads=(job.data.sets,)):
+        kept = cached(judge, Path(job.cache).expanduser() if job.cache else output / "verdicts.jsonl")
+        with tqdm(total=len(rows), desc=judge.name, unit="item") as progress:
+            found = check(kept, rows, progress.update)
+        _write(job, judge, found, output / "results.json")
     _print(job, judge, found)
     print(f"wrote {output / 'results.json'}")
 
@@ -150,3 +152,16 @@ def _print(job: JudgeCheckJob, judge: Judge, found: Checked) -> None:
     for name in ("precision", "recall", "cohen_kappa"):
         if name not in found.metrics:
             print(f"  {name:<24} undefined")
+
+
+COMMAND = Command(
+    name="judge-check",
+    about="a judge of harm against labels that people gave: accuracy, precision, recall, kappa.",
+    examples=(
+        "judge-check judge=refusal data=labels.csv prompt=question response=answer label=label positive=[1]",
+        "judge-check judge=llama_guard_3 +judge_options.model=./Llama-Guard-3-8B data=labels.jsonl",
+        "judge-check data=labels.json label=safe positive=[false] ignore=[unknown] limit=200",
+    ),
+    job=JudgeCheckJob,
+    run=judge_check,
+)

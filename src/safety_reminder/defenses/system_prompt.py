@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from safety_reminder.config.prompts import SAFETY_PROMPT as TEXT
 from safety_reminder.defenses.base import unguarded
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models.editing import with_system_text
 from safety_reminder.types import Request, Response
-
-TEXT = (
-    "You are a helpful assistant. Help with harmless requests. If a request, in text or in an image, asks for "
-    "something harmful, illegal or unethical, decline in one sentence."
-)
 
 
 class SystemPrompt:

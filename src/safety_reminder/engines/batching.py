@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Answered(Generic[Answer]):
-    """A response, and how many ``rows`` its batch had: they share its time."""
+    """A response, the ``batch`` it was answered in, an id that no other has, and how many ``rows`` that had: they share
+    its time."""
 
     response: Answer
     rows: int
+    batch: str
 
 
 @dataclass
@@ -112,5 +115,6 @@ class BatchingEngine(Generic[Asked, Answer]):
             for request in batch:
                 self._finish([request])
             return
+        name = uuid.uuid4().hex
         for request, response in pairs:
-            request.future.set_result(Answered(response, len(batch)))
+            request.future.set_result(Answered(response, len(batch), name))

@@ -13,7 +13,7 @@ from safety_reminder.errors import ConfigError, MissingExtraError
 from safety_reminder.evaluation.judges import Item, Judgement, load_judge
 from safety_reminder.evaluation.judges.agreement import cohen_kappa, detection, krippendorff_alpha
 from safety_reminder.evaluation.judges.panel import Panel, agreement, majority
-from safety_reminder.evaluation.metrics import proportion
+from safety_reminder.evaluation.statistics import proportion
 
 
 def verdict(unsafe: bool | None) -> Judgement:

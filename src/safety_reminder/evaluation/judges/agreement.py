@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from safety_reminder.errors import ConfigError, MissingExtraError
-from safety_reminder.evaluation.metrics import Metric, proportion
+from safety_reminder.evaluation.statistics import Metric, proportion
 
 try:
     import krippendorff
@@ -42,7 +42,7 @@ def cohen_kappa(a: Sequence[Hashable | None], b: Sequence[Hashable | None], *, r
     drawn = np.random.default_rng(0).multinomial(n, table.ravel() / n, size=resamples)
     values = _kappa(drawn.reshape(-1, *table.shape) / n)
     low, high = np.nanpercentile(values, (2.5, 97.5))
-    return Metric(float(_kappa(table[None] / n)[0]), float(low), float(high), n)
+    return Metric(float(_kappa(table[None] / n)[0]), float(low), float(high), n, "score")
 
 
 def _kappa(tables: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.judges.agreement import cohen_kappa, detection, krippendorff_alpha
 from safety_reminder.evaluation.judges.base import Item, Judge, Judgement
-from safety_reminder.evaluation.metrics import Metric, proportion
+from safety_reminder.evaluation.statistics import Metric, proportion
 
 _AT_ONCE = 64
 
