@@ -53,6 +53,13 @@ class Sampling:
                 up_to = "" if math.isinf(most) else f" and at most {most:g}"
                 raise ConfigError(f"{name} must be at least 0{up_to}, got {value}")
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Sampling:
+        """Of options by name; those that are no fields go into ``more``."""
+        names = {f.name for f in fields(cls)} - {"more"}
+        more = {name: value for name, value in options.items() if name not in names}
+        return cls(**{name: value for name, value in options.items() if name in names}, more=more)
+
     @property
     def given(self) -> dict[str, Any]:
         """What is not None, by name."""

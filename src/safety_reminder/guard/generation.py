@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from safety_reminder.errors import ConfigError
-from safety_reminder.guard.options import stop_texts
+from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.guard.options import GUARD_OPTIONS, OURS, stop_texts
 from safety_reminder.models import VLM
 from safety_reminder.types import Sampling
 
@@ -17,26 +17,25 @@ _LENGTHS = ("max_new_tokens", "max_length")
 _ARGUMENTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "generation_config"}
 
 
-def known_options(model: Any) -> set[str]:
-    """Names of what ``generate`` takes."""
-    return {name for name in vars(model.generation_config) if not name.startswith("_")} | _ARGUMENTS
-
-
 def generate_arguments(vlm: VLM, sampling: Sampling, stop: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
     """The model to call ``generate`` on, and with which arguments. Nothing that is given is changed: neither the
     model's generation configuration nor the caller's.
 
     Raises:
-        ConfigError: options that do not go together, or that one conversation at a time cannot have.
+        ConfigError: options that are unknown, or that one conversation at a time cannot have.
     """
     options = sampling.given
+    own = vlm.model.generation_config
+    known = {name for name in vars(own) if not name.startswith("_")} | _ARGUMENTS
+    for name in options:
+        if name not in known:
+            raise ConfigError(unknown_name("generation option", name, known | GUARD_OPTIONS | OURS))
     _require_whole_number("max_length", options.get("max_length"))
     given = options.get("generation_config")
     if given is not None:
         if not isinstance(given, GenerationConfig):
             raise ConfigError(f"generation_config must be a GenerationConfig, got {type(given).__name__}")
         given = options["generation_config"] = copy.deepcopy(given)
-    own = vlm.model.generation_config
     configs = [config for config in (given, own) if config is not None]
     asked = [options.get("num_return_sequences"), *(config.num_return_sequences for config in configs)]
     if next((count for count in asked if count is not None), 1) > 1:

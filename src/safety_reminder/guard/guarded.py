@@ -12,7 +12,7 @@ import torch
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError
 from safety_reminder.guard.decoding import Guard, decode
-from safety_reminder.guard.generation import generate_arguments, known_options
+from safety_reminder.guard.generation import generate_arguments
 from safety_reminder.guard.options import parse, shared_settings
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.models import VLM, Messages, fingerprint_mismatch
@@ -120,8 +120,7 @@ class GuardedVLM:
         return self._events(self.vlm.encode([messages]), requests)
 
     def _parse(self, batch: Sequence[Messages], guard: bool, options: Mapping[str, Any]) -> list[Request]:
-        base = self.guard.config if self.guard else None
-        return parse(batch, options, guard=guard, base=base, known=known_options(self.vlm.model))
+        return parse(batch, options, guard=guard, base=self.guard.config if self.guard else None)
 
     def _events(self, inputs: Mapping[str, Any], requests: Sequence[Request]) -> Iterator[Event]:
         shared = shared_settings(requests)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safety_reminder.config.guard import GuardConfig
-from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.errors import ConfigError
 from safety_reminder.types import Request, Sampling
 
 GUARD_OPTIONS = frozenset(f.name for f in dataclasses.fields(GuardConfig))
-SAMPLING_OPTIONS = frozenset(f.name for f in dataclasses.fields(Sampling)) - {"more"}
-_OURS = frozenset({"seed", "stop"})
+OURS = frozenset({"seed", "stop"})
 
 
 def parse(
@@ -21,18 +20,17 @@ def parse(
     *,
     guard: bool,
     base: GuardConfig | None,
-    known: Collection[str],
 ) -> list[Request]:
     """A request for each conversation of ``batch``.
 
     Args:
         options: ``seed`` (one for all, so that row i draws from ``seed + i``, or one for each row), ``stop``, fields of
-            :class:`GuardConfig`, fields of :class:`Sampling`, and names that are ``known`` to what generates.
+            :class:`GuardConfig`, fields of :class:`Sampling`; all others are left to what generates.
         guard: False: answer unguarded.
         base: how the model is guarded, which fields change; None: it is not.
 
     Raises:
-        ConfigError: an option that is unknown, of the wrong type, or of a guard that is not there.
+        ConfigError: an option of the wrong type, or of a guard that is not there.
     """
     if not isinstance(guard, bool):
         raise ConfigError(f"guard must be true or false, got {guard!r}")
@@ -40,14 +38,7 @@ def parse(
     if changes and not (guard and base is not None):
         raise ConfigError(f"guard options {sorted(changes)} were given, but this generation is not guarded")
     chosen: GuardConfig | bool = base.replace(**changes) if changes and base is not None else guard
-    named = {name: value for name, value in options.items() if name in SAMPLING_OPTIONS}
-    more = {name: v for name, v in options.items() if name not in GUARD_OPTIONS | SAMPLING_OPTIONS | _OURS}
-    for name in more:
-        if name not in known:
-            raise ConfigError(
-                unknown_name("generation option", name, {*known, *GUARD_OPTIONS, *SAMPLING_OPTIONS, *_OURS})
-            )
-    sampling = Sampling(**named, more=more)
+    sampling = Sampling.of({name: v for name, v in options.items() if name not in GUARD_OPTIONS | OURS})
     stop = stop_texts("stop", options.get("stop"))
     seeds = _seeds(options.get("seed"), len(batch))
     return [Request(messages, sampling, chosen, seed, stop) for messages, seed in zip(batch, seeds, strict=True)]
