@@ -7,9 +7,10 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from phrases import ADVICE, HARM
 from safety_reminder.data.benchmarks.typographic import PROMPT as FIGSTEP_PROMPT
 from text import TextSource
-from topics import ADVICE, HARM, OPENERS, as_text, is_held_back, typographic
+from topics import OPENERS, as_text, is_held_back, typographic
 
 LIST_PROMPTS = (
     FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT,
