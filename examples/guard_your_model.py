@@ -34,7 +34,7 @@ for name in ("harmful.png", "harmless.png"):
     for intervention in response.interventions:
         print(f"   intervened after {intervention.token_index} tokens ({intervention.policy})")
     # `text` is the answer as it stands, `seen_text` everything a user was ever shown: judge safety on that one.
-    print(f"   {response.leaked_tokens} tokens were shown before that; the answer ended by {response.finish_reason!r}")
+    print(f"   tokens shown before an intervention: {response.leaked_tokens}; ended by {response.finish_reason!r}")
 
 # Streaming: with hold-back (the default) a token is shown only after the check that covers it has passed.
 print("\n== streamed")

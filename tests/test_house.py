@@ -139,13 +139,10 @@ def test_the_project_names_no_machine_and_no_registry():
         pytest.skip("not a git checkout")
     words = ("/root/", "/work/", "/home/", "/Users/", "index-url", "pypi.")
     machine = re.compile("|".join(map(re.escape, words)))
+    kinds = (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".jinja", "")
+    paths = [ROOT / name for name in filter(None, tracked.stdout.split("\0"))]
     found = []
-    for name in filter(None, tracked.stdout.split("\0")):
-        path = ROOT / name
-        if (
-            path != Path(__file__)
-            and path.is_file()
-            and path.suffix in (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".jinja", "")
-        ):
-            found += [f"{name}: {match[0]}" for match in machine.finditer(path.read_text(encoding="utf-8"))]
+    for path in paths:
+        if path != Path(__file__) and path.is_file() and path.suffix in kinds:
+            found += [f"{path.name}: {match[0]}" for match in machine.finditer(path.read_text(encoding="utf-8"))]
     assert found == []
