@@ -1,4 +1,4 @@
-"""Between steps 2 and 3 of the pocket recipe: what a language model does with a note behind its answers to held-back
+"""Between steps 2 and 3 of the pocket recipe: what a language model does with a note after its answers to held-back
 requests. It should refuse the harmful ones there and go on with the harmless ones; without a note, engage with both on
 a page and refuse only what is harmful in text.
 

@@ -33,7 +33,7 @@ from precision import DEVICE, FAST, HALVES
 from text import TextSource, shared_phrases
 from train_tower import BLANK, IMAGE_SIZE, PATCHES, build, features, wanted_rows
 
-BEHIND_NOTE = 8  # tokens
+AFTER_NOTE = 8  # tokens
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def encode(tokenizer, conversation: Conversation, longest: int) -> tuple[list[in
     if note is not None:
         kept = int(note.at * (len(answer) - 1))  # something is left to say
         tail += answer[:kept] + ids(note.text)[: note.tokens]
-        answer = (answer[kept:] if note.instead is None else ids(note.instead) + end)[:BEHIND_NOTE]
+        answer = (answer[kept:] if note.instead is None else ids(note.instead) + end)[:AFTER_NOTE]
     return head, tail, answer
 
 
