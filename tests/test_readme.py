@@ -42,7 +42,7 @@ def test_the_documented_sweep_varies_what_an_ablation_is_to_vary():
 
 
 def read(path: Path) -> dict:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
 def documented() -> list[str]:
