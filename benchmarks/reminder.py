@@ -20,15 +20,16 @@ from tqdm import tqdm
 
 import safety_reminder
 from safety_reminder.data.training_sets.loading import load_training
-from safety_reminder.evaluation.metrics import ratio
 from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.evaluation.statistics import ratio
 from safety_reminder.models import VLM
-from safety_reminder.models.prefix import Place, Prefix, follow, go_on
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Place, follow, go_on
 from safety_reminder.training import TrainingConfig
-from safety_reminder.training.objective import checkpoints
-from safety_reminder.training.probing.readings import positions, where_is
+from safety_reminder.training.prefixes import Prefixes
+from safety_reminder.training.probing.readings import check_places, positions, where_is
 from safety_reminder.training.probing.regression import auc, auc_interval
-from safety_reminder.training.samples import Prefixes, make_samples, seen_as
+from safety_reminder.training.samples import make_samples, seen_as
 
 TOKENS = 12
 
@@ -63,7 +64,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     guarded = safety_reminder.load(arguments.model, arguments.pack or str(arguments.run / "pack"))
     vlm, reminder = guarded.vlm, guarded.reminder
-    config = TrainingConfig(**reminder.training["config"])
+    config = TrainingConfig.of_record(reminder.training["config"])
     samples = make_samples(vlm, load_training(arguments.data), config)
     if arguments.run:
         test = set(json.loads((arguments.run / "splits.json").read_text())["test"])
@@ -71,7 +72,7 @@ def main() -> None:
     else:
         seen = set(reminder.training["seen"])
         samples = [s for s in samples if seen_as(s.key) not in seen]
-    prefixes = Prefixes(vlm, TrainingConfig(keep_gb=0.0), Path())
+    prefixes = Prefixes(vlm, TrainingConfig(prefix_cache_gb=0.0), Path())
 
     checks: list[tuple[float, bool, int]] = []
     refuses: dict[str, list[tuple[int, int]]] = {"harmful": [], "benign": []}  # of each answer: turned, of how many
@@ -80,7 +81,7 @@ def main() -> None:
         if sample.example.harmful_prompt:
             continue  # they refuse already
         prefix = prefixes.of(sample)
-        kept = checkpoints(sample.example, sample.answer, reminder.interval, vlm.eos_ids)
+        kept = check_places(sample.example, sample.answer, reminder.interval, vlm.eos_ids)
         with torch.no_grad():
             found = follow(vlm.model, [Place(prefix, n, [None]) for n in kept], reminder.vectors)
         p_unsafe = reminder.probe(torch.cat([f.hidden for f in found])).tolist()

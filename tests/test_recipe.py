@@ -199,7 +199,9 @@ def run(tmp_path_factory):
     rows = [{"prompt": f"Red {i}?", "safe": False, "rejected": "kkkk", "chosen": "NN"} for i in range(10)]
     rows += [{"prompt": f"Blue {i}?", "safe": True, "chosen": "kkkk"} for i in range(10)]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = TrainingConfig(k=2, epochs=4, lr=0.2, validation=0.2, calibration=0.2, test=0.0, log_with="none")
+    config = TrainingConfig(
+        k=2, epochs=4, learning_rate=0.2, validation=0.2, calibration=0.2, test=0.0, log_with="none"
+    )
     train(tiny_vlm(), read_training_file(folder / "data.jsonl"), config, folder / "run")
     return folder
 

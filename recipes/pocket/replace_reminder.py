@@ -20,8 +20,8 @@ from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM, fingerprint_mismatch, load_vlm
 from safety_reminder.models.pocket import reminder_folder
 from safety_reminder.training import TrainingConfig
-from safety_reminder.training.examples import key
-from safety_reminder.training.samples import Prefixes, make_samples
+from safety_reminder.training.prefixes import Prefixes
+from safety_reminder.training.samples import key, make_samples
 from safety_reminder.training.trainer import validation_loss
 
 
@@ -31,7 +31,7 @@ def replace(vlm: VLM, data: Path, run: Path, shipped: Path) -> bool:
     if (shipped / "config.json").is_file():
         old = SafetyReminder.from_pretrained(shipped)
         if fingerprint_mismatch(old.fingerprint, vlm.model) is None:
-            config = TrainingConfig(**new.training["config"])
+            config = TrainingConfig.of_record(new.training["config"])
             keys = set(json.loads((run / "splits.json").read_text())["validation"])
             rows = [row for row in load_training(str(data)) if key(row) in keys]
             samples = make_samples(vlm, rows, config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +131,6 @@ def test_a_training_row_whose_image_the_processor_refuses_is_found_before_traini
     ]
     with pytest.raises(DataError, match=r"training row 1, .*does not take this conversation: .*aspect ratio"):
         make_samples(vlm, rows, TrainingConfig())
-    [left] = make_samples(vlm, rows, replace(TrainingConfig(), on_error="skip"))
+    [left] = make_samples(vlm, rows, TrainingConfig().with_changes(on_error="skip"))
     assert left.example is rows[1]
     assert "left out: training row 1" in caplog.text

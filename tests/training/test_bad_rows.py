@@ -25,7 +25,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_row(tmp_path, mon
         return objective.Losses(*(torch.full((len(places),), math.nan) for _ in range(3)))
 
     monkeypatch.setattr(trainer, "losses", broken)
-    with pytest.raises(SafetyReminderError, match=r"not finite at batch 0 on '\w+ \d+\?'.*lower training\.lr"):
+    with pytest.raises(
+        SafetyReminderError, match=r"not finite at batch 0 on '\w+ \d+\?'.*lower training\.learning_rate"
+    ):
         fit(tmp_path)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
     with pytest.raises(SafetyReminderError, match="no row of the last 3 batches has a finite loss"):
@@ -60,7 +62,7 @@ def test_a_row_whose_prefix_is_not_finite_is_left_out_and_spoils_no_gradient(tmp
     data.write_text(data.read_text() + bad)
     examples = read_training_file(data)
     monkeypatch.setattr(Prefix, "read", classmethod(broken))
-    config = replace(CONFIG, on_error="skip", epochs=2)
+    config = CONFIG.with_changes(on_error="skip", epochs=2)
     reminder = train(tiny_vlm(), examples, config, tmp_path / "run")
     assert torch.isfinite(reminder.vectors).all()
     assert torch.isfinite(reminder.probe.weight).all()
@@ -106,7 +108,7 @@ def test_a_broken_image_stops_the_run_before_training_or_is_left_out(tmp_path, c
     data.write_text(rows)
     with pytest.raises(DataError, match=r"training row 25, 'p': cannot read the image .*broken\.png"):
         train(tiny_vlm(), read_training_file(data), CONFIG, tmp_path / "run")
-    config = replace(CONFIG, epochs=1, on_error="skip")
+    config = CONFIG.with_changes(epochs=1, on_error="skip")
     reminder = train(tiny_vlm(), read_training_file(data), config, tmp_path / "run")
     assert reminder.training["data"]["safe"] == 12
     assert "left out: training row 25" in caplog.text

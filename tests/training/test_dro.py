@@ -7,17 +7,17 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from checkpoints import tiny_vlm
-from safety_reminder.config import __file__ as config_file
 from safety_reminder.data.training_sets.loading import read_training_file
 from safety_reminder.defenses.dro import SoftPrompt
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.training.dro import ANCHORS, DROConfig, Plane, draw_queries, objective, train_soft_prompt
 
-SMALL = DROConfig(prompt="Be good.", epochs=6, lr=0.02, batch=8, rows=4, answer_tokens=2, components=2)
+SMALL = DROConfig(
+    prompt="Be good.", epochs=6, learning_rate=0.02, batch_size=8, micro_batch_size=4, max_new_tokens=2, components=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,6 @@ class Refusing(GuardedVLM):
 def train(examples, folder, config=SMALL):
     guarded = Refusing(tiny_vlm())
     return train_soft_prompt(guarded, examples, config, folder, refuses=lambda text: text.startswith("Red"))
-
-
-def test_the_yaml_and_the_dataclass_have_the_same_defaults():
-    yaml = OmegaConf.load(config_file.replace("__init__.py", "dro.yaml"))
-    assert OmegaConf.to_container(yaml.training) == asdict(DROConfig())
 
 
 def test_the_plane_separates_what_was_refused_from_what_is_harmful():
@@ -75,7 +70,9 @@ def test_few_refusals_are_warned_of_and_the_fit_is_judged(caplog):
 
 
 def test_a_step_s_size_does_not_depend_on_how_many_rows_run_at_once(examples, tmp_path):
-    few, many = (train(examples, tmp_path / str(rows), replace(SMALL, rows=rows)).vectors for rows in (2, 13))
+    few, many = (
+        train(examples, tmp_path / str(rows), SMALL.with_changes(micro_batch_size=rows)).vectors for rows in (2, 13)
+    )
     assert torch.allclose(few, many, atol=1e-4)
 
 
@@ -133,9 +130,14 @@ def test_the_same_seed_gives_the_same_soft_prompt(examples, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"epoch": 3}, "did you mean 'epochs'"), ({"lr": 0}, "must be positive"), ({"prompt": " "}, "prompt is empty"),
-     ({"epochs": "x"}, "wrong kind"), ({"rows": 0}, "at least 1")],
-)  # fmt: skip
+    [
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"learning_rate": 0}, "training.learning_rate must be above 0, got 0"),
+        ({"prompt": " "}, "training.prompt is empty"),
+        ({"epochs": "x"}, "training.epochs must be a whole number, got 'x'"),
+        ({"micro_batch_size": 0}, "training.micro_batch_size must be at least 1"),
+    ],
+)
 def test_bad_options_say_what_is_wrong(options, message):
     with pytest.raises(ConfigError, match=message):
-        DROConfig.from_mapping(options)
+        DROConfig.parse(options, "training")

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checkpoints import random_reminder, tiny_vlm
 from safety_reminder.data.training_sets.loading import user
+from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.training import TrainingConfig
-from safety_reminder.training.objective import checkpoints, draw_cut
-from safety_reminder.training.samples import Prefixes, Sample
+from safety_reminder.training.objective import draw_cut
+from safety_reminder.training.prefixes import Prefixes
+from safety_reminder.training.probing.readings import check_places
+from safety_reminder.training.samples import Sample
 from safety_reminder.types import TrainingExample
 
 REFUSAL, CORRECTION = (91, 92, 93, 94, 95, 1), (90, 91, 92, 93, 94, 95, 1)
@@ -131,7 +136,18 @@ def test_behind_an_unheeded_reminder_the_second_reads_the_same_and_only_what_is_
 def test_the_probe_is_read_where_decoding_checks(length, ends, declines, places):
     example = TrainingExample(user("p"), True, "a", harmful_prompt=declines)
     answer = [7] * (length - ends) + [1] * ends
-    assert checkpoints(example, answer, 16, {1}) == places
+    assert check_places(example, answer, 16, {1}) == places
+
+
+@pytest.mark.parametrize("interval", [1, 5, 16])
+def test_training_reads_the_probe_after_the_tokens_after_which_decoding_did(interval):
+    vlm = tiny_vlm()
+    silent = SafetyReminder(random_reminder().vectors, Probe(torch.zeros(vlm.hidden_size), -20.0))
+    guarded = GuardedVLM(vlm, silent, interval=interval, prompt_check=True)
+    for length in (1, 16, 23):
+        response = guarded.generate([{"role": "user", "content": "Hello?"}], max_new_tokens=length, do_sample=False)
+        places = check_places(TrainingExample(user("Hello?"), True, "a"), response.token_ids, interval, vlm.eos_ids)
+        assert [check.token_index for check in response.checks] == places
 
 
 class Unread(Prefixes):
@@ -156,7 +172,7 @@ def test_passes_hold_every_cut_once_and_short_scripts_apart_from_long_ones(count
     for number, count in enumerate(counts):
         row = sample(12 + number, safe=bool(number % 2))
         drawn.append((row, [draw_cut(row, rng, config) for _ in range(count)]))
-    prefixes = Unread(rows=rows, k=3)
+    prefixes = Unread(micro_batch_size=rows, k=3)
     passes = list(prefixes.batches(drawn))
     assert prefixes.found == [row for row, _ in drawn]
     places = [(row, *place) for samples, found in passes for row, place in zip(samples, found, strict=True)]

@@ -19,7 +19,6 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from dataclasses import replace
 from accelerate import PartialState
 from checkpoints import tiny_vlm
 vlm = tiny_vlm()
@@ -29,7 +28,8 @@ from safety_reminder.training import train
 state = PartialState(cpu=True)
 assert state.num_processes == {count}
 data = write_examples(Path({folder!r}) / str(state.process_index))
-train(vlm, read_training_file(data), replace(CONFIG, epochs=3, lr=0.02), Path({folder!r}) / "run", data.name)
+config = CONFIG.with_changes(epochs=3, learning_rate=0.02)
+train(vlm, read_training_file(data), config, Path({folder!r}) / "run", data.name)
 """
 
 

@@ -17,14 +17,16 @@ from safety_reminder.data.training_sets.loading import read_training_file, user
 from safety_reminder.errors import ConfigError, DataError, ModelError
 from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.training import TrainingConfig, refit
+from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split, highest_by_group
 from safety_reminder.training.probing.readings import Readings, auc_by, read
-from safety_reminder.training.samples import Prefixes, make_samples, seen_as, split
+from safety_reminder.training.probing.report import side_by_side
+from safety_reminder.training.samples import make_samples, seen_as, split
 from safety_reminder.types import TrainingExample
 
 pytestmark = pytest.mark.plots
 
-CONFIG = TrainingConfig(validation=0.1, calibration=0.2, test=0.3, interval=4, pca=3, keep_gb=0.1)
+CONFIG = TrainingConfig(validation=0.1, calibration=0.2, test=0.3, interval=4, pca_components=3, prefix_cache_gb=0.1)
 PLOTS = ("roc.png", "precision_recall.png", "calibration.png", "pca.png")
 
 
@@ -54,7 +56,9 @@ def test_what_is_read_at_each_check_is_the_state_of_the_whole_sequence(vlm, wher
     samples = make_samples(vlm, rows(3), CONFIG)
     behind = {"reminder": REMINDER_IDS, "header": vlm.assistant_header(), "last": []}[where]
     reminder = reminder_of_tokens(vlm.model)
-    found = read(Prefixes(vlm, replace(CONFIG, rows=4), Path()), samples, reminder.vectors, 4, where=where)
+    found = read(
+        Prefixes(vlm, CONFIG.with_changes(micro_batch_size=4), Path()), samples, reminder.vectors, 4, where=where
+    )
     assert len(set(found.groups.tolist())) == len(samples)
     for hidden, group, tokens in zip(found.hidden, found.groups, found.tokens.tolist(), strict=True):
         sample = samples[group]
@@ -65,11 +69,12 @@ def test_what_is_read_at_each_check_is_the_state_of_the_whole_sequence(vlm, wher
 
 
 def test_further_places_are_read_the_same_however_many_share_a_pass(vlm):
-    config = replace(CONFIG, unheeded_prob=0.5, repeat_prob=0.5, correction_prob=0.5)
+    config = CONFIG.with_changes(unheeded_prob=0.5, repeat_prob=0.5, correction_prob=0.5)
     samples = make_samples(vlm, rows(4), config)
     vectors = random_reminder().vectors
     alone, together = (
-        read(Prefixes(vlm, replace(config, rows=n), Path()), samples, vectors, 4, trained_with=config) for n in (1, 5)
+        read(Prefixes(vlm, config.with_changes(micro_batch_size=n), Path()), samples, vectors, 4, trained_with=config)
+        for n in (1, 5)
     )
     assert len(alone.tokens) > len(read(Prefixes(vlm, config, Path()), samples, vectors, 4).tokens)
     for name in ("unsafe", "groups", "tokens"):
@@ -123,11 +128,21 @@ def test_a_refitted_probe_knows_the_places_that_its_vectors_were_trained_at(vlm,
         refit.refit_probe(vlm, reminder, rows(), CONFIG, tmp_path)
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_a_refitted_pack_keeps_the_options_that_it_was_trained_with_as_they_were(vlm, tmp_path):
+    trained = {"lr": 0.02, "batch": 4, "unheeded_prob": 0.25}
+    reminder = replace(random_reminder(), interval=4, training={"config": trained})
+    pack, _ = refit.refit_probe(vlm, reminder, rows(), CONFIG, tmp_path)
+    assert pack.training["config"] == trained
+    used = json.loads((tmp_path / "summary.json").read_text())["config"]["training"]
+    assert (used["unheeded_prob"], used["interval"], used["learning_rate"]) == (0.25, 4, CONFIG.learning_rate)
+
+
 def test_behind_a_refusal_that_has_begun_the_text_is_safe(vlm, tmp_path):
     samples = [sample for sample in make_samples(vlm, rows(4), CONFIG) if not sample.example.safe]
     vectors = random_reminder().vectors
     for option in ("repeat_prob", "correction_prob"):
-        config = replace(CONFIG, **{option: 1.0})
+        config = CONFIG.with_changes(**{option: 1.0})
         checks = read(Prefixes(vlm, config, tmp_path), samples, vectors, 4, trained_with=config)
         assert (~checks.unsafe).sum() == len(samples)
 
@@ -145,7 +160,7 @@ def test_a_threshold_for_another_interval_is_kept_with_it(vlm, tmp_path):
 def test_a_threshold_from_one_s_own_responses_lets_so_many_pass(vlm, tmp_path):
     safe = [row for row in rows(30) if row.safe]
     reminder = replace(random_reminder(), threshold=0.5)
-    pack = refit.calibrate(vlm, reminder, safe, replace(CONFIG, budget=0.1), tmp_path, "logs")
+    pack = refit.calibrate(vlm, reminder, safe, CONFIG.with_changes(false_alarm_budget=0.1), tmp_path, "logs")
     checks = read(Prefixes(vlm, CONFIG, tmp_path / "p"), make_samples(vlm, safe, CONFIG), pack.vectors, pack.interval)
     used = checks.select(checks.tokens > 0)
     highest = highest_by_group(pack.probe(used.hidden), used.groups)
@@ -159,7 +174,7 @@ def test_a_threshold_from_one_s_own_responses_lets_so_many_pass(vlm, tmp_path):
 def test_a_new_threshold_or_probe_leaves_the_prompt_check_as_it_was(vlm, tmp_path, had):
     reminder = replace(random_reminder(), interval=4, calibration={"prompt_check": had})
     for name, wanted in (("kept", None), ("changed", not had)):
-        config = replace(CONFIG, prompt_check=wanted)
+        config = CONFIG.with_changes(prompt_check=wanted)
         calibrated = refit.calibrate(vlm, reminder, rows(4), config, tmp_path / name, "logs")
         refitted, _ = refit.refit_probe(vlm, reminder, rows(), config, tmp_path / f"{name}-probe", "mine")
         expected = had if wanted is None else wanted
@@ -169,7 +184,7 @@ def test_a_new_threshold_or_probe_leaves_the_prompt_check_as_it_was(vlm, tmp_pat
 
 def test_an_answer_that_was_cut_off_is_read_where_decoding_would_have_ended(vlm, tmp_path):
     row = TrainingExample(user("Good?"), True, "k" * 40)
-    config = replace(CONFIG, answer_tokens=6)
+    config = CONFIG.with_changes(answer_tokens=6)
     [sample] = make_samples(vlm, [row], config)
     found = read(Prefixes(vlm, config, tmp_path), [sample], random_reminder().vectors, 4)
     assert found.tokens.tolist() == [0, 4, 6]
@@ -181,7 +196,7 @@ def test_an_answer_that_was_cut_off_is_read_where_decoding_would_have_ended(vlm,
         expected = recomputed_hidden(vlm.model, inputs, [*sample.answer, *REMINDER_IDS])
     assert torch.allclose(found.hidden[-1], expected, atol=1e-4)
     pack = refit.calibrate(
-        vlm, random_reminder(), [row], replace(config, answer_tokens=4), tmp_path, "logs", interval=4
+        vlm, random_reminder(), [row], config.with_changes(answer_tokens=4), tmp_path, "logs", interval=4
     )
     assert (pack.calibration["n"], pack.calibration["tokens"]) == (1, 4)
 
@@ -193,7 +208,7 @@ def test_of_several_answers_to_one_prompt_the_highest_counts(vlm, tmp_path):
     probe = Probe(torch.randn(32, generator=torch.Generator().manual_seed(0)))
     place = {"vectors": random_reminder().vectors, "interval": 4}
     parts = {"calibration": samples, "validation": []}
-    _, calibration = calibrate_on_split(probe, prefixes, parts, replace(CONFIG, prompt_check=True), **place)
+    _, calibration = calibrate_on_split(probe, prefixes, parts, CONFIG.with_changes(prompt_check=True), **place)
     checks = read(prefixes, samples, **place)
     each = highest_by_group(probe(checks.hidden), checks.groups).reshape(4, 2)
     assert calibration["n"] == 4
@@ -280,6 +295,20 @@ def test_areas_are_left_out_where_one_kind_is_missing():
     assert found["tokens"] == {"0": 0.5}
     assert found["source"] == {"a": 0.5 * (0.5 + 0.5), "c": 0.5}
     assert found["all"]["all"] == pytest.approx(3 / 6)
+
+
+def test_areas_of_several_probes_stand_side_by_side_and_what_is_missing_is_a_dash():
+    aucs = {
+        "reminder": {"all": {"all": 0.75}, "tokens": {"0": 0.5, "16": 1.0, "end": 0.25}},
+        "last": {"all": {"all": 0.5}, "tokens": {"0": 0.125}},
+    }
+    assert side_by_side(aucs).splitlines() == [
+        "AUC of the probe    reminder        last",
+        "after 0 tokens         0.500       0.125",
+        "after 16 tokens        1.000           -",
+        "at another end         0.250           -",
+        "all checks             0.750       0.500",
+    ]
 
 
 def test_a_file_of_logs_is_read_as_training_rows(tmp_path: Path):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
 import safety_reminder
@@ -24,12 +25,12 @@ from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM, SafetyReminder
 from safety_reminder.models import fingerprint_mismatch
 from safety_reminder.models.prefix import Prefix
-from safety_reminder.training import TrainingConfig, objective, train, trainer
+from safety_reminder.training import TrainingConfig, objective, state, train, trainer
 from safety_reminder.training.samples import make_samples, split
 
 CONFIG = TrainingConfig(
-    k=2, epochs=6, batch=4, lr=0.2, answer_tokens=8, target_tokens=7, validation=0.17, calibration=0.17, test=0.17,
-    interval=5, policy="stop", log_with="none",
+    k=2, epochs=6, batch_size=4, learning_rate=0.2, answer_tokens=8, target_tokens=7, validation=0.17, calibration=0.17,
+    test=0.17, interval=5, policy="stop", log_with="none",
 )  # fmt: skip
 
 
@@ -49,9 +50,9 @@ def write_examples(folder: Path, rows: list[dict] | None = None) -> Path:
     return path
 
 
-def fit(folder: Path, config: TrainingConfig = CONFIG, **changes) -> SafetyReminder:
+def fit(folder: Path, config: TrainingConfig = CONFIG, **changes: Any) -> SafetyReminder:
     data = write_examples(folder)
-    return train(tiny_vlm(), read_training_file(data), replace(config, **changes), folder / "run", data.name)
+    return train(tiny_vlm(), read_training_file(data), config.with_changes(**changes), folder / "run", data.name)
 
 
 def logged(folder: Path) -> list[dict[str, str]]:
@@ -95,7 +96,7 @@ def test_the_pack_is_complete_and_guards(trained):
     assert (loaded.length, loaded.interval, loaded.policy) == (2, 5, "stop")
     assert loaded.training["data"]["safe"] == loaded.training["data"]["unsafe"] == 12
     assert len(loaded.training["data"]["sha256"]) == 64
-    assert loaded.training["config"]["lr"] == 0.2
+    assert loaded.training["config"]["learning_rate"] == 0.2
     assert loaded.training["test"]["auc"]["tokens"].keys() == {"0", "5", "end"}
     assert loaded.calibration["rows"] == "calibration"
     assert fingerprint_mismatch(loaded.fingerprint, tiny_vlm().model) is None
@@ -138,7 +139,7 @@ def test_a_finished_run_is_not_trained_again(trained, monkeypatch):
 
 def test_a_checkpoint_of_other_options_or_data_is_refused(trained, tmp_path):
     with pytest.raises(ConfigError, match="is of a run with other options, data or model"):
-        fit(trained.folder, lr=0.1)
+        fit(trained.folder, learning_rate=0.1)
     changed = write_examples(tmp_path)
     changed.write_text(changed.read_text().replace("kkkkkk", "kkkkk"))
     with pytest.raises(ConfigError, match="other options, data or model"):
@@ -168,12 +169,12 @@ def briefly_trained(tmp_path_factory) -> SafetyReminder:
     return fit(tmp_path_factory.mktemp("briefly"), epochs=2)
 
 
-@pytest.mark.parametrize("keep", ["device", "cpu", "disk"])
+@pytest.mark.parametrize("cache", ["device", "cpu", "disk"])
 @pytest.mark.parametrize("room", [0.0, 1.0])
-def test_where_prefixes_are_kept_changes_nothing(briefly_trained, tmp_path, monkeypatch, keep, room):
+def test_where_prefixes_are_kept_changes_nothing(briefly_trained, tmp_path, monkeypatch, cache, room):
     reads, read = [], Prefix.read.__func__
     monkeypatch.setattr(Prefix, "read", classmethod(lambda *arguments: reads.append(None) or read(*arguments)))
-    assert same(fit(tmp_path, keep=keep, keep_gb=room, epochs=2), briefly_trained)
+    assert same(fit(tmp_path, prefix_cache=cache, prefix_cache_gb=room, epochs=2), briefly_trained)
     # Without room once for all cuts of a visit; 16 training rows, 2 epochs, validation after each, then the readings.
     visits = 2 * (12 + 4) + 24
     assert len(reads) <= 24 if room else len(reads) == pytest.approx(visits, abs=12)
@@ -181,7 +182,7 @@ def test_where_prefixes_are_kept_changes_nothing(briefly_trained, tmp_path, monk
 
 
 def test_cuts_in_one_pass_or_in_several_teach_the_same(trained, tmp_path):
-    assert torch.allclose(fit(tmp_path, rows=3).vectors, trained.reminder.vectors, atol=1e-3)
+    assert torch.allclose(fit(tmp_path, micro_batch_size=3).vectors, trained.reminder.vectors, atol=1e-3)
 
 
 def test_mixed_precision_learns_about_the_same(trained, tmp_path):
@@ -199,7 +200,7 @@ def test_the_base_model_and_torchs_generator_are_left_alone(tmp_path):
     weights = {name: tensor.clone() for name, tensor in vlm.model.state_dict().items()}
     state = torch.get_rng_state()
     data = write_examples(tmp_path)
-    train(vlm, read_training_file(data), replace(CONFIG, epochs=1), tmp_path / "run")
+    train(vlm, read_training_file(data), CONFIG.with_changes(epochs=1), tmp_path / "run")
     assert all(torch.equal(weights[name], tensor) for name, tensor in vlm.model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in vlm.model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
@@ -213,11 +214,11 @@ def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(tm
         sums = original(self, drawn, backward=backward)
         if not backward:
             sums["loss"] = next(losses) * sums["count"]
-            kept.append(self.vectors.detach().clone())
+            kept.append(self.state.vectors.detach().clone())
         return sums
 
     monkeypatch.setattr(trainer.Trainer, "_sums", scripted)
-    reminder = fit(tmp_path, patience=2, epochs=9)
+    reminder = fit(tmp_path, early_stopping_patience=2, epochs=9)
     assert len(kept) == 4
     assert torch.equal(reminder.vectors, kept[1])
     assert reminder.training["validation_loss"] == pytest.approx(1.0)
@@ -237,7 +238,7 @@ def test_with_unheeded_reminders_the_probe_is_also_fitted_behind_them(trained, t
 
 def test_the_divergence_is_that_of_two_whole_sequences():
     vlm = tiny_vlm()
-    vectors = trainer.initial_vectors(vlm, CONFIG)
+    vectors = state.initial_vectors(vlm, CONFIG)
     answer = [20, 21, 22, 23, 24, 25]
     inputs = vlm.encode([[{"role": "user", "content": "Red?"}]])
     prefix = Prefix.read(vlm.model, inputs, answer)
@@ -282,19 +283,18 @@ def test_an_empty_beginning_for_the_reminder_is_refused(tmp_path):
 
 
 def test_a_random_beginning_is_drawn_from_the_seed(tmp_path):
-    drawn = [trainer.initial_vectors(tiny_vlm(), replace(CONFIG, init="random", seed=seed)) for seed in (0, 0, 1)]
+    drawn = [state.initial_vectors(tiny_vlm(), CONFIG.with_changes(init="random", seed=seed)) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_losses_go_to_tensorboard(tmp_path):
     fit(tmp_path, epochs=1, log_with="tensorboard")
-    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+    assert list((tmp_path / "run" / "tensorboard").rglob("events.*"))
 
 
 SCRIPT = """
 import sys
-from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
@@ -303,7 +303,7 @@ from training.test_trainer import CONFIG, fit
 from safety_reminder.training import trainer
 step = trainer.Trainer._train_batch
 def slowly(self, *arguments):
-    print("step", self.step, flush=True)
+    print("step", self.state.step, flush=True)
     return step(self, *arguments)
 trainer.Trainer._train_batch = slowly
 fit(Path({folder!r}))
@@ -332,26 +332,25 @@ def test_a_killed_process_goes_on_and_ends_in_the_same_reminder(trained, tmp_pat
     ("values", "message"),
     [
         ({"k": 0}, "training.k must be at least 1"),
-        ({"k": "four"}, "training.k must be of type int, got 'four'"),
-        ({"k": True}, "training.k must be of type int"),
-        ({"refit": 1}, "training.refit must be of type bool"),
+        ({"k": "four"}, "training.k must be a whole number, got 'four'"),
+        ({"k": True}, "training.k must be a whole number, got True"),
+        ({"epochs": 2.5}, "training.epochs must be a whole number, got 2.5"),
+        ({"refit": 1}, "training.refit must be true or false, got 1"),
+        ({"weight_decay": "none"}, "training.weight_decay must be a number, got 'none'"),
         ({"epohcs": 2}, "unknown training option 'epohcs'; did you mean 'epochs'"),
-        ({"budget": 0}, "training.budget is a share between 0 and 1"),
-        ({"validation": 1.0}, "training.validation is a share between 0 and 1"),
+        ({"false_alarm_budget": 0}, "training.false_alarm_budget must be above 0, got 0"),
+        ({"validation": 1.0}, "training.validation must be below 1, got 1.0"),
+        ({"test": -0.1}, "training.test must be at least 0, got -0.1"),
         ({"test": 0.8}, "leave nothing to train on"),
-        ({"empty_prob": 1.5}, "training.empty_prob is a probability"),
-        ({"lr": 0}, "training.lr must be positive"),
-        ({"keep_gb": -1.0}, "training.keep_gb must not be negative"),
+        ({"empty_prob": 1.5}, "training.empty_prob must be at most 1, got 1.5"),
+        ({"learning_rate": 0}, "training.learning_rate must be above 0, got 0"),
+        ({"learning_rate": math.nan}, "training.learning_rate must be above 0, got nan"),
+        ({"prefix_cache_gb": -1.0}, "training.prefix_cache_gb must be at least 0, got -1.0"),
         ({"policy": "rewnd"}, "unknown training.policy 'rewnd'; did you mean 'rewind'"),
-        ({"keep": "gpu"}, "unknown training.keep 'gpu'"),
+        ({"prefix_cache": "gpu"}, "unknown training.prefix_cache 'gpu'; did you mean 'cpu'? known: cpu, device, disk"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_training(values, message):
     with pytest.raises(ConfigError) as caught:
-        TrainingConfig.from_mapping(values)
+        TrainingConfig.parse(values, "training")
     assert message in str(caught.value)
-
-
-def test_the_command_line_s_defaults_are_those_of_the_class():
-    path = Path(safety_reminder.__file__).parent / "config" / "train.yaml"
-    assert TrainingConfig.from_mapping(dict(OmegaConf.load(path).training)) == TrainingConfig()

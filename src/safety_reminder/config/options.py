@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -63,15 +64,22 @@ def explain(error: ValidationError, where: str = "") -> str:
         case "extra_forbidden":
             return f"unknown option {name}"
         case "greater_than_equal":
-            return f"{name} must be at least {limits['ge']}, got {given!r}"
+            return f"{name} must be at least {limits['ge']:g}, got {given!r}"
         case "greater_than":
-            return f"{name} must be above {limits['gt']}, got {given!r}"
+            return f"{name} must be above {limits['gt']:g}, got {given!r}"
         case "less_than_equal":
-            return f"{name} must be at most {limits['le']}, got {given!r}"
+            return f"{name} must be at most {limits['le']:g}, got {given!r}"
         case "less_than":
-            return f"{name} must be below {limits['lt']}, got {given!r}"
+            return f"{name} must be below {limits['lt']:g}, got {given!r}"
         case "literal_error":
-            return f"{name} must be one of {limits['expected'].replace(' or ', ', ')}; got {given!r}"
+            known = re.findall(r"'([^']*)'", limits["expected"])
+            if isinstance(given, str) and known:
+                return unknown_name(name, given, known)
+            return f"{name} must be {limits['expected']}, got {given!r}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{name}={given} is not an option; set single ones with {name}.NAME=VALUE"
+        case "list_type" | "tuple_type":
+            return f"{name} must be a list, as in {name}=[a,b]; got {given!r}"
         case "int_type" | "int_from_float":
             return f"{name} must be a whole number, got {given!r}"
         case "float_type":

@@ -1,116 +1,246 @@
-"""The options of training, validated."""
+"""The options of training, written once: names, types, limits, defaults and what each is for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import model_validator
 
 from safety_reminder.config.guard import Policy
-from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.config.options import Field, Options
+from safety_reminder.config.prompts import SAFETY_PROMPT
 
 INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
 
+# Names in packs and checkpoints of earlier versions → today's.
+RENAMED = {
+    "batch": "batch_size",
+    "rows": "micro_batch_size",
+    "lr": "learning_rate",
+    "warmup": "warmup_ratio",
+    "clip": "max_grad_norm",
+    "patience": "early_stopping_patience",
+    "pca": "pca_components",
+    "budget": "false_alarm_budget",
+    "keep": "prefix_cache",
+    "keep_gb": "prefix_cache_gb",
+}
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """See ``config/train.yaml`` for what each option does; the defaults are the same (a test compares them)."""
 
-    k: int = 4
-    init: str = "text"
-    init_text: str = INIT_TEXT
-    epochs: int = 4
-    batch: int = 8
-    cuts: int = 4
-    lr: float = 0.01
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    patience: int = 0
-    empty_prob: float = 1 / 3
-    min_tokens: int = 1
-    target_tokens: int = 32
-    answer_tokens: int = 96
-    probe_weight: float = 0.05
-    kl_weight: float = 0.0
-    repeat_prob: float = 0.0
-    unheeded_prob: float = 0.0
-    correction_prob: float = 0.0
-    probe: str = "logistic"
-    pca: int = 32
-    refit: bool = True
-    rivals: bool = False
-    validation: float = 0.1
-    calibration: float = 0.15
-    test: float = 0.1
-    budget: float = 0.005
-    prompt_check: bool | None = None
-    interval: int = 16
-    policy: str = "rewind"
-    rows: int = 16
-    keep: str = "device"
-    keep_gb: float = 8.0
-    mixed_precision: str = "none"
-    on_error: str = "stop"
-    log_with: str = "tensorboard"
-    seed: int = 0
+def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a pack or a checkpoint has them, of this version or an earlier one, under today's names."""
+    return {RENAMED.get(name, name): value for name, value in values.items()}
 
-    def __post_init__(self) -> None:
-        for name in (
-            "k",
-            "epochs",
-            "batch",
-            "cuts",
-            "rows",
-            "min_tokens",
-            "target_tokens",
-            "answer_tokens",
-            "interval",
-            "pca",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("validation", "budget"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} is a share between 0 and 1, got {getattr(self, name)}")
-        for name in ("calibration", "test"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} is a share between 0 and 1, got {getattr(self, name)}")
+
+# Metadata: may change between two runs into one folder, since it only matters after the last step, or says whether a
+# row that cannot be used stops the run; is also an option of ``calibrate``; puts reminders where no check of a plain
+# answer is.
+LATER = {"later": True}
+LATER_AND_CALIBRATION = {"later": True, "calibration": True}
+CALIBRATION = {"calibration": True}
+FURTHER_PLACE = {"further_place": True}
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TrainingConfig(Options):
+    """The options of training a reminder."""
+
+    # the reminder
+    k: Annotated[int, Field(ge=1, description="vectors")] = 4
+    init: Annotated[
+        Literal["text", "random"],
+        Field(description="text: the embeddings of init_text's first tokens; random"),
+    ] = "text"
+    init_text: Annotated[str, Field(description="for init=text")] = INIT_TEXT
+
+    # the loop
+    epochs: Annotated[int, Field(ge=1, description="visits to every row")] = 4
+    batch_size: Annotated[int, Field(ge=1, description="rows a step")] = 8
+    cuts: Annotated[int, Field(ge=1, description="cuts of an answer per visit; they share one prefix")] = 4
+    learning_rate: Annotated[float, Field(gt=0, description="of AdamW; linear warm-up, then a cosine to 0")] = 0.01
+    warmup_ratio: Annotated[Probability, Field(description="share of the steps")] = 0.05
+    weight_decay: Annotated[float, Field(ge=0, description="of the vectors")] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0, description="a longer gradient is cut to it")] = 1.0
+    early_stopping_patience: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="stop after so many epochs without a lower validation loss; 0: never. The best epoch is kept "
+            "in any case",
+        ),
+    ] = 0
+
+    # the objective
+    empty_prob: Annotated[
+        Probability, Field(description="how often an answer is cut to nothing: trains the prompt check")
+    ] = 1 / 3
+    min_tokens: Annotated[int, Field(ge=1, description="kept by any other cut")] = 1
+    target_tokens: Annotated[int, Field(ge=1, description="learn at most this many tokens after a cut")] = 32
+    answer_tokens: Annotated[
+        int, Field(ge=1, description="answers are cut off here", json_schema_extra=CALIBRATION)
+    ] = 96
+    probe_weight: Annotated[float, Field(ge=0, description="of the probe's loss beside the language model's")] = 0.05
+    kl_weight: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="keeps next tokens of safe answers as they are, should the reminder stay: for policy=continue",
+        ),
+    ] = 0.0
+    repeat_prob: Annotated[
+        Probability,
+        Field(
+            description="a second check in the middle of the refusal: for models that are caught again while they "
+            "refuse",
+            json_schema_extra=FURTHER_PLACE,
+        ),
+    ] = 0.0
+    unheeded_prob: Annotated[
+        Probability,
+        Field(
+            description="a second check after a reminder that stayed without effect: for models that go on all the "
+            "same",
+            json_schema_extra=FURTHER_PLACE,
+        ),
+    ] = 0.0
+    correction_prob: Annotated[
+        Probability,
+        Field(
+            description="cuts where a refusal has begun by itself: for models that often back off late",
+            json_schema_extra=FURTHER_PLACE,
+        ),
+    ] = 0.0
+
+    # the probe
+    probe: Annotated[
+        Literal["logistic", "pca"],
+        Field(description="logistic, or pca: on principal components, as in the paper", json_schema_extra=LATER),
+    ] = "logistic"
+    pca_components: Annotated[int, Field(ge=1, description="how many of them", json_schema_extra=LATER)] = 32
+    refit: Annotated[
+        bool,
+        Field(
+            description="fit it anew after the finished reminder; false: keep the one trained along",
+            json_schema_extra=LATER,
+        ),
+    ] = True
+    rivals: Annotated[
+        bool,
+        Field(
+            description="also fit one after the assistant's header, and one on the last token, and judge the three "
+            "alike",
+            json_schema_extra=LATER,
+        ),
+    ] = False
+
+    # the splits, by what is asked: shares of the prompts
+    validation: Annotated[float, Field(gt=0, lt=1, description="for early stopping and the best epoch")] = 0.1
+    calibration: Annotated[Share, Field(description="its safe rows give the threshold; 0: the validation rows do")] = (
+        0.15
+    )
+    test: Annotated[Share, Field(description="for the report")] = 0.1
+    false_alarm_budget: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="false alarms per safe response, over all its checks",
+            json_schema_extra=LATER_AND_CALIBRATION,
+        ),
+    ] = 0.005
+    prompt_check: Annotated[
+        bool | None,
+        Field(
+            description="the guard will also check the bare prompt (guard.prompt_check), so the threshold counts that. "
+            "null: as the reminder has it; a new one does not",
+            json_schema_extra=LATER_AND_CALIBRATION,
+        ),
+    ] = None
+
+    # written into the pack
+    interval: Annotated[int, Field(ge=1, description="tokens between checks", json_schema_extra=LATER)] = 16
+    policy: Annotated[
+        Policy, Field(description="what the guard does after an unsafe verdict", json_schema_extra=LATER)
+    ] = "rewind"
+
+    # the machine
+    micro_batch_size: Annotated[int, Field(ge=1, description="cuts in one forward pass")] = 16
+    prefix_cache: Annotated[
+        Literal["device", "cpu", "disk"],
+        Field(
+            description="where prefixes are kept: device, cpu (pinned, if there is a GPU) or disk",
+            json_schema_extra=LATER,
+        ),
+    ] = "device"
+    prefix_cache_gb: Annotated[
+        float,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="room for them; those beyond it are run again on every visit",
+            json_schema_extra=LATER,
+        ),
+    ] = 8.0
+    mixed_precision: Annotated[
+        Literal["none", "bf16"], Field(description="of the steps: none (as the model is loaded), bf16")
+    ] = "none"
+    on_error: Annotated[
+        Literal["stop", "skip"],
+        Field(
+            description="stop or skip, on a broken image or a loss that is not finite; either way the row is named",
+            json_schema_extra=LATER_AND_CALIBRATION,
+        ),
+    ] = "stop"
+    log_with: Annotated[
+        str,
+        Field(
+            description="beside losses.csv: tensorboard, wandb or another of accelerate's trackers, several with a "
+            "comma, or none",
+            json_schema_extra=LATER,
+        ),
+    ] = "tensorboard"
+    seed: Annotated[int, Field(description="of the splits, the order of rows, their cuts, and init=random")] = 0
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> Self:
         if self.validation + self.calibration + self.test >= 1:
-            raise ConfigError("training.validation, training.calibration and training.test leave nothing to train on")
-        for name in ("empty_prob", "repeat_prob", "unheeded_prob", "correction_prob", "warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"training.{name} is a probability or share, got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"training.{name} must be positive, got {getattr(self, name)}")
-        for name in ("keep_gb", "patience", "probe_weight", "kl_weight", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"training.{name} must not be negative, got {getattr(self, name)}")
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(unknown_name(f"training.{name}", getattr(self, name), known))
+            raise ValueError("training.validation, training.calibration and training.test leave nothing to train on")
+        return self
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> TrainingConfig:
-        """Checked for names and types, as they come from a file or a command line."""
-        known = get_type_hints(cls)
-        for name, value in values.items():
-            if name not in known:
-                raise ConfigError(unknown_name("training option", name, known))
-            kind = known[name]
-            fits = isinstance(value, int | float if kind is float else kind)
-            if not fits or (isinstance(value, bool) and kind in (int, float)):
-                shown = kind.__name__ if isinstance(kind, type) else str(kind)
-                raise ConfigError(f"training.{name} must be of type {shown}, got {value!r}")
-        return cls(**values)
+    def of_record(cls, values: Mapping[str, Any]) -> Self:
+        """The options that a pack's ``training["config"]`` says it was trained with, by whatever version.
+
+        Raises:
+            ConfigError: they are not options of this version, nor of an earlier one.
+        """
+        return cls.parse(current_names(values), "training")
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "init": ("text", "random"),
-    "probe": ("logistic", "pca"),
-    "policy": get_args(Policy),
-    "keep": ("device", "cpu", "disk"),
-    "mixed_precision": ("none", "bf16"),
-    "on_error": ("stop", "skip"),
-}
+class DROConfig(Options):
+    """The options of training a soft safety prompt. ``queries``, and ``components`` to ``residual_weight``, are as in
+    the paper's code."""
+
+    prompt: Annotated[str, Field(description="the text whose tokens' embeddings it begins as")] = SAFETY_PROMPT
+    queries: Annotated[int, Field(ge=1, description="of each kind, harmful and harmless")] = 100
+    max_new_tokens: Annotated[int, Field(ge=1, description="of the answers in which refusals are counted")] = 24
+    components: Annotated[int, Field(ge=1, description="principal components of the hidden states")] = 4
+    epochs: Annotated[int, Field(ge=1, description="visits to every request")] = 40
+    batch_size: Annotated[int, Field(ge=1, description="requests a step")] = 50
+    learning_rate: Annotated[float, Field(gt=0, description="of AdamW")] = 1e-3
+    max_grad_norm: Annotated[float, Field(gt=0, description="a longer gradient is cut to it")] = 1.0
+    harmfulness_weight: Annotated[
+        float, Field(description="of the second loss: that harmful requests also look more harmful")
+    ] = 0.01
+    residual_weight: Annotated[float, Field(description="of the third: what moves outside the components")] = 0.001
+    micro_batch_size: Annotated[int, Field(ge=1, description="requests in one forward pass")] = 10
+    seed: Annotated[int, Field(description="of the requests that are taken, and their order")] = 0
+
+    @model_validator(mode="after")
+    def _begins_as_a_text(self) -> Self:
+        if not self.prompt.strip():
+            raise ValueError("training.prompt is empty; the soft prompt begins as its tokens' embeddings")
+        return self

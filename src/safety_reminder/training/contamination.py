@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safety_reminder.errors import DataError, MessageError
-from safety_reminder.training.examples import image_digest
+from safety_reminder.training.samples import image_digest
 from safety_reminder.types import Example, TrainingExample
 
 

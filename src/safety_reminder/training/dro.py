@@ -17,7 +17,7 @@ import importlib.util
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,20 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from safety_reminder.config.prompts import SAFETY_PROMPT
 from safety_reminder.defenses.dro import SoftPrompt, in_front, system_tokens
-from safety_reminder.defenses.system_prompt import TEXT
-from safety_reminder.errors import ConfigError, DataError, MissingExtraError, SafetyReminderError, unknown_name
+from safety_reminder.errors import ConfigError, DataError, MissingExtraError, SafetyReminderError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import Messages, fingerprint, token_vectors
-from safety_reminder.models.prefix import prompt_hidden
+from safety_reminder.models.scoring import prompt_hidden
 from safety_reminder.models.soft_prompt import replaced_embeddings
 from safety_reminder.run_files import provenance, write_json
-from safety_reminder.training.examples import key
-from safety_reminder.training.logs import Logs
+from safety_reminder.training.config import DROConfig
+from safety_reminder.training.logs import LossFile
+from safety_reminder.training.prefixes import slices
 from safety_reminder.training.probing.regression import auc as area
-from safety_reminder.training.samples import slices
+from safety_reminder.training.samples import key
+from safety_reminder.training.state import frozen
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
@@ -44,52 +46,12 @@ ENOUGH = 10  # refusals, and answers, from which on the fit is not warned of
 
 # Safety prompts under which the plane is found, beside none at all and the one that is trained.
 ANCHORS = (
-    TEXT,
+    SAFETY_PROMPT,
     "Refuse harmful requests.",
     "You answer truthfully and politely. You never help with violence, crime, hatred, self-harm, deception or anything "
     "else that could hurt people, however the request is put, in words or in a picture. Requests that hurt nobody are "
     "to be answered as well as you can, even if some of their words sound dangerous.",
 )
-
-
-@dataclass(frozen=True)
-class DROConfig:
-    """See ``config/dro.yaml``; the defaults are the same (a test compares them). ``queries`` and what stands from
-    ``components`` to ``residual_weight`` is as in the paper's code."""
-
-    prompt: str = TEXT
-    queries: int = 100
-    answer_tokens: int = 24
-    components: int = 4
-    epochs: int = 40
-    batch: int = 50
-    lr: float = 1e-3
-    clip: float = 1.0
-    harmfulness_weight: float = 0.01
-    residual_weight: float = 0.001
-    rows: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("queries", "answer_tokens", "components", "epochs", "batch", "rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"training.{name} must be positive, got {getattr(self, name)}")
-        if not self.prompt.strip():
-            raise ConfigError("training.prompt is empty; the soft prompt begins as its tokens' embeddings")
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> DROConfig:
-        known = {f.name for f in fields(cls)}
-        for name in values:
-            if name not in known:
-                raise ConfigError(unknown_name("training option", name, known))
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"a training option is of the wrong kind: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -188,33 +150,11 @@ def train_soft_prompt(
     plane = plane.to(model.device)
     batches = _Batches(guarded, queries, config, ids)
     vectors = torch.nn.Parameter(token_vectors(model, ids))
-    optimiser = torch.optim.AdamW([vectors], lr=config.lr)
-
-    learned = {name: p.requires_grad for name, p in model.named_parameters()}
-    model.requires_grad_(False)
-    logs = Logs(output, "none", 0, True)
-    try:
-        progress = tqdm(range(config.epochs), desc="training", unit="epoch", dynamic_ncols=True)
-        for epoch in progress:
-            total = 0.0
-            for batch in batches.of(epoch):
-                optimiser.zero_grad()
-                for rows in slices(batch, config.rows):
-                    loss = objective(plane, batches.change(rows, vectors), batches.harmful[rows], config).sum()
-                    (loss / len(batch)).backward()
-                    total += float(loss.detach())
-                norm = torch.nn.utils.clip_grad_norm_([vectors], config.clip)
-                if not torch.isfinite(norm):
-                    raise SafetyReminderError(f"the gradient is not finite in epoch {epoch + 1}; lower training.lr")
-                optimiser.step()
-            logs.write(epoch + 1, {"loss": total / len(queries)})
-            progress.set_postfix(loss=f"{total / len(queries):.4f}")
+    with frozen(model):
+        _learn(vectors, plane, batches, config, LossFile(output))
         with torch.no_grad():
-            changes = [batches.change(rows, vectors) for rows in slices(range(len(queries)), config.rows)]
+            changes = [batches.change(rows, vectors) for rows in slices(range(len(queries)), config.micro_batch_size)]
             moved = torch.cat(changes) @ plane.components.T @ plane.refusal
-    finally:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(learned[name])
     harmful = batches.harmful.bool()
     prompt = SoftPrompt(
         config.prompt,
@@ -222,13 +162,8 @@ def train_soft_prompt(
         base_model=vlm.name,
         fingerprint=fingerprint(model),
         training={
-            "config": asdict(config),
-            "data": {
-                "source": source,
-                "sha256": hashlib.sha256("".join(sorted(query.key for query in queries)).encode()).hexdigest(),
-                "harmful": int(harmful.sum()),
-                "harmless": int((~harmful).sum()),
-            },
+            "config": config.model_dump(),
+            "data": manifest(queries, source),
             "refused": refused,
             "fit_auc": dict(plane.auc),
             # On the requests that it was trained on.
@@ -241,6 +176,30 @@ def train_soft_prompt(
     write_json(output / "summary.json", {"training": prompt.training, "provenance": provenance()})
     prompt.save_pretrained(output / "prompt")
     return prompt
+
+
+def _learn(
+    vectors: torch.nn.Parameter, plane: Plane, batches: _Batches, config: DROConfig, loss_file: LossFile
+) -> None:
+    """Move ``vectors`` (tokens, hidden_size); the mean loss of every epoch goes to ``loss_file``."""
+    optimiser = torch.optim.AdamW([vectors], lr=config.learning_rate)
+    progress = tqdm(range(config.epochs), desc="training", unit="epoch", dynamic_ncols=True)
+    for epoch in progress:
+        total = 0.0
+        for batch in batches.of(epoch):
+            optimiser.zero_grad()
+            for rows in slices(batch, config.micro_batch_size):
+                loss = objective(plane, batches.change(rows, vectors), batches.harmful[rows], config).sum()
+                (loss / len(batch)).backward()
+                total += float(loss.detach())
+            norm = torch.nn.utils.clip_grad_norm_([vectors], config.max_grad_norm)
+            if not torch.isfinite(norm):
+                raise SafetyReminderError(
+                    f"the gradient is not finite in epoch {epoch + 1}; lower training.learning_rate"
+                )
+            optimiser.step()
+        loss_file.write(epoch + 1, {"loss": total / len(batches.messages)})
+        progress.set_postfix(loss=f"{total / len(batches.messages):.4f}")
 
 
 @dataclass(frozen=True)
@@ -275,6 +234,17 @@ def draw_queries(examples: Sequence[TrainingExample], config: DROConfig) -> list
     return found
 
 
+def manifest(queries: Sequence[Query], source: str) -> dict[str, Any]:
+    """What the soft prompt's configuration says about its data."""
+    harmful = sum(query.harmful for query in queries)
+    return {
+        "source": source,
+        "sha256": hashlib.sha256("".join(sorted(query.key for query in queries)).encode()).hexdigest(),
+        "harmful": harmful,
+        "harmless": len(queries) - harmful,
+    }
+
+
 class _Batches:
     """The queries under the prompt that is trained, and how far it moves them from where its text put them."""
 
@@ -283,12 +253,13 @@ class _Batches:
         self.messages = [in_front(query.messages, config.prompt) for query in queries]
         self.harmful = torch.tensor([float(query.harmful) for query in queries], device=self.vlm.model.device)
         with torch.no_grad():
-            self.before = torch.cat([self._hidden(rows) for rows in slices(range(len(queries)), config.rows)])
+            passes = slices(range(len(queries)), config.micro_batch_size)
+            self.before = torch.cat([self._hidden(rows) for rows in passes])
 
     def of(self, epoch: int) -> Iterator[Sequence[int]]:
         """The epoch's batches, as places in the queries."""
         order = random.Random(f"{self.config.seed}/{epoch}").sample(range(len(self.messages)), len(self.messages))
-        return slices(order, self.config.batch)
+        return slices(order, self.config.batch_size)
 
     def change(self, rows: Sequence[int], vectors: torch.Tensor) -> torch.Tensor:
         """(rows, hidden_size)."""
@@ -310,11 +281,13 @@ def _find_plane(
     prompts = (None, *dict.fromkeys((config.prompt, *ANCHORS)))
     for text in tqdm(prompts, desc="safety prompts", unit="prompt"):
         answers: list[bool] = []
-        for part in slices(queries, config.rows):
+        for part in slices(queries, config.micro_batch_size):
             batch = [query.messages if text is None else in_front(query.messages, text) for query in part]
             with torch.no_grad():
                 states.append(prompt_hidden(guarded.vlm.model, guarded.vlm.encode(batch)).float().cpu())
-            responses = guarded.generate_batch(batch, guard=False, max_new_tokens=config.answer_tokens, do_sample=False)
+            responses = guarded.generate_batch(
+                batch, guard=False, max_new_tokens=config.max_new_tokens, do_sample=False
+            )
             answers += [refuses(response.text) for response in responses]
         refused += answers
         shares[text or ""] = {

@@ -1,55 +1,50 @@
-"""Losses by step: a CSV, and TensorBoard or Weights & Biases where they are installed."""
+"""What a run tells while it learns: losses by step as a CSV, and accelerate's trackers, where they are asked for."""
 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from safety_reminder.errors import ConfigError, MissingExtraError, unknown_name
 
-TRACKERS = ("tensorboard", "wandb", "none")
 
+def trackers(log_with: str) -> list[str]:
+    """Names of accelerate's trackers, such as ``tensorboard`` and ``wandb``, from a list with commas; ``none`` is none.
 
-class Logs:
-    """Appends to ``losses.csv``. A run that goes on from ``step`` first drops the lines behind it, so that a run that
-    was killed leaves the same file as one that was not.
-
-    Args:
-        log_with: ``tensorboard``, ``wandb``, both joined by a comma, or ``none``.
+    Raises:
+        ConfigError: an unknown one, or one whose package is not installed; says what to install.
     """
+    names = list(dict.fromkeys(name.strip() for name in log_with.split(",") if name.strip()))
+    for name in names:
+        if name not in (*LOGGER_TYPE_TO_CLASS, "none"):
+            raise ConfigError(unknown_name("training.log_with", name, (*LOGGER_TYPE_TO_CLASS, "none")))
+    wanted = [name for name in names if name != "none"]
+    installed = {str(name) for name in get_available_trackers()}
+    for name in wanted:
+        if name in installed:
+            continue
+        if name == "tensorboard":
+            raise MissingExtraError(name, "train")
+        package = name.replace("_", "-")
+        raise ConfigError(f"training.log_with={name}, but {package} is not installed; run: pip install {package}")
+    return wanted
 
-    def __init__(self, output: Path, log_with: str, step: int, main: bool) -> None:
-        wanted = [name.strip() for name in log_with.split(",") if name.strip()]
-        for name in wanted:
-            if name not in TRACKERS:
-                raise ConfigError(unknown_name("training.log_with", name, TRACKERS))
-        self.main, self.path = main, output / "losses.csv"
-        self.tensorboard: Any = None
-        self.wandb: Any = None
-        if not main:
-            return
+
+class LossFile:
+    """Appends to ``losses.csv`` in ``output``. A run that goes on from ``step`` first drops the lines after it, so that
+    a run that was killed leaves the same file as one that was not."""
+
+    def __init__(self, output: Path, step: int = 0) -> None:
+        self.path = output / "losses.csv"
         rows = self._rows(step)
         self.columns = ["step", *(name for name in (rows[0] if rows else {}) if name != "step")]
         self._rewrite(rows)
-        if "tensorboard" in wanted:
-            if importlib.util.find_spec("tensorboard") is None:
-                raise MissingExtraError("tensorboard", "train")
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.tensorboard = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)
-        if "wandb" in wanted:
-            if importlib.util.find_spec("wandb") is None:
-                raise ConfigError("training.log_with=wandb, but wandb is not installed; run: pip install wandb")
-            import wandb  # type: ignore[import-not-found]
-
-            self.wandb = wandb.init(project="safety-reminder", name=output.name, dir=str(output), resume="allow")
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        if not self.main:
-            return
+        """One line. A name that is new becomes a column, empty in the lines before."""
         row = {"step": step, **{name: f"{value:.6g}" for name, value in values.items()}}
         if new := [name for name in row if name not in self.columns]:
             rows = self._rows(step - 1)
@@ -57,17 +52,6 @@ class Logs:
             self._rewrite(rows)
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow(row)
-        for name, value in values.items():
-            if self.tensorboard is not None:
-                self.tensorboard.add_scalar(name, value, step)
-        if self.wandb is not None:
-            self.wandb.log(values, step=step)
-
-    def close(self) -> None:
-        if self.tensorboard is not None:
-            self.tensorboard.close()
-        if self.wandb is not None:
-            self.wandb.finish()
 
     def _rows(self, last: int) -> list[dict[str, str]]:
         if not self.path.is_file():

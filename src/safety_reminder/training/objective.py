@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from safety_reminder.guard.schedule import checkable
-from safety_reminder.models.prefix import Continuation, Place, Prefix, Script, follow
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Continuation, Place, Script, follow
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.samples import Sample
-from safety_reminder.types import TrainingExample
 
 
 @dataclass(frozen=True)
@@ -63,16 +62,6 @@ def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
     return Cut(tokens, [None, refusal], (True,), (True,))
 
 
-def checkpoints(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[int]:
-    """After how many tokens decoding would check this answer: 0, ``interval``, ... and its end, also where it was cut
-    off. A refusal is not looked at before it begins, since the bare prompt is not safe."""
-    end = len(checkable(answer, eos_ids))
-    places = {0, *range(0, end, interval), end}
-    if example.safe and example.harmful_prompt:
-        places = places - {0} or {end}
-    return sorted(places)
-
-
 @dataclass(frozen=True)
 class Losses:
     """Of every place, (places,) float32."""
@@ -96,7 +85,7 @@ def losses(
     kl: bool = False,
 ) -> Losses:
     """Language-model loss and the probe's cross-entropy; with ``kl`` also the divergence KL(unguarded ‖ with the
-    reminder) of next tokens behind safe cuts of at least one token (elsewhere 0). One forward pass, or two with ``kl``.
+    reminder) of next tokens after safe cuts of at least one token (elsewhere 0). One forward pass, or two with ``kl``.
     """
     found = follow(model, [Place(prefix, cut.tokens, cut.script) for prefix, cut in places], vectors)
     device = found[0].hidden.device

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
-from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.config import TrainingConfig, current_names
+from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split
 from safety_reminder.training.probing.places import RIVALS, fit_at
-from safety_reminder.training.probing.readings import FURTHER_PLACES, Where, read
+from safety_reminder.training.probing.readings import Where, read
 from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
-from safety_reminder.training.samples import (
-    Prefixes,
-    make_samples,
-    manifest,
-    seen_as,
-    split,
-    write_splits,
-)
+from safety_reminder.training.samples import make_samples, manifest, seen_as, split, write_splits
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
-CALIBRATION_OPTIONS = ("budget", "prompt_check", "answer_tokens", "on_error")
 
 
 def calibrate(
@@ -41,8 +34,8 @@ def calibrate(
 ) -> SafetyReminder:
     """A new threshold for ``reminder`` from safe responses, as from the operator's logs; written to ``output/pack``.
 
-    Unsafe rows are not looked at. Of ``config``, :data:`CALIBRATION_OPTIONS` matter. ``interval``: for checks every so
-    many tokens; the pack keeps it.
+    Unsafe rows are not looked at. Of ``config``, the options marked ``calibration`` matter. ``interval``: for checks
+    every so many tokens; the pack keeps it.
 
     Raises:
         DataError: no safe responses that the reminder was not trained on.
@@ -51,7 +44,7 @@ def calibrate(
     if not safe:
         raise DataError(f"{source} has no safe responses to calibrate on")
     config = _with_prompt_check(config, reminder)
-    prefixes = Prefixes(vlm, replace(config, keep_gb=0.0), output / "prefixes")
+    prefixes = Prefixes(vlm, config.with_changes(prefix_cache_gb=0.0), output / "prefixes")
     reminder = reminder if interval is None else replace(reminder, interval=interval)
     samples = make_samples(vlm, safe, config, option="on_error")
     seen = set(reminder.training.get("seen", ()))
@@ -62,13 +55,15 @@ def calibrate(
         raise DataError(f"the reminder was trained on all safe responses of {source}; calibrate on others")
     samples = fresh
     checks = read(prefixes, samples, reminder.vectors, reminder.interval, description="calibrating")
-    threshold, calibration = calibrate_on(reminder.probe, checks, config.budget, prompt_check=bool(config.prompt_check))
+    threshold, calibration = calibrate_on(
+        reminder.probe, checks, config.false_alarm_budget, prompt_check=bool(config.prompt_check)
+    )
     calibrated = replace(
         reminder, threshold=threshold, calibration={**calibration, "rows": "given", "data": manifest(source, samples)}
     )
     calibrated.save_pretrained(output / "pack")
     metrics = {"threshold": threshold, "guaranteed": calibration["guaranteed"], "safe_responses": calibration["n"]}
-    options = {name: getattr(config, name) for name in CALIBRATION_OPTIONS} | {"interval": reminder.interval}
+    options = config.model_dump(include=set(config.marked("calibration"))) | {"interval": reminder.interval}
     about = {"data": manifest(source, samples), "calibration": options}
     write_summary(output, vlm, {name: {"value": value} for name, value in metrics.items()}, about)
     return calibrated
@@ -77,7 +72,7 @@ def calibrate(
 def _with_prompt_check(config: TrainingConfig, reminder: SafetyReminder) -> TrainingConfig:
     """As the reminder has it, unless it was asked for or declined: a new threshold does not turn off a check."""
     if config.prompt_check is None:
-        return replace(config, prompt_check=reminder.prompt_check)
+        return config.with_changes(prompt_check=reminder.prompt_check)
     return config
 
 
@@ -95,10 +90,10 @@ def refit_probe(
         The pack, written to ``output/pack``, and the AUCs of the three probes on the test rows (see
         :func:`~safety_reminder.training.probing.report.write_report`, whose plots go to ``output``).
     """
-    trained = reminder.training.get("config", {})
+    trained = current_names(reminder.training.get("config", {}))
     # The vectors were trained at these places too, so the probe that reads them must know them.
-    further = {name: max(getattr(config, name), trained.get(name, 0.0)) for name in FURTHER_PLACES}
-    config = _with_prompt_check(replace(config, **further), reminder)
+    further = {name: max(getattr(config, name), trained.get(name, 0.0)) for name in config.marked("further_place")}
+    config = _with_prompt_check(config.with_changes(**further), reminder)
     samples = make_samples(vlm, examples, config)
     # Rows that the vectors were trained on can only be fitted to.
     seen = reminder.training.get("seen", ())
@@ -129,7 +124,7 @@ def refit_probe(
     )
     refitted.save_pretrained(output / "pack")
     write_splits(output, parts)
-    options = asdict(replace(config, interval=reminder.interval))
+    options = config.with_changes(interval=reminder.interval).model_dump()
     about = {"data": manifest(source, samples), "training": options}
     write_summary(output, vlm, auc_metrics(judged, reminder.interval), about)
     return refitted, found

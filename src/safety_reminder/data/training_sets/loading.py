@@ -56,17 +56,37 @@ def load_training(
     Raises:
         ConfigError: unknown name or option. DataError: a file that is missing or does not fit; or too few rows.
     """
-    examples: list[TrainingExample] = []
-    options = dict(options or {})
-    known_options: set[str] = set()
     parts = [part.strip() for part in str(sets).split("+")]
     for kind, count in (("harmful", harmful), ("benign", benign)):
         if count is not None and (not isinstance(count, int) or count < 0):
             raise ConfigError(f"data.{kind} must be a number of rows, at least 0; got {count!r}")
-    named = any(part in TRAINING_SETS for part in parts)
     # Enough of each set for the mix, so that the images of a large one are not all read.
     most = [MIX if count is None and both_kinds else count for count in (harmful, benign)]
     limit = None if None in most else sum(count for count in most if count is not None)
+    examples = _read_all(parts, root, limit, seed, dict(options or {}), on_error)
+    unsafe, safe = [e for e in examples if not e.safe], [e for e in examples if e.safe]
+    if both_kinds and any(part in TRAINING_SETS for part in parts):
+        harmful = min(MIX, len(unsafe)) if harmful is None else harmful
+        benign = min(MIX, len(safe)) if benign is None else benign
+    unsafe, safe = _take(unsafe, harmful, "harmful", sets, seed), _take(safe, benign, "benign", sets, seed)
+    if both_kinds and not (unsafe and safe):
+        kind = "unsafe" if safe else "safe"
+        raise DataError(f"{sets} has {len(unsafe) + len(safe)} rows, none of them {kind}; training needs both kinds")
+    return unsafe + safe
+
+
+def _read_all(
+    parts: Sequence[str],
+    root: str | Path | None,
+    limit: int | None,
+    seed: int,
+    options: Mapping[str, Any],
+    on_error: str,
+) -> list[TrainingExample]:
+    """The rows of sets and files in turn; of each set ``limit``, at random by ``seed``. Every option must be one that
+    some loader takes."""
+    examples: list[TrainingExample] = []
+    known_options: set[str] = set()
     for name in parts:
         if name in TRAINING_SETS:
             loader: Callable[..., list[TrainingExample]] = pkgutil.resolve_name(TRAINING_SETS[name])
@@ -83,16 +103,8 @@ def load_training(
             raise ConfigError(unknown_name("training set", name, TRAINING_SETS) + "; or give a FILE.jsonl")
     for option in options:
         if option not in known_options:
-            raise ConfigError(unknown_name(f"option of data={sets}", option, known_options))
-    unsafe, safe = [e for e in examples if not e.safe], [e for e in examples if e.safe]
-    if both_kinds and named:
-        harmful = min(MIX, len(unsafe)) if harmful is None else harmful
-        benign = min(MIX, len(safe)) if benign is None else benign
-    unsafe, safe = _take(unsafe, harmful, "harmful", sets, seed), _take(safe, benign, "benign", sets, seed)
-    if both_kinds and not (unsafe and safe):
-        kind = "unsafe" if safe else "safe"
-        raise DataError(f"{sets} has {len(unsafe) + len(safe)} rows, none of them {kind}; training needs both kinds")
-    return unsafe + safe
+            raise ConfigError(unknown_name(f"option of data={'+'.join(parts)}", option, known_options))
+    return examples
 
 
 def _take(examples: list[TrainingExample], count: int | None, kind: str, sets: str, seed: int) -> list[TrainingExample]:

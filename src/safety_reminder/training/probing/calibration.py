@@ -12,8 +12,9 @@ import torch
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import Probe
 from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.readings import Readings, read
-from safety_reminder.training.samples import Prefixes, Sample
+from safety_reminder.training.samples import Sample
 
 
 def needed(budget: float) -> int:
@@ -92,7 +93,7 @@ def calibrate_on_split(
     checks = read(prefixes, safe, vectors, interval, description="calibrating")
     number = {key: n for n, key in enumerate(sorted({sample.key for sample in safe}))}
     checks = replace(checks, groups=torch.tensor([number[safe[group].key] for group in checks.groups.tolist()]))
-    threshold, found = calibrate_on(probe, checks, config.budget, prompt_check=bool(config.prompt_check))
+    threshold, found = calibrate_on(probe, checks, config.false_alarm_budget, prompt_check=bool(config.prompt_check))
     if part == "validation":
         found["guaranteed"] = None
     return threshold, {**found, "rows": part}

@@ -10,9 +10,10 @@ import torch
 
 from safety_reminder.guard import Probe
 from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.readings import Readings, Where, read
 from safety_reminder.training.probing.regression import fit_probe
-from safety_reminder.training.samples import Prefixes, Sample
+from safety_reminder.training.samples import Sample
 
 RIVALS: tuple[Where, ...] = ("header", "last")
 
@@ -45,7 +46,9 @@ def fit_at(
         trained_with=config if where == "reminder" else None,
         description=f"reading training rows, {where}",
     )
-    probe, how = fit_probe(fitting.hidden, fitting.unsafe, fitting.groups, kind=config.probe, components=config.pca)
+    probe, how = fit_probe(
+        fitting.hidden, fitting.unsafe, fitting.groups, kind=config.probe, components=config.pca_components
+    )
     return Fitted(probe, how, read_test(where, prefixes, parts, vectors=vectors, interval=interval))
 
 

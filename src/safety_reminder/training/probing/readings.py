@@ -1,8 +1,8 @@
-"""What probes would see at every check of every answer: behind the reminder, and at its rivals' places."""
+"""What probes would see at every check of every answer: after the reminder, and at its rivals' places."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,19 +10,18 @@ import torch
 from tqdm import tqdm
 
 from safety_reminder.errors import SafetyReminderError
-from safety_reminder.models.prefix import Place, Prefix, follow
+from safety_reminder.guard.schedule import Schedule, checkable
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Place, follow
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.training.objective import checkpoints
+from safety_reminder.training.prefixes import Prefixes, passes, slices
 from safety_reminder.training.probing.regression import auc
-from safety_reminder.training.samples import Prefixes, Sample, passes, slices
+from safety_reminder.training.samples import Sample
+from safety_reminder.types import TrainingExample
 
-# ``header``: the assistant's header is put behind the partial answer and its last token is read (Any-Depth Alignment,
+# ``header``: the assistant's header is put after the partial answer and its last token is read (Any-Depth Alignment,
 # arXiv:2510.18081); ``last``: the last token of the text as it is.
 Where = Literal["reminder", "header", "last"]
-
-
-# Options that put reminders where no check of a plain answer is.
-FURTHER_PLACES = ("unheeded_prob", "repeat_prob", "correction_prob")
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,15 @@ class Readings:
         )
 
 
+def check_places(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[int]:
+    """After how many tokens decoding would check this answer: 0, ``interval``, ... and its end, also where it was cut
+    off. A refusal is not looked at before it begins, since the bare prompt is not safe."""
+    places = Schedule(interval, prompt=True).places(len(checkable(answer, eos_ids)))
+    if example.safe and example.harmful_prompt:
+        return [place for place in places if place] or places
+    return places
+
+
 @torch.no_grad()
 def read(
     prefixes: Prefixes,
@@ -55,13 +63,13 @@ def read(
 ) -> Readings:
     """Hidden states where ``where`` says, at every check of every answer.
 
-    ``trained_with``: also where the cuts of these options put a reminder that no check of a plain answer meets
-    (``unheeded_prob``, ``repeat_prob``, ``correction_prob``).
+    ``trained_with``: also where the cuts of these options put a reminder that no check of a plain answer meets (those
+    marked ``further_place`` in :class:`~safety_reminder.training.config.TrainingConfig`).
 
     Raises:
         SafetyReminderError: a state that is not finite (with ``on_error=skip``, no other), or no state at all.
     """
-    vlm, at_once = prefixes.vlm, prefixes.rows
+    vlm, at_once = prefixes.vlm, prefixes.micro_batch_size
     header = vlm.assistant_header() if where == "header" else []
     hidden, rows = [], []
     with tqdm(total=len(samples), desc=description, unit="example", dynamic_ncols=True) as progress:
@@ -69,7 +77,7 @@ def read(
             looks: list[_Look] = []
             for number, sample in some:
                 prefix = prefixes.of(sample)
-                cuts = checkpoints(sample.example, sample.answer, interval, vlm.eos_ids)
+                cuts = check_places(sample.example, sample.answer, interval, vlm.eos_ids)
                 for n in cuts:
                     if where == "last":
                         place = Place(prefix, n - 1, [[prefix.tokens[n]]])
@@ -124,7 +132,7 @@ def _further(
     if config is None:
         return
     if config.unheeded_prob and interval in cuts and 0 in cuts:
-        # Begun anew behind a reminder, as after ``rewind``.
+        # Begun anew after a reminder, as after ``rewind``.
         place = Place(prefix, 0, [None, sample.answer[:interval], None])
         yield _Look(number, not sample.example.safe, 0, place)
     if sample.example.safe:

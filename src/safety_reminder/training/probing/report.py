@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +64,17 @@ def write_summary(output: Path, vlm: VLM, metrics: Mapping[str, Any], config: Ma
     write_json(output / "summary.json", summary)
 
 
-def print_side_by_side(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-    """AUC by tokens so far, a column for each probe."""
-    names = list(found)
-    places = {place for tables in found.values() for place in tables["tokens"]}
+def side_by_side(aucs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """What :func:`write_report` returns as a table for people: AUC by tokens so far, a column for each probe."""
+    names = list(aucs)
+    places = {place for tables in aucs.values() for place in tables["tokens"]}
     ordered = [*sorted(places - {"end"}, key=int), *(places & {"end"})]
     rows = [(where_is(place), "tokens", place) for place in ordered]
-    print("AUC of the probe" + "".join(f"{name:>12}" for name in names))
+    lines = ["AUC of the probe" + "".join(f"{name:>12}" for name in names)]
     for label, by, key in [*rows, ("all checks", "all", "all")]:
-        cells = (found[name][by].get(key) for name in names)
-        print(f"{label:<16}" + "".join(f"{'-':>12}" if cell is None else f"{cell:>12.3f}" for cell in cells))
+        cells = (aucs[name][by].get(key) for name in names)
+        lines.append(f"{label:<16}" + "".join(f"{'-':>12}" if cell is None else f"{cell:>12.3f}" for cell in cells))
+    return "\n".join(lines)
 
 
 def _plot(
@@ -83,80 +84,86 @@ def _plot(
     interval: int,
 ) -> None:
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
         from sklearn.calibration import calibration_curve
-        from sklearn.decomposition import PCA
         from sklearn.metrics import precision_recall_curve, roc_curve
     except ImportError as error:
-        raise MissingExtraError("matplotlib and scikit-learn", "train") from error
-
-    def save(name: str, draw: Any, *, width: float = 5.5) -> None:
-        figure = Figure(figsize=(width, 4.5), layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        figure.savefig(output / f"{name}.png", dpi=130)
-
+        raise MissingExtraError("scikit-learn", "train") from error
     curves = _curves(probes, scores, interval)
+    _plot_curves(
+        output / "roc.png",
+        curves,
+        lambda unsafe, score: roc_curve(unsafe, score)[:2],
+        xlabel="false alarms, share of safe checks",
+        ylabel="caught, share of unsafe checks",
+    )
+    _plot_curves(
+        output / "precision_recall.png",
+        curves,
+        lambda unsafe, score: precision_recall_curve(unsafe, score)[1::-1],
+        xlabel="recall",
+        ylabel="precision",
+        ylim=(0, 1.02),
+    )
+    _plot_curves(
+        output / "calibration.png",
+        curves,
+        lambda unsafe, score: calibration_curve(unsafe, score, n_bins=8, strategy="quantile")[::-1],
+        xlabel="p_unsafe",
+        ylabel="share that is unsafe",
+    )
+    _, readings = next(iter(probes.values()))
+    _plot_components(output / "pca.png", readings, interval)
 
-    def panels(figure: Any, draw: Any, **axis: Any) -> None:
-        for axes, (title, lines) in zip(
-            figure.subplots(1, len(curves), sharey=True, squeeze=False)[0], curves.items(), strict=True
-        ):
-            for label, unsafe, score in lines:
-                axes.plot(*draw(unsafe, score), label=label)
-            axes.set(title=title, **axis)
-            axes.legend(fontsize="small")
 
-    def roc(figure: Any) -> None:
-        panels(
-            figure,
-            lambda unsafe, score: roc_curve(unsafe, score)[:2],
-            xlabel="false alarms, share of safe checks",
-            ylabel="caught, share of unsafe checks",
-        )
+def _panels(count: int, *, width: float, sharex: bool = False) -> tuple[Any, Any]:
+    """A figure, and ``count`` axes beside each other, which share what is upright."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "train") from error
+    figure = Figure(figsize=(width, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, count, sharex=sharex, sharey=True, squeeze=False)[0]
 
-    def precision_recall(figure: Any) -> None:
-        panels(
-            figure,
-            lambda unsafe, score: precision_recall_curve(unsafe, score)[1::-1],
-            xlabel="recall",
-            ylabel="precision",
-            ylim=(0, 1.02),
-        )
 
-    def calibration(figure: Any) -> None:
-        panels(
-            figure,
-            lambda unsafe, score: calibration_curve(unsafe, score, n_bins=8, strategy="quantile")[::-1],
-            xlabel="p_unsafe",
-            ylabel="share that is unsafe",
-        )
+def _plot_curves(
+    path: Path,
+    curves: Mapping[str, Sequence[tuple[str, Any, Any]]],
+    draw: Callable[[Any, Any], Sequence[Any]],
+    **axis: Any,
+) -> None:
+    """A panel for each of :func:`_curves`; ``draw`` makes x and y of labels and scores."""
+    figure, panels = _panels(len(curves), width=13)
+    for axes, (title, lines) in zip(panels, curves.items(), strict=True):
+        for label, unsafe, score in lines:
+            axes.plot(*draw(unsafe, score), label=label)
+        axes.set(title=title, **axis)
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=130)
 
-    def pca(figure: Any) -> None:
-        _, readings = next(iter(probes.values()))
-        shown = list(positions(readings.tokens, interval).items())[:3]
-        of_row = [readings.sources[group] for group in readings.groups.tolist()]
-        flat = PCA(2, random_state=0).fit_transform(readings.hidden.numpy())
-        for axes, (place, here) in zip(
-            figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0], shown, strict=True
-        ):
-            for source, marker in zip(sorted(set(of_row)), itertools.cycle("ox^sD"), strict=False):
-                from_it = here & torch.tensor([found == source for found in of_row])
-                for unsafe, colour, label in ((False, "tab:blue", "safe"), (True, "tab:red", "unsafe")):
-                    chosen = from_it & (readings.unsafe == unsafe)
-                    if chosen.any():
-                        axes.scatter(
-                            *flat[chosen.numpy()].T, s=9, alpha=0.6, color=colour, marker=marker,
-                            label=f"{label}, {source}",
-                        )  # fmt: skip
-            axes.set(title=where_is(place), xlabel="first component")
-            axes.legend(fontsize="small")
 
-    save("roc", roc, width=13)
-    save("precision_recall", precision_recall, width=13)
-    save("calibration", calibration, width=13)
-    save("pca", pca, width=12)
+def _plot_components(path: Path, readings: Readings, interval: int) -> None:
+    """Hidden states on their first two principal components, at the first three places, by kind and source."""
+    from sklearn.decomposition import PCA
+
+    shown = list(positions(readings.tokens, interval).items())[:3]
+    of_row = [readings.sources[group] for group in readings.groups.tolist()]
+    flat = PCA(2, random_state=0).fit_transform(readings.hidden.numpy())
+    figure, panels = _panels(len(shown), width=12, sharex=True)
+    for axes, (place, here) in zip(panels, shown, strict=True):
+        for source, marker in zip(sorted(set(of_row)), itertools.cycle("ox^sD"), strict=False):
+            from_it = here & torch.tensor([name == source for name in of_row])
+            for unsafe, colour, label in ((False, "tab:blue", "safe"), (True, "tab:red", "unsafe")):
+                chosen = from_it & (readings.unsafe == unsafe)
+                if chosen.any():
+                    axes.scatter(
+                        *flat[chosen.numpy()].T, s=9, alpha=0.6, color=colour, marker=marker,
+                        label=f"{label}, {source}",
+                    )  # fmt: skip
+        axes.set(title=where_is(place), xlabel="first component")
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=130)
 
 
 def _curves(

@@ -1,0 +1,156 @@
+"""What a training run knows between two steps, and the checkpoint that holds it: saved whole, loaded, or refused."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safety_reminder.errors import ConfigError
+from safety_reminder.models import VLM, embedding_weight, fingerprint_mismatch, token_vectors
+from safety_reminder.training.config import TrainingConfig, current_names
+
+SUMMATION = 1e-4  # of a norm: the same weights on another machine, summed in another order
+COUNTERS = ("step", "best", "best_loss", "worse", "stopped")
+PARTS = frozenset({"learned", "optimiser", "identity", "model", *COUNTERS})
+
+
+@dataclass
+class State:
+    """``vectors`` (k, hidden_size), and of the running probe ``weight`` (hidden_size,) and ``bias`` (), float32.
+
+    ``step``: steps that are done. ``best``: what was learned at the lowest validation loss so far, ``best_loss``;
+    ``worse``: epochs since then. ``stopped``: there were too many of these.
+    """
+
+    vectors: torch.nn.Parameter
+    weight: torch.nn.Parameter
+    bias: torch.nn.Parameter
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    best: dict[str, torch.Tensor] | None = None
+    best_loss: float = math.inf
+    worse: int = 0
+    stopped: bool = False
+
+    @classmethod
+    def begin(cls, vlm: VLM, config: TrainingConfig) -> State:
+        """Before the first step: the vectors as ``config.init`` says, and a probe that knows nothing."""
+        device = vlm.model.device
+        vectors = torch.nn.Parameter(initial_vectors(vlm, config))
+        weight = torch.nn.Parameter(torch.zeros(vlm.hidden_size, device=device))
+        bias = torch.nn.Parameter(torch.zeros((), device=device))
+        optimiser = torch.optim.AdamW(
+            [{"params": [vectors]}, {"params": [weight, bias], "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        return cls(vectors, weight, bias, optimiser)
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [self.vectors, self.weight, self.bias]
+
+    @property
+    def learned(self) -> dict[str, torch.Tensor]:
+        """Without gradient, and not copies: the next step changes them."""
+        return {name: getattr(self, name).detach() for name in ("vectors", "weight", "bias")}
+
+    def judge(self, loss: float, patience: int) -> None:
+        """After an epoch with this validation ``loss``: keep what was learned if it is the best so far; stop after
+        ``patience`` epochs in a row that were not (0: never)."""
+        if loss < self.best_loss:
+            self.best_loss, self.worse = loss, 0
+            self.best = {name: value.clone() for name, value in self.learned.items()}
+        else:
+            self.worse += 1
+            self.stopped = 0 < patience <= self.worse
+
+    def save(self, path: Path, identity: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
+        """Write a checkpoint; a reader sees the old one or the new one, never half of it.
+
+        Args:
+            identity: what a run that goes on from it must share (:func:`identity`).
+            fingerprint: of the model.
+        """
+        saved: dict[str, Any] = {"learned": self.learned, "optimiser": self.optimiser.state_dict()}
+        saved |= {name: getattr(self, name) for name in COUNTERS}
+        saved |= {"identity": dict(identity), "model": dict(fingerprint)}
+        torch.save(saved, path.with_suffix(".new"))
+        os.replace(path.with_suffix(".new"), path)
+
+    def load(self, path: Path, identity: Mapping[str, Any], model: Any) -> None:
+        """Go on from a checkpoint, which may be of an earlier version.
+
+        Raises:
+            ConfigError: it is damaged, or of a run with other options, data or model.
+        """
+        saved = _read(path, self.vectors.device)
+        options = current_names(saved["identity"])
+        if options != identity or fingerprint_mismatch(saved["model"], model, tolerance=SUMMATION):
+            raise ConfigError(f"{path} is of a run with other options, data or model; give another output=DIR")
+        for name, value in saved["learned"].items():
+            getattr(self, name).data.copy_(value)
+        self.optimiser.load_state_dict(saved["optimiser"])
+        for name in COUNTERS:
+            setattr(self, name, saved[name])
+
+
+@contextmanager
+def frozen(model: torch.nn.Module) -> Iterator[None]:
+    """Weights that ask for no gradient, for the while."""
+    required = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(required[name])
+
+
+def identity(config: TrainingConfig, vlm: VLM, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run that goes on must share with the one that it goes on from, besides the model's weights: the data, the
+    model's precision, and the options that may not change later."""
+    options = config.model_dump(exclude=set(config.marked("later")))
+    return {**options, "dtype": str(vlm.model.dtype), "data": dict(manifest)}
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        reason = type(error).__name__  # torch's own text advises to load what is not trusted
+        raise ConfigError(
+            f"{path} is damaged, or no checkpoint ({reason}); remove it, or give another output=DIR"
+        ) from error
+    if not isinstance(saved, dict) or not saved.keys() >= PARTS:
+        raise ConfigError(
+            f"{path} is no checkpoint that this version of safety-reminder can go on from; remove it, or give another "
+            "output=DIR"
+        )
+    return saved
+
+
+def initial_vectors(vlm: VLM, config: TrainingConfig) -> torch.Tensor:
+    """(k, hidden_size) float32: the embeddings of the first k tokens of a text, or random ones of their size.
+
+    Raises:
+        ConfigError: the text is empty.
+    """
+    if config.init == "random":
+        generator = torch.Generator().manual_seed(config.seed)
+        drawn = torch.randn(config.k, vlm.hidden_size, generator=generator)
+        some = token_vectors(vlm.model, range(min(1024, len(embedding_weight(vlm.model)))))
+        return (drawn * some.std().cpu()).to(vlm.model.device)
+    ids = vlm.tokenizer(config.init_text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ConfigError("training.init_text is empty; the reminder starts from the embeddings of its tokens")
+    ids = (ids * math.ceil(config.k / len(ids)))[: config.k]
+    return token_vectors(vlm.model, ids)
