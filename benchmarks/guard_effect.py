@@ -86,7 +86,7 @@ def add(figures: dict, name: str, with_guard: list, without: list) -> None:
             continue  # batches mix rows with and without interventions; guard_overhead.py measures this
         note = f"[{value.low:.3f}, {value.high:.3f}], n={value.n}"
         figures[f"{name}: {metric}"] = figure(value.value, note=note)
-    peaks = [max((check["p_unsafe"] for check in r.checks), default=0.0) for r in with_guard]
+    peaks = [max((check.p_unsafe for check in r.checks), default=0.0) for r in with_guard]
     figures[f"{name}: median of the highest p_unsafe"] = figure(statistics.median(peaks), peaks)
 
 

@@ -19,8 +19,8 @@ from tqdm import tqdm
 import safety_reminder
 from safety_reminder.data import BENIGN_TWINS, load_dataset
 from safety_reminder.data.benchmarks.typographic import PROMPT, render
-from safety_reminder.evaluation.metrics import proportion
 from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.evaluation.statistics import proportion
 
 FONTS = {
     "FreeMono Bold": "/usr/share/fonts/truetype/freefont/FreeMonoBold.ttf",

@@ -12,6 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from safety_reminder import cli
+from safety_reminder.commands.composing import compose
+from safety_reminder.training import TrainingConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,7 +27,7 @@ def test_the_documented_sweep_varies_what_an_ablation_is_to_vary():
     text = (ROOT / "docs/train.md").read_text(encoding="utf-8")
     [names] = re.findall(r"--multirun .*?variant=(\S+)", text, flags=re.DOTALL)
     folder = ROOT / "src/safety_reminder/config"
-    default = OmegaConf.load(folder / "train.yaml").training
+    default = TrainingConfig().model_dump()
     changes = [OmegaConf.load(folder / f"variant/{name}.yaml").get("training", {}) for name in names.split(",")]
     values = {name: {default[name], *(c[name] for c in changes if name in c)} for change in changes for name in change}
     assert values == {
@@ -54,8 +56,7 @@ def test_a_documented_command_is_one_that_its_options_allow(line):
         return
     if command == "analyze":
         command, *arguments = arguments
-    cli._register_resolvers()
-    cli._try_out(command.replace("-", "_"), cli._in_full(arguments))
+    compose(cli.command(command), arguments)
 
 
 @pytest.mark.slow

@@ -48,6 +48,14 @@ class MissingExtraError(SafetyReminderError, ImportError):
         super().__init__(f"{package} is not installed; run: pip install 'safety-reminder[{extra}]'")
 
 
+def in_a_line(error: Exception) -> str:
+    """What to tell somebody at a terminal. Of the system's errors, which file and why: a full disk, a folder that may
+    not be written, a file in a folder's place."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """``unknown attack 'gcq'; did you mean 'gcg'? known: bap, gcg, pgd``. A long list is left out."""
     known = sorted(known)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
 
 from safety_reminder.config.guard import GuardConfig, Policy
 from safety_reminder.errors import ConfigError
@@ -18,25 +18,21 @@ FinishReason = Literal["stop", "length", "guard", "guard_error"]
 class Sampling:
     """How the tokens of an answer are chosen. None: as the model's own generation configuration says.
 
-    Args:
-        max_new_tokens: at most so many, from 1.
-        do_sample: False: always the likeliest token.
-        temperature: above 0. top_p: in (0, 1]. top_k: from 0, which stands for all tokens.
-        repetition_penalty: above 0; 1 is none.
-        more: any other field of transformers' ``GenerationConfig``, and what its ``generate`` takes beside them
-            (``logits_processor``, ``stopping_criteria``, ``prefix_allowed_tokens_fn``, ``generation_config``).
-
     Raises:
         ConfigError: a value of the wrong type, or out of its range.
     """
 
-    max_new_tokens: int | None = None
-    do_sample: bool | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    repetition_penalty: float | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
+    max_new_tokens: Annotated[int | None, "at most so many, from 1"] = None
+    do_sample: Annotated[bool | None, "false: always the likeliest token"] = None
+    temperature: Annotated[float | None, "from 0"] = None
+    top_p: Annotated[float | None, "of the likeliest tokens, those that make up this share, from 0 to 1"] = None
+    top_k: Annotated[int | None, "of the likeliest tokens, so many; 0: all"] = None
+    repetition_penalty: Annotated[float | None, "from 0; 1: none"] = None
+    more: Annotated[
+        Mapping[str, Any],
+        "any other field of transformers' GenerationConfig, and what its generate takes beside them (logits_processor, "
+        "stopping_criteria, prefix_allowed_tokens_fn, generation_config)",
+    ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.do_sample is not None and not isinstance(self.do_sample, bool):
@@ -53,9 +49,22 @@ class Sampling:
                 continue
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ConfigError(f"{name} must be a number, got {value!r}")
-            if not 0 < value <= most or math.isinf(value):
+            if not 0 <= value <= most or math.isinf(value):
                 up_to = "" if math.isinf(most) else f" and at most {most:g}"
-                raise ConfigError(f"{name} must be above 0{up_to}, got {value}")
+                raise ConfigError(f"{name} must be at least 0{up_to}, got {value}")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Sampling:
+        """Of options by name; those that are no fields go into ``more``."""
+        names = {f.name for f in fields(cls)} - {"more"}
+        more = {name: value for name, value in options.items() if name not in names}
+        return cls(**{name: value for name, value in options.items() if name in names}, more=more)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is not None, by name."""
+        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "more"}
+        return {name: value for name, value in named.items() if value is not None} | dict(self.more)
 
 
 @dataclass(frozen=True)
@@ -236,7 +245,11 @@ class TrainingExample:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is kept of one sample in ``records.jsonl``."""
+    """What is kept of one sample. On disk: :mod:`safety_reminder.evaluation.records`.
+
+    ``seconds``: of the whole batch, or the sample's share of it, as the reader of a log says. ``batch``: ids of the
+    samples that were answered together; empty where nobody knows. ``verdicts``: what judges said of the answer.
+    """
 
     id: str
     prompt: str
@@ -246,17 +259,14 @@ class Record:
     prompt_tokens: int
     text: str
     seen_text: str
-    token_ids: list[int]
-    checks: list[dict[str, Any]]
-    interventions: list[dict[str, Any]]
+    token_ids: tuple[int, ...]
+    checks: tuple[Check, ...]
+    interventions: tuple[Intervention, ...]
     leaked_tokens: int
     tail_start: int
     finish_reason: str
     seconds: float
     guard: bool
-    batch: list[str]  # ids of the samples that were answered together
+    batch: tuple[str, ...]
     extra_tokens: int = 0
-    verdicts: dict[str, Any] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    verdicts: Mapping[str, Any] = field(default_factory=dict)

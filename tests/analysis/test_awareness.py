@@ -37,8 +37,8 @@ def ids(vlm, text: str) -> list[int]:
 
 
 def record(vlm, text: str, *, end: bool = False, **changes) -> Record:
-    tokens = ids(vlm, text) + ([1] if end else [])
-    empty = {"checks": [], "interventions": [], "leaked_tokens": 0, "tail_start": 0, "seconds": 0.0, "batch": ["a"]}
+    tokens = (*ids(vlm, text), *((1,) if end else ()))
+    empty = {"checks": (), "interventions": (), "leaked_tokens": 0, "tail_start": 0, "seconds": 0.0, "batch": ("a",)}
     fields = {
         "id": "a", "prompt": "Filler?", "harmful": True, "category": "", "image_sha256": None, "prompt_tokens": 1,
         "text": text, "seen_text": text, "token_ids": tokens, "finish_reason": "stop", "guard": False, **empty,

@@ -10,18 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 from PIL import Image
 
 from checkpoints import random_reminder
-from safety_reminder import cli
-from safety_reminder.analysis.curves import Outcome, Point, Track, curves
-from safety_reminder.analysis.figures import draw
-from safety_reminder.commands.awareness import awareness, table
+from safety_reminder.commands.awareness import COMMAND, AwarenessJob, awareness
+from safety_reminder.commands.composing import compose
 from safety_reminder.errors import ConfigError, DataError, MissingExtraError
 from safety_reminder.evaluation import runner as running
 from safety_reminder.models.tiny import tiny_checkpoint
+from safety_reminder.run_files import LOCK
 
 pytestmark = pytest.mark.plots
 
@@ -36,23 +33,19 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-def values_of(place: Path, output: Path, *overrides: str) -> dict:
-    """As the command line composes them."""
-    cli._register_resolvers()
+def job_of(place: Path, output: Path, *overrides: str) -> AwarenessJob:
+    """As the command line composes it."""
     options = [
         f"model={place}/llama", f"reminder={place}/pack", "dataset=text", f"dataset.root={place}/prompts.csv",
         "generation.max_new_tokens=22", "device=cpu", f"output={output}", *overrides,
     ]  # fmt: skip
-    with initialize_config_module("safety_reminder.config", version_base="1.3"):
-        values = OmegaConf.to_container(compose("awareness", overrides=options), resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
-    return values
+    return compose(COMMAND, options)
 
 
 @pytest.fixture(scope="module")
 def written(place, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("run") / "awareness"
-    awareness(values_of(place, output), output)
+    awareness(job_of(place, output), output)
     return output
 
 
@@ -64,7 +57,7 @@ def rows_of(output: Path) -> list[dict[str, str]]:
 def test_a_run_leaves_records_a_table_a_summary_and_figures(written):
     names = {path.name for path in written.iterdir()}
     assert names == {
-        "config.json", "records.jsonl", "awareness.csv", "summary.json", "awareness.png", "awareness.svg"
+        "config.json", "records.jsonl", "awareness.csv", "summary.json", "awareness.png", "awareness.svg", LOCK,
     }  # fmt: skip
     with Image.open(written / "awareness.png") as image:
         assert image.width > 1000
@@ -119,9 +112,9 @@ def test_a_run_that_broke_off_goes_on_and_ends_the_same(place, written, tmp_path
 
     monkeypatch.setattr(running, "make_record", break_off)
     with pytest.raises(KeyboardInterrupt):
-        awareness(values_of(place, output, "batch_size=1"), output)
+        awareness(job_of(place, output, "batch_size=1"), output)
     assert not (output / "awareness.csv").exists()
-    awareness(values_of(place, output, "batch_size=2"), output)
+    awareness(job_of(place, output, "batch_size=2"), output)
     assert count == 1 + 6
     assert [row["id"] for row in rows_of(output)] == [row["id"] for row in rows_of(written)]
     for ours, theirs in zip(rows_of(output), rows_of(written), strict=True):
@@ -131,28 +124,28 @@ def test_a_run_that_broke_off_goes_on_and_ends_the_same(place, written, tmp_path
 def test_another_step_is_measured_on_the_same_answers(place, written, tmp_path, monkeypatch):
     before = (written / "records.jsonl").read_bytes()
     try:
-        awareness(values_of(place, written, "step=11", "rows=3"), written)
+        awareness(job_of(place, written, "step=11", "rows=3"), written)
         assert {int(row["depth"]) for row in rows_of(written)} <= {0, 11, 22}
         assert (written / "records.jsonl").read_bytes() == before
     finally:
-        awareness(values_of(place, written), written)
+        awareness(job_of(place, written), written)
 
 
 @pytest.mark.parametrize("override", ["step=0", "step=1.5", "step=true", "rows=0", "rows=null"])
 def test_numbers_that_are_none_are_named(place, tmp_path, override):
-    with pytest.raises(ConfigError, match=r"(step|rows) must be a whole number from 1, got"):
-        awareness(values_of(place, tmp_path, override), tmp_path)
+    with pytest.raises(ConfigError, match=r"(step|rows) must be (a whole number|at least 1), got"):
+        job_of(place, tmp_path, override)
 
 
 def test_without_a_reminder_there_is_nothing_to_read(place, tmp_path):
     with pytest.raises(ConfigError, match="give reminder=NAME or a folder"):
-        awareness(values_of(place, tmp_path, "reminder=none"), tmp_path)
+        job_of(place, tmp_path, "reminder=none")
 
 
 def test_a_data_set_without_rows_is_an_error(place, tmp_path):
     (tmp_path / "none.csv").write_text("prompt\n")
     with pytest.raises(DataError):
-        awareness(values_of(place, tmp_path / "run", f"dataset.root={tmp_path}/none.csv"), tmp_path / "run")
+        awareness(job_of(place, tmp_path / "run", f"dataset.root={tmp_path}/none.csv"), tmp_path / "run")
     assert not (tmp_path / "run/summary.json").exists()
 
 
@@ -166,37 +159,5 @@ def test_without_matplotlib_the_install_command_is_given_before_anything_is_spen
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"pip install 'safety-reminder\[train\]'"):
-        awareness(values_of(place, tmp_path / "run"), tmp_path / "run")
+        awareness(job_of(place, tmp_path / "run"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-POINTS = (Point(0, 0.25, -9.0, -1.0, -8.5, None), Point(8, 0.75, -9.0, -1.0, None, 2.0))
-
-
-def test_cells_that_could_not_be_measured_are_empty():
-    text = table([Track(Outcome("a,b", True, 9, True, None), POINTS)])
-    header, first, second = csv.reader(text.splitlines())
-    assert header[:5] == ["id", "harmful", "tokens", "engaged", "correction"]
-    assert first == ["a,b", "True", "9", "True", "", "0", "0.25", "-9", "-1", "-8.5", ""]
-    assert second[-2:] == ["", "2"]
-
-
-def test_the_figure_is_the_same_for_the_same_data_and_says_how_many_answers_there_are(tmp_path):
-    harmful = Track(Outcome("a", True, 9, True, None), POINTS)
-    harmless = Track(Outcome("b", False, 9, True, None), POINTS[:1])
-    files = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        draw(tmp_path / name, curves([harmful, harmful, harmless]), threshold=0.5)
-        files.append((tmp_path / name / "awareness.svg").read_bytes())
-    assert files[0] == files[1]
-    assert shown_in(files[0]).count("n harmful") == shown_in(files[0]).count("n harmless") == 2
-    assert {"threshold", "harmful", "harmless, with the reminder"} <= set(shown_in(files[0]))
-    draw(tmp_path, curves([harmful] * 37), threshold=0.5)
-    alone = shown_in((tmp_path / "awareness.svg").read_bytes())
-    assert alone.count("37") == 3  # two depths on the left, one on the right
-    assert "n harmless" not in alone
-
-
-def shown_in(svg: bytes) -> list[str]:
-    return [text for element in ElementTree.fromstring(svg).iter() if (text := (element.text or "").strip())]

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from checkpoints import random_reminder
-from safety_reminder.commands.evaluate import evaluate
+from safety_reminder.commands.evaluate import EvaluateJob, evaluate
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.judges import JUDGES, Judgement
 from safety_reminder.models.tiny import tiny_checkpoint
@@ -38,6 +38,10 @@ def place(tmp_path):
     (tmp_path / "rows.csv").write_text(ROWS)
     (tmp_path / "mine.yaml").write_text(SUITE)
     return tmp_path
+
+
+def job(place, **changes):
+    return EvaluateJob.parse(options(place, **changes))
 
 
 def options(place, **changes):
@@ -68,7 +72,7 @@ def identities(records):
 
 def test_every_data_set_behind_every_defence_and_one_page(place):
     out = place / "out"
-    evaluate(options(place), out)
+    evaluate(job(place), out)
     records = records_of(out)
     labels = ["monitor", "none", "reminder", "self_reminder"]
     expected = [
@@ -94,14 +98,14 @@ def test_every_data_set_behind_every_defence_and_one_page(place):
 
 def test_a_rerun_answers_nothing_again_and_another_configuration_is_refused(place):
     out = place / "out"
-    evaluate(options(place), out)
+    evaluate(job(place), out)
     logs = sorted(path.name for path in (out / "logs").glob("*.eval"))
     (out / "report.html").unlink()
-    evaluate(options(place, samples=1), out)
+    evaluate(job(place, samples=1), out)
     assert sorted(path.name for path in (out / "logs").glob("*.eval")) == logs
     assert (out / "report.html").is_file()
     with pytest.raises(ConfigError, match=r"another configuration \(.*max_tokens"):
-        evaluate(options(place, max_tokens=5), out)
+        evaluate(job(place, max_tokens=5), out)
 
 
 ONE = "tasks: {one: {dataset: text, root: rows.csv, options: {limit: 2}}}\nmax_tokens: 4\n"
@@ -109,7 +113,7 @@ ONE = "tasks: {one: {dataset: text, root: rows.csv, options: {limit: 2}}}\nmax_t
 
 def write_suite(place, defenses):
     (place / "mine.yaml").write_text(f"{ONE}defenses: {defenses}\n")
-    return options(place, reminder="none")
+    return job(place, reminder="none")
 
 
 def test_defences_may_come_and_go_but_not_change_under_a_label(place):
@@ -143,7 +147,7 @@ def test_a_panel_s_agreement_and_its_judges_are_reported(place):
     (place / "mine.yaml").write_text(ONE.replace("limit: 2}", "limit: 2}, " + judges % second))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(JUDGES, second, "test_evaluate:AlwaysUnsafe")
-        evaluate(options(place, reminder="none"), place / "out")
+        evaluate(job(place, reminder="none"), place / "out")
     results = json.loads((place / "out" / "results.json").read_text())
     found = results["agreement"]["panel"]
     assert set(found) == {"alpha", "kappa"}
@@ -161,7 +165,7 @@ class AlwaysUnsafe:
 
 
 def test_harmful_answers_are_folded_and_veiled(place):
-    evaluate(options(place, samples=99), place / "out")
+    evaluate(job(place, samples=99), place / "out")
     html = (place / "out" / "report.html").read_text()
     engaged = [
         r

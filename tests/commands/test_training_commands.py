@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from helpers import contents
-from safety_reminder.commands import generate as session
+from safety_reminder.commands import dro
 from safety_reminder.defenses import load_defense
 from safety_reminder.evaluation.refusal import Verdict
 from safety_reminder.guard import load
+from safety_reminder.types import Request, Sampling
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def training(models, place) -> list[str]:
 SPLITS = ["training.validation=0.15", "training.calibration=0.2", "training.test=0.2"]
 
 
-def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call, training, place):
+def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call, training, place, caplog):
     outcome = call("train", *training, *SPLITS, "training.epochs=1", "training.interval=2", "output=run")
     assert outcome.code == 0, outcome.err
     assert re.search(r"wrote run/pack: AUC of the probe on test rows \d\.\d{3}", outcome.out)
@@ -48,7 +49,7 @@ def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call,
 
     outcome = call("calibrate", *training, "reminder=probe/pack", "false_alarm_budget=0.2", "output=calibrated")
     assert outcome.code == 0, outcome.err
-    assert "left out: 10 responses that the reminder was trained on" in outcome.out + outcome.err
+    assert "left out: 10 responses that the reminder was trained on" in caplog.text
     assert "from 6 safe responses" in outcome.out
     calibration = json.loads((place / "calibrated/pack/config.json").read_text())["calibration"]
     assert (calibration["n"], calibration["budget"], calibration["rows"]) == (6, 0.2, "given")
@@ -70,7 +71,7 @@ def test_a_soft_safety_prompt_is_trained_and_defends(call, training, place, mode
     assert "the model refuses none of these requests" in outcome.error
 
     verdicts = itertools.cycle([Verdict("start", 0), Verdict("none")])
-    monkeypatch.setattr(session, "judge_refusal", lambda text: next(verdicts))
+    monkeypatch.setattr(dro, "judge_refusal", lambda text: next(verdicts))
     outcome = call("dro", model, data, "output=dro", "training.epochs=2", "training.components=2")
     assert outcome.code == 0, outcome.err
     assert "refused without a safety prompt: " in outcome.out
@@ -79,7 +80,7 @@ def test_a_soft_safety_prompt_is_trained_and_defends(call, training, place, mode
     )
     guarded = load(str(models / "llama"))
     defense = load_defense("dro", guarded, prompt=str(place / "dro" / "prompt"))
-    [response] = defense.generate_batch([[{"role": "user", "content": "Hello?"}]], max_new_tokens=3)
+    [response] = defense.respond([Request([{"role": "user", "content": "Hello?"}], Sampling(max_new_tokens=3))])
     assert 0 < len(response.token_ids) <= 3
 
 

@@ -70,9 +70,9 @@ def test_answers_and_their_trace_are_those_of_the_guarded_model(folder):
     for row, record in zip(ROWS, answers.records, strict=True):
         expected = guarded.generate([{"role": "user", "content": row["prompt"]}], max_new_tokens=9, do_sample=False)
         assert (record.id, record.harmful) == (row["id"], row["harmful"])
-        assert record.token_ids == list(expected.token_ids)
+        assert record.token_ids == expected.token_ids
         assert record.seen_text == expected.seen_text
-        assert [c["token_index"] for c in record.checks] == [c.token_index for c in expected.checks]
+        assert record.checks == expected.checks
         assert record.seconds > 0
     sample = log.samples[0]
     assert sample.output.usage.output_tokens == len(answers.records[0].token_ids)
@@ -98,7 +98,7 @@ def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a
     expected = [guarded.generate(messages, max_new_tokens=4, do_sample=False) for messages in pages]
     for log in logs:
         records = read_answers(log).records
-        assert [record.token_ids for record in records] == [list(response.token_ids) for response in expected]
+        assert [record.token_ids for record in records] == [response.token_ids for response in expected]
         # With the image's places among them.
         assert [record.prompt_tokens for record in records] == [response.prompt_tokens for response in expected]
         traces = [sample.output.metadata[TRACE] for sample in log.samples]
@@ -152,7 +152,7 @@ def test_a_sampled_answer_does_not_depend_on_what_shares_its_batch(folder):
     guarded = load(str(folder / "model"), device="cpu")
     messages = [{"role": "user", "content": "Say something."}]
     expected = guarded.generate(messages, max_new_tokens=8, do_sample=True, temperature=2.0, seed=5)
-    assert answers == [list(expected.token_ids)] * 3
+    assert answers == [expected.token_ids] * 3
 
 
 def test_without_harmful_rows_attack_success_is_not_a_number(folder):
@@ -255,7 +255,7 @@ def test_a_policy_goes_to_the_guard_that_the_defence_makes(folder):
     log = run(folder, task, defense="header_probe", probe=pack, policy="rewind", label="mine")
     answers = read_answers(log)
     assert answers.defense == "mine"
-    assert answers.records[0].interventions[0]["policy"] == "rewind"
+    assert answers.records[0].interventions[0].policy == "rewind"
     assert all(record.guard for record in answers.records)
 
 
@@ -285,4 +285,4 @@ def test_a_chat_model_rewrites_requests_for_bluesuffix(folder, monkeypatch):
     assert all(any(row["prompt"] in question for question in asked[1:]) for row in ROWS)
     plain = load(str(folder / "model"), device="cpu")
     expected = plain.generate([{"role": "user", "content": "Name a sea. Now."}], max_new_tokens=5, do_sample=False)
-    assert [r.token_ids for r in read_answers(log).records] == [list(expected.token_ids)] * 3
+    assert [r.token_ids for r in read_answers(log).records] == [expected.token_ids] * 3

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
 
-from safety_reminder.commands.console import format_metric
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.metrics import (
     attack_succeeded,
     compare_cost,
-    mean,
-    proportion,
-    ratio,
+    judged,
     summarise,
     tail_succeeded,
 )
-from safety_reminder.evaluation.pages import demo as page
-from safety_reminder.evaluation.pages import report
+from safety_reminder.evaluation.statistics import proportion
 from safety_reminder.guard import collect
-from safety_reminder.types import Done, Intervention, Record, Retraction, Token
+from safety_reminder.types import Check, Done, Intervention, Record, Retraction, Token
 
 REFUSAL = "I'm sorry, but I can't help with that."
 LIST = "1. Filler for the first item.\n2. Filler for the second."
@@ -37,69 +32,30 @@ def record(name: str = "a", text: str = LIST, *, seen: str | None = None, **chan
         "prompt_tokens": 3,
         "text": text,
         "seen_text": text if seen is None else seen,
-        "token_ids": [5, 6, 7, 8],
-        "checks": [],
-        "interventions": [],
+        "token_ids": (5, 6, 7, 8),
+        "checks": (),
+        "interventions": (),
         "leaked_tokens": 0,
         "tail_start": 0,
         "finish_reason": "stop",
         "seconds": 2.0,
         "guard": True,
-        "batch": [name],
+        "batch": (name,),
     }
     return Record(**(fields | changes))
 
 
-def caught(policy: str = "rewind") -> list[dict]:
-    return [{"token_index": 4, "p_unsafe": 0.9, "policy": policy, "dropped": 2, "row": 0}]
+def caught(policy: str = "rewind") -> tuple[Intervention, ...]:
+    return (Intervention(4, 0.9, policy, 2),)
 
 
-def checks(*unsafe: bool) -> list[dict]:
-    return [{"token_index": 4 * (i + 1), "p_unsafe": 0.9 if u else 0.1, "unsafe": u} for i, u in enumerate(unsafe)]
+def checks(*unsafe: bool) -> tuple[Check, ...]:
+    return tuple(Check(4 * (i + 1), 0.9 if u else 0.1, u, "periodic") for i, u in enumerate(unsafe))
 
 
-def as_tuple(metric) -> tuple[float, float, float, int]:
-    return metric.value, metric.low, metric.high, metric.n
-
-
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),  # these four: Newcombe (1998), table I, method 3
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (0, 10, 0.0, 0.2775),
-        (10, 10, 0.7225, 1.0),
-        (5, 10, 0.2366, 0.7634),
-        (1, 1, 0.2065, 1.0),
-    ],
-)
-def test_shares_have_wilson_intervals(hits, n, low, high):
-    assert as_tuple(proportion(hits, n)) == (
-        pytest.approx(hits / n),
-        pytest.approx(low, abs=6e-5),
-        pytest.approx(high, abs=6e-5),
-        n,
-    )
-
-
-@pytest.mark.parametrize("metric", [lambda: proportion(0, 0), lambda: mean([]), lambda: summarise([], [])])
-def test_a_metric_over_zero_rows_is_an_error_and_not_zero(metric):
+def test_metrics_of_no_records_are_an_error_and_not_zero():
     with pytest.raises(ConfigError, match="left nothing"):
-        metric()
-
-
-def test_a_mean_of_many_has_about_the_normal_interval():
-    values = [float(i % 7) for i in range(700)]
-    half = 1.959964 * 2 / math.sqrt(700)  # of 0 to 6, evenly: variance 4
-    assert as_tuple(mean(values)) == pytest.approx((3.0, 3.0 - half, 3.0 + half, 700), abs=0.02)
-
-
-def test_a_mean_s_interval_stays_among_the_values():
-    found = mean([0.0] * 19 + [16.0])
-    assert found.low == 0.0
-    assert 0.8 < found.high <= 16.0
+        summarise([], [])
 
 
 def test_a_prefix_that_the_user_saw_counts_although_it_was_taken_back():
@@ -177,17 +133,12 @@ def test_cost_is_the_ratio_of_sums_and_counts_what_was_taken_back():
     defended = [record("a", LIST, seconds=3.0), record("b", LIST, seconds=5.0, interventions=caught())]
     plain = [record("b", LIST, seconds=1.0), record("a", LIST, seconds=3.0), record("c", LIST, seconds=50.0)]
     found = compare_cost(defended, plain)
-    assert found["overhead_ratio"].value == pytest.approx(8 / 4)
+    assert found["time_ratio"].value == pytest.approx(8 / 4)
     assert found["token_ratio"].value == pytest.approx((4 + 4 + 2) / 8)
-    assert found["overhead_ratio"].low == pytest.approx(1.0)  # both resampled rows are a
-    assert found["overhead_ratio"].high == pytest.approx(5.0)
+    assert found["time_ratio"].low == pytest.approx(1.0)  # both resampled rows are a
+    assert found["time_ratio"].high == pytest.approx(5.0)
+    assert "overhead_ratio" not in found
     assert compare_cost(defended, []) == {}
-
-
-@pytest.mark.parametrize("pairs", [[], [(1.0, 0.0)]])
-def test_a_ratio_over_nothing_is_an_error(pairs):
-    with pytest.raises(ConfigError, match="zero rows"):
-        ratio(pairs)
 
 
 def test_every_metric_of_a_small_run():
@@ -196,7 +147,7 @@ def test_every_metric_of_a_small_run():
         record("b", REFUSAL, leaked_tokens=6, interventions=caught(), seconds=9.0, checks=checks(False, True, True)),
         record("c", LIST, harmful=False, seconds=2.0, checks=checks(False, False)),
         record("d", REFUSAL, harmful=False, interventions=caught(), checks=checks(True, False)),
-        record("e", LIST, harmful=False, token_ids=[5, 6, 7, 9], seconds=4.0),
+        record("e", LIST, harmful=False, token_ids=(5, 6, 7, 9), seconds=4.0),
     ]
     unguarded = [
         record("e", LIST, harmful=False, guard=False),
@@ -233,14 +184,37 @@ def test_checks_that_never_fired_leave_room_for_some_that_would():
     assert found.high == pytest.approx(proportion(0, 7).high)
 
 
+def in_batches(seconds, *batches, **changes):
+    together = {name: tuple(batch) for batch in batches for name in batch}
+    return [record(n, LIST, seconds=s, batch=together.get(n, ()), **changes) for n, s in seconds.items()]
+
+
 def test_rows_that_shared_a_batch_are_drawn_together():
-    seconds = [(1.0, 1.0), (1.0, 1.0), (1.0, 0.5), (4.0, 0.5), (6.0, 2.0), (6.0, 2.0)]
-    defended = [record(str(i), LIST, seconds=s) for i, (s, _) in enumerate(seconds)]
-    plain = [record(str(i), LIST, seconds=p) for i, (_, p) in enumerate(seconds)]
-    found = compare_cost(defended, plain)["overhead_ratio"]
-    # Rows 0 to 3 hang together over the second batch of the plain answers, 4 and 5 over their own.
+    defended = in_batches({"a": 1.0, "b": 1.0, "c": 1.0, "d": 4.0, "e": 6.0, "f": 6.0}, "abc", "d", "ef")
+    plain = in_batches({"a": 1.0, "b": 1.0, "c": 0.5, "d": 0.5, "e": 2.0, "f": 2.0}, "ab", "cd", "ef")
+    found = compare_cost(defended, plain)["time_ratio"]
+    # Rows a to d hang together over c and d of the plain answers, e and f over their own.
     assert (found.value, found.n) == (pytest.approx(19 / 7), 2)
     assert (found.low, found.high) == (pytest.approx(7 / 3), pytest.approx(12 / 4))
+
+
+def test_equal_seconds_do_not_make_a_batch():
+    """Clocks are coarse, and some answers take as long as others."""
+    names = "abcd"
+    defended = in_batches(dict.fromkeys(names, 3.0), *names)
+    plain = in_batches(dict.fromkeys(names, 2.0), *names, guard=False)
+    assert compare_cost(defended, plain)["time_ratio"].n == 4
+
+
+def test_samples_of_unknown_batches_have_no_time_ratio():
+    defended = in_batches({"a": 3.0, "b": 5.0, "c": 7.0}, "ab")
+    plain = in_batches({"a": 1.0, "b": 2.0, "c": 1.0}, "a", "c", guard=False)
+    found = compare_cost(defended, plain)
+    assert (found["time_ratio"].value, found["time_ratio"].n) == (3.0, 1)  # a alone is known on both sides
+    assert found["token_ratio"].n == 3
+    nobody = [replace(r, batch=()) for r in plain]
+    assert set(compare_cost(defended, nobody)) == {"token_ratio"}
+    assert "overhead_ratio" not in summarise([replace(r, batch=()) for r in defended], nobody)
 
 
 def test_what_a_defence_spent_beside_the_answer_counts_as_generated():
@@ -250,14 +224,14 @@ def test_what_a_defence_spent_beside_the_answer_counts_as_generated():
 
 def test_the_overhead_of_a_batch_counts_once_and_only_where_no_row_was_caught():
     def pairs(ids, *, seconds, **changes):
-        guarded = [record(name, batch=list(ids), seconds=seconds) for name in ids]
+        guarded = [record(name, batch=tuple(ids), seconds=seconds) for name in ids]
         guarded[0] = replace(guarded[0], **changes)
-        return guarded, [record(name, batch=list(ids), guard=False) for name in ids]
+        return guarded, [record(name, batch=tuple(ids), guard=False) for name in ids]
 
     quiet, caught_once, apart = (
         pairs("abc", seconds=5.0),
         pairs("de", seconds=50.0, interventions=caught()),
-        pairs("fg", seconds=70.0, batch=["f"]),
+        pairs("fg", seconds=70.0, batch=("f",)),
     )
     guarded, unguarded = ([*a, *b, *c] for a, b, c in zip(quiet, caught_once, apart, strict=True))
     overhead = summarise(guarded, unguarded)["overhead_ratio"]
@@ -271,15 +245,25 @@ def test_metrics_without_rows_of_their_kind_are_left_out():
 
 def test_rows_without_a_twin_do_not_enter_the_comparison():
     metrics = summarise([record("a"), record("b")], [record("b", guard=False)])
-    assert as_tuple(metrics["exact_match_untriggered"])[0::3] == (1.0, 1)
+    assert (metrics["exact_match_untriggered"].value, metrics["exact_match_untriggered"].n) == (1.0, 1)
     assert metrics["overhead_ratio"].n == 1
 
 
-def test_a_mean_of_one_value_is_shown_without_an_interval():
-    one, two = mean([0.89]), mean([0.5, 1.5])
-    assert format_metric("overhead_ratio", one).split() == ["0.89", "n=1"]
-    assert format_metric("overhead_ratio", two).split() == ["1.00", "[0.50,", "1.50]", "n=2"]
-    assert page._display("overhead_ratio", one) == {"value": "0.89", "interval": "n = 1"}
-    assert page._display("overhead_ratio", two) == {"value": "1.00", "interval": "0.50–1.50, n = 2"}
-    assert report._display("overhead_ratio", one) == ("0.89", "", "n = 1")
-    assert report._display("overhead_ratio", two) == ("1.00", "[0.50, 1.50]", "n = 2")
+def test_each_metric_knows_what_it_counts():
+    guarded = [
+        record("a", verdicts={"judges": {"exact match rate": {"kind": "utility", "value": 0.25}}}),
+        record("b", REFUSAL, interventions=caught(), checks=checks(True)),
+        record("c", harmful=False, checks=checks(False)),
+    ]
+    plain = [record(name, guard=False) for name in "abc"]
+    metrics = summarise(guarded, plain) | compare_cost(guarded, plain) | judged(guarded)
+    others = {name: metric.unit for name, metric in metrics.items() if metric.unit != "share"}
+    assert others == {
+        "leaked_tokens": "tokens",
+        "onset_tokens": "tokens",
+        "intervention_tokens": "tokens",
+        "overhead_ratio": "ratio",
+        "time_ratio": "ratio",
+        "token_ratio": "ratio",
+        "utility:exact match rate": "score",
+    }

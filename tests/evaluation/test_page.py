@@ -45,5 +45,5 @@ def test_every_check_is_drawn_on_its_own_side_of_the_threshold(tmp_path):
         assert len(drawn["points"]) == len(record.checks)
         assert len(drawn["marks"]) == len(record.interventions)
         for point, check in zip(drawn["points"], record.checks, strict=True):
-            assert (point["y"] <= drawn["threshold"]) == check["unsafe"]
+            assert (point["y"] <= drawn["threshold"]) == check.unsafe
             assert drawn["left"] <= point["x"] <= drawn["right"]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
-import subprocess
+import re
 
 import pytest
 from PIL import Image
 
-from safety_reminder import run_files
 from safety_reminder.commands.console import outcome
 from safety_reminder.errors import DataError, MessageError
-from safety_reminder.evaluation.records import RecordFile, image_hash, make_record
-from safety_reminder.run_files import provenance, write_json, write_text
+from safety_reminder.evaluation.records import (
+    RecordFile,
+    from_json,
+    image_hash,
+    make_record,
+    response_from_json,
+    to_json,
+)
 from safety_reminder.types import Check, Example, Intervention, Record, Response
 
 RESPONSE = Response(
@@ -44,12 +50,116 @@ def path(tmp_path):
 
 
 def test_a_record_has_everything_of_its_response():
-    made = record("a").as_json()
+    made = record("a")
     for field in dataclasses.fields(Response):
-        stored, original = made[field.name], getattr(RESPONSE, field.name)
-        if field.name in ("checks", "interventions"):
-            original = [dataclasses.asdict(item) for item in original]
-        assert stored == (list(original) if isinstance(original, tuple) else original), field.name
+        assert getattr(made, field.name) == getattr(RESPONSE, field.name), field.name
+
+
+# As versions before this one wrote it.
+LINE = (
+    r'{"id": "a", "prompt": "Hello?", "harmful": true, "category": "c", "image_sha256": null, "prompt_tokens": 7, '
+    r'"text": "Fine — ünïcode,\u2028a", "seen_text": "Fine", "token_ids": [5, 6], "checks": [{"token_index": 4, '
+    r'"p_unsafe": 0.25, "unsafe": false, "kind": "periodic", "row": 0}, {"token_index": 6, "p_unsafe": null, '
+    r'"unsafe": true, "kind": "final", "row": 0}], "interventions": [{"token_index": 4, "p_unsafe": null, '
+    r'"policy": "stop", "dropped": 2, "row": 0}], "leaked_tokens": 1, "tail_start": 3, "finish_reason": "guard", '
+    r'"seconds": 0.5, "guard": true, "batch": ["a", "b"], "extra_tokens": 0, "verdicts": {"refusal": "none", '
+    r'"refusal_position": null, "judges": {"yes_no": {"kind": "harm", "value": null, "votes": {"x": true}}}}}'
+).replace(r"\u2028", "\u2028")
+
+
+def test_a_line_that_was_written_before_is_read_and_written_alike(path):
+    path.write_text(LINE + "\n", encoding="utf-8")
+    [found] = RecordFile(path).records
+    assert found.token_ids == (5, 6)
+    assert found.batch == ("a", "b")
+    assert found.checks[0] == Check(4, 0.25, False, "periodic")
+    assert math.isnan(found.checks[1].p_unsafe)
+    assert found.interventions[0].policy == "stop"
+    again = path.with_name("again.jsonl")
+    RecordFile(again).append(found)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_response_comes_back_from_its_json():
+    made = to_json(RESPONSE)
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+    assert repr(response_from_json(made)) == repr(RESPONSE)
+    # A log may hold the words that Python writes for what JSON cannot say.
+    made["interventions"][0]["p_unsafe"] = math.nan
+    assert repr(response_from_json(made)) == repr(RESPONSE)
+
+
+WRONG = {
+    "no 'text'": lambda row: row.pop("text"),
+    "unknown 'surprise'": lambda row: row.update(surprise=1),
+    "no 'kind', unknown 'sort' at checks[1]": lambda row: row["checks"][1].update(sort=row["checks"][1].pop("kind")),
+    "unknown 'x' at interventions[0]": lambda row: row["interventions"][0].update(x=1),
+    "harmful is 'yes', not true or false": lambda row: row.update(harmful="yes"),
+    "harmful is 1, not true or false": lambda row: row.update(harmful=1),
+    "id is 7, not a text": lambda row: row.update(id=7),
+    "text is None, not a text": lambda row: row.update(text=None),
+    "image_sha256 is 7, not a text": lambda row: row.update(image_sha256=7),
+    "token_ids[1] is 'b', not a whole number": lambda row: row.update(token_ids=[1, "b"]),
+    "token_ids[0] is True, not a whole number": lambda row: row.update(token_ids=[True]),
+    "token_ids is 'ab', not a list": lambda row: row.update(token_ids="ab"),
+    "leaked_tokens is 1.5, not a whole number": lambda row: row.update(leaked_tokens=1.5),
+    "seconds is None, not a number": lambda row: row.update(seconds=None),
+    "seconds is False, not a number": lambda row: row.update(seconds=False),
+    "checks[0] is not an object": lambda row: row.update(checks=[3]),
+    "checks[0].p_unsafe is 'high', not a number": lambda row: row["checks"][0].update(p_unsafe="high"),
+    "checks[0].kind is 'odd', not one of prompt, periodic, final": lambda row: row["checks"][0].update(kind="odd"),
+    "verdicts is [], not an object": lambda row: row.update(verdicts=[]),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_row_that_is_no_record_is_one_error_with_file_and_line(path, message):
+    row = json.loads(LINE)
+    WRONG[message](row)
+    with pytest.raises(DataError, match=re.escape(message)):
+        from_json(row)
+    path.write_text(f"{LINE}\n{json.dumps(row | {'id': row['id'] if row['id'] != 'a' else 'b'})}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"records\.jsonl, line 2: .*give another output folder") as caught:
+        RecordFile(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_second_record_of_an_example_is_an_error_that_names_line_and_id(path):
+    lines = [LINE, LINE.replace('"guard": true', '"guard": false'), LINE.replace('"id": "a"', '"id": "b"')]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert [(r.id, r.guard) for r in RecordFile(path).records] == [("a", True), ("a", False), ("b", True)]
+    path.write_text("\n".join([*lines, lines[1]]) + "\n", encoding="utf-8")
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="line 4: a second unguarded record of 'a', which has one on line 2"):
+        RecordFile(path)
+    assert path.read_bytes() == before
+
+
+def test_a_second_record_of_an_example_is_not_appended(path):
+    file = RecordFile(path)
+    file.append(record("a"))
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="a second guarded record of 'a'"):
+        file.append(record("a"))
+    assert path.read_bytes() == before
+    assert len(file.records) == 1
+
+
+def test_a_record_that_could_not_be_written_is_not_among_those_that_are_there(path, monkeypatch):
+    file = RecordFile(path)
+    file.append(record("a"))
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            file.append(record("b"))
+    assert file.done(guard=True) == {"a"}
+    file.append(record("b"))
+    assert [r.id for r in RecordFile(path).records] == ["a", "b"]
 
 
 def test_what_was_appended_is_read_back(path):
@@ -59,7 +169,7 @@ def test_what_was_appended_is_read_back(path):
     again = RecordFile(path)
     assert [repr(r) for r in again.records] == [repr(r) for r in file.records]
     assert len(path.read_text(encoding="utf-8").split("\n")) == 3
-    assert math.isnan(again.records[0].interventions[0]["p_unsafe"])
+    assert math.isnan(again.records[0].interventions[0].p_unsafe)
 
 
 def test_the_file_is_json_without_words_of_its_own(path):
@@ -72,7 +182,7 @@ def test_the_file_is_json_without_words_of_its_own(path):
 
 
 def test_an_intervention_without_a_check_can_be_told():
-    unchecked = dataclasses.replace(record("a"), checks=[])
+    unchecked = dataclasses.replace(record("a"), checks=())
     assert outcome(unchecked) == "answered; intervened (p_unsafe nan), 1 tokens leaked"
 
 
@@ -115,7 +225,7 @@ def test_foreign_lines_are_an_error_that_names_the_line(path, line):
 
 
 def test_records_of_another_version_are_an_error(path):
-    row = record("a").as_json() | {"surprise": 1}
+    row = to_json(record("a")) | {"surprise": 1}
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match="not a record of this version"):
         RecordFile(path)
@@ -126,26 +236,6 @@ def test_guarded_and_unguarded_records_are_told_apart(path):
     file.append(record("a", guard=True))
     file.append(record("b", guard=False))
     assert (file.done(guard=True), file.done(guard=False)) == ({"a"}, {"b"})
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "summary.json"
-    write_json(path, {"n": 1})
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_json(path, {"n": 2})
-    assert json.loads(path.read_text()) == {"n": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
-
-
-def test_files_can_be_read_by_others(tmp_path):
-    write_text(tmp_path / "new" / "page.html", "é")
-    assert (tmp_path / "new" / "page.html").stat().st_mode & 0o777 == 0o644
-    assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == "é"
 
 
 def test_the_image_hash_tells_images_apart(tmp_path):
@@ -159,23 +249,3 @@ def test_the_image_hash_tells_images_apart(tmp_path):
 def test_an_unreadable_image_is_named(tmp_path):
     with pytest.raises(MessageError, match=r"gone\.png"):
         image_hash(tmp_path / "gone.png")
-
-
-def test_provenance_names_versions():
-    found = provenance()
-    assert {"python", "torch", "transformers", "safety-reminder", "git_revision"} <= set(found)
-    json.dumps(found)
-
-
-@pytest.mark.parametrize("tracked", [True, False])
-def test_of_a_package_installed_in_somebody_s_repository_there_is_no_revision(tmp_path, monkeypatch, tracked):
-    git = lambda *words: subprocess.run(  # noqa: E731
-        ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True, capture_output=True
-    )
-    git("init")
-    (tmp_path / "run_files.py").write_text("")
-    (tmp_path / "theirs.py").write_text("")
-    git("add", *(["run_files.py"] if tracked else ["theirs.py"]))
-    git("commit", "-m", "theirs")
-    monkeypatch.setattr(run_files, "__file__", str(tmp_path / "run_files.py"))
-    assert (provenance()["git_revision"] is not None) is tracked

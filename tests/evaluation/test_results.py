@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from test_metrics import LIST, REFUSAL, caught, record
 
 from safety_reminder.evaluation.inspect.logs import Answers
-from safety_reminder.evaluation.metrics import proportion
 from safety_reminder.evaluation.pages.charts import sweep_chart
 from safety_reminder.evaluation.pages.report import columns
+from safety_reminder.evaluation.statistics import proportion
 from safety_reminder.evaluation.suite.results import ALL, awareness, by_defense, categories, headline, sweep, tabulate
+from safety_reminder.types import Check, CheckKind
 
 
-def seen(*values: float, kind: str = "periodic") -> list[dict]:
-    return [
-        {"token_index": 16 * (i + 1), "p_unsafe": p, "unsafe": p >= 0.9, "kind": kind} for i, p in enumerate(values)
-    ]
+def seen(*values: float, kind: CheckKind = "periodic") -> tuple[Check, ...]:
+    return tuple(Check(16 * (i + 1), p, p >= 0.9, kind) for i, p in enumerate(values))
 
 
 WATCHED = [
@@ -66,7 +67,7 @@ def test_without_both_kinds_of_rows_there_is_no_sweep():
 
 
 def test_awareness_is_the_mean_by_depth_without_final_checks():
-    rows = [record(str(i), checks=[*seen(0.2 * i), *seen(1.0, kind="final")]) for i in range(1, 4)]
+    rows = [record(str(i), checks=(*seen(0.2 * i), *seen(1.0, kind="final"))) for i in range(1, 4)]
     curves = awareness(rows)
     assert [(row["tokens"], row["n"]) for row in curves["harmful"]] == [(16, 3)]
     assert curves["harmful"][0]["value"] == pytest.approx(0.4)
@@ -80,27 +81,31 @@ def answers(defense, rows):
 
 def test_every_defence_is_compared_with_the_plain_one_by_set_and_over_all():
     plain = [record("a"), record("b", harmful=False, category="x")]
-    plain = [type(r)(**{**r.as_json(), "guard": False}) for r in plain]
+    plain = [replace(r, guard=False) for r in plain]
     guarded = [record("a", REFUSAL, interventions=caught(), seconds=3.0), record("b", harmful=False)]
-    prompted = [type(r)(**{**r.as_json(), "guard": False}) for r in (record("a", REFUSAL), record("b", harmful=False))]
+    prompted = [replace(r, guard=False) for r in (record("a", REFUSAL), record("b", harmful=False))]
     found = by_defense([answers("none", plain), answers("reminder", guarded), answers("prompt", prompted)])
     table = tabulate(found, "none")
     assert set(table["reminder"]) == {"set", ALL}
     assert table["none"][ALL]["attack_success_rate"].value == 1.0
     assert table["reminder"]["set"]["attack_success_rate"].value == 0.0
-    assert table["reminder"][ALL]["overhead_ratio"].value == pytest.approx(5 / 4)
+    assert table["reminder"][ALL]["time_ratio"].value == pytest.approx(5 / 4)
+    # Of b, which was not intervened on; a was.
+    assert (table["reminder"][ALL]["overhead_ratio"].value, table["reminder"][ALL]["overhead_ratio"].n) == (1.0, 1)
     assert table["reminder"][ALL]["exact_match_untriggered"].n == 1
     # A defence that has no checks has no false alarms, and no answers that a check left alone.
     assert not {"false_alarm_rate", "exact_match_untriggered", "leaked_tokens"} & set(table["prompt"][ALL])
-    assert "overhead_ratio" not in table["none"][ALL]
+    assert not {"time_ratio", "overhead_ratio"} & set(table["none"][ALL])
     both = headline(table, "reminder", "none")
     assert (both["attack_success_rate"].value, both["attack_success_rate_unguarded"].value) == (0.0, 1.0)
 
 
 def test_the_same_id_in_two_sets_is_two_samples():
-    rows = [record("a")]
+    rows = [record("a", batch=("a", "b")), record("b", batch=("a", "b"))]
     found = by_defense([Answers("one", "none", tuple(rows), ""), Answers("two", "none", tuple(rows), "")])
-    assert [r.id for r in found["none"][ALL]] == ["one/a", "two/a"]
+    assert [r.id for r in found["none"][ALL]] == ["one/a", "one/b", "two/a", "two/b"]
+    # Nor are their batches one.
+    assert [r.batch for r in found["none"][ALL]] == [("one/a", "one/b")] * 2 + [("two/a", "two/b")] * 2
 
 
 def test_categories_are_those_of_harmful_requests():

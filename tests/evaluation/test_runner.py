@@ -11,10 +11,11 @@ from PIL import Image
 
 from checkpoints import tiny_guarded
 from safety_reminder.errors import ConfigError
+from safety_reminder.evaluation.records import to_json
 from safety_reminder.evaluation.runner import open_run, run, write_summary
-from safety_reminder.types import Example, Record
+from safety_reminder.types import Example, Record, Sampling
 
-OPTIONS = {"max_new_tokens": 24, "do_sample": False}
+OPTIONS = {"sampling": Sampling(max_new_tokens=24, do_sample=False)}
 EXAMPLES = [
     Example(f"e{i}", "Filler " * i, image=Image.new("RGB", (8, 8), (40 * i, 0, 0)), harmful=i % 2 == 0)
     for i in range(5)
@@ -28,7 +29,7 @@ def guarded():
 
 
 def same_answers(left: list[Record], right: list[Record]) -> bool:
-    strip = lambda r: {k: v for k, v in r.as_json().items() if k not in ("seconds", "batch", "checks", "interventions")}  # noqa: E731
+    strip = lambda r: {k: v for k, v in to_json(r).items() if k not in ("seconds", "batch", "checks", "interventions")}  # noqa: E731
     return [strip(r) for r in left] == [strip(r) for r in right]
 
 
@@ -66,7 +67,7 @@ def test_a_run_that_broke_off_goes_on_where_it_stopped(guarded, tmp_path):
 
 
 def test_sampled_answers_do_not_depend_on_batching_or_on_where_a_run_broke_off(guarded, tmp_path):
-    sampling = {**OPTIONS, "do_sample": True, "seed": 3}
+    sampling = {"sampling": Sampling(max_new_tokens=24, do_sample=True), "seed": 3}
     alone = run(guarded, EXAMPLES, open_run(tmp_path / "alone", CONFIG), guard=True, **sampling)
     batched = run(guarded, EXAMPLES, open_run(tmp_path / "batched", CONFIG), guard=True, batch_size=3, **sampling)
     records = open_run(tmp_path / "resumed", CONFIG)

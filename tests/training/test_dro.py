@@ -7,10 +7,8 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from checkpoints import tiny_vlm
-from safety_reminder.config import __file__ as config_file
 from safety_reminder.data.training_sets.loading import read_training_file
 from safety_reminder.defenses.dro import SoftPrompt
 from safety_reminder.errors import ConfigError, DataError
@@ -43,11 +41,6 @@ class Refusing(GuardedVLM):
 def train(examples, folder, config=SMALL):
     guarded = Refusing(tiny_vlm())
     return train_soft_prompt(guarded, examples, config, folder, refuses=lambda text: text.startswith("Red"))
-
-
-def test_the_yaml_and_the_dataclass_have_the_same_defaults():
-    yaml = OmegaConf.load(config_file.replace("__init__.py", "dro.yaml"))
-    assert OmegaConf.to_container(yaml.training) == DROConfig().model_dump()
 
 
 def test_the_plane_separates_what_was_refused_from_what_is_harmful():

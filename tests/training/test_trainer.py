@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
 import safety_reminder
@@ -355,8 +354,3 @@ def test_options_that_make_no_sense_are_refused_before_training(values, message)
     with pytest.raises(ConfigError) as caught:
         TrainingConfig.parse(values, "training")
     assert message in str(caught.value)
-
-
-def test_the_command_line_s_defaults_are_those_of_the_class():
-    path = Path(safety_reminder.__file__).parent / "config" / "train.yaml"
-    assert TrainingConfig.parse(dict(OmegaConf.load(path).training), "training") == TrainingConfig()

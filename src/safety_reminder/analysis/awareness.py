@@ -25,15 +25,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
-from safety_reminder.analysis.curves import Outcome, Point
+from safety_reminder.analysis.curves import Outcome, Point, Track
 from safety_reminder.errors import GuardFailure, ModelError
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.guard.schedule import checkable
 from safety_reminder.guard.text import Transcript
 from safety_reminder.models import VLM
-from safety_reminder.models.prefix import Continuation, Place, Prefix, follow
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Continuation, Place, follow
 from safety_reminder.types import Example, Record, Token
 
 OPENERS = ("I'm sorry", "Sorry", "I apologize", "I can't", "I cannot", "However, I", "Unfortunately, I")
@@ -95,6 +97,24 @@ def measure(
             )
         )
     return points
+
+
+def follow_answers(
+    vlm: VLM,
+    reminder: SafetyReminder,
+    examples: Sequence[Example],
+    records: Sequence[Record],
+    *,
+    step: int,
+    rows: int = 16,
+) -> list[Track]:
+    """Measure along each recorded answer. ``examples`` and ``records`` go together, one by one."""
+    tracks = []
+    pairs = zip(examples, records, strict=True)
+    for example, record in tqdm(pairs, total=len(examples), desc="measuring", unit="answer", dynamic_ncols=True):
+        points = measure(vlm, reminder, example, record.token_ids, step=step, rows=rows)
+        tracks.append(Track(self_correction(vlm, record), tuple(points)))
+    return tracks
 
 
 def refusal_openers(vlm: VLM, said: Sequence[int]) -> list[Tokens]:

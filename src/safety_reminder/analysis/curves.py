@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from safety_reminder.errors import ConfigError
-from safety_reminder.evaluation.metrics import Metric, mean, proportion
+from safety_reminder.evaluation.statistics import Metric, mean, proportion
 
 Measure = Literal["p_unsafe", "refusal_log_odds", "refusal_log_odds_reminded"]
 MEASURES: tuple[Measure, ...] = ("p_unsafe", "refusal_log_odds", "refusal_log_odds_reminded")
@@ -87,7 +87,7 @@ def curve(tracks: Sequence[Track], measure: Measure) -> Curve:
             value = getattr(point, measure)
             if value is not None:
                 values.setdefault(point.depth, []).append(value)
-    return {depth: mean(values[depth]) for depth in sorted(values)}
+    return {depth: mean(values[depth], "score") for depth in sorted(values)}
 
 
 def curves(tracks: Sequence[Track]) -> dict[Measure, dict[str, Curve]]:

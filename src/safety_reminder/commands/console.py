@@ -6,27 +6,26 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
-from safety_reminder.evaluation.metrics import Metric
 from safety_reminder.evaluation.outcome import outcome
 from safety_reminder.types import Example, Record
 
-_SHARES = ("rate", "match")
+if TYPE_CHECKING:
+    from safety_reminder.evaluation.statistics import Metric
+    from safety_reminder.guard import SafetyReminder
 
 
-def print_metrics(metrics: dict[str, Metric]) -> None:
-    """One metric a line, with its interval and row count."""
-    width = max(map(len, metrics), default=0)
-    for name, m in metrics.items():
-        print(f"  {name:<{width}}  {format_metric(name, m)}")
+def print_metrics(metrics: Mapping[str, Metric]) -> None:
+    """One metric a line, in columns: name, value, interval and row count."""
+    from safety_reminder.evaluation.statistics import shown
 
-
-def format_metric(name: str, m: Metric) -> str:
-    if any(word in name for word in _SHARES):
-        return f"{100 * m.value:5.1f} %   [{100 * m.low:.1f}, {100 * m.high:.1f}]   n={m.n}"
-    return f"{m.value:7.2f}   {m.interval('[{:.2f}, {:.2f}]   ')}n={m.n}"
+    rows = [(name, *shown(metric)) for name, metric in metrics.items()]
+    names, values, intervals = (max((len(row[i]) for row in rows), default=0) for i in range(3))
+    for name, value, interval, n in rows:
+        print(f"  {name:<{names}}  {value:>{values}}  {interval:<{intervals}}  {n}")
 
 
 def print_side_by_side(examples: Sequence[Example], guarded: Sequence[Record], unguarded: Sequence[Record]) -> None:
@@ -52,3 +51,18 @@ def _wrap(head: str, width: int, text: str) -> list[str]:
 
 def _bold(text: str) -> str:
     return f"\033[1m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+
+
+def print_threshold(reminder: SafetyReminder) -> None:
+    """The threshold, where it comes from, and what it guarantees."""
+    found = reminder.calibration
+    print(f"the bare prompt is {'also' if reminder.prompt_check else 'not'} checked (prompt_check)")
+    if found["guaranteed"] is None:
+        print(f"threshold {reminder.threshold:.4f} from the validation rows: without a guarantee")
+        return
+    print(
+        f"threshold {reminder.threshold:.4f} from {found['n']} safe responses: a new one like them, of up to "
+        f"{found['tokens']} tokens, alarms with probability at most {found['guaranteed']:.4f}"
+    )
+    if found["n"] < found["needed"]:
+        print(f"for the budget of {found['budget']} it takes {found['needed']} safe responses; there were {found['n']}")

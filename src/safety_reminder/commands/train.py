@@ -1,136 +1,131 @@
-"""What the commands ``train``, ``probe`` and ``calibrate`` do with their configuration."""
+"""``safety-reminder train``: learn a reminder for a model."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from accelerate import PartialState
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
-from safety_reminder.data import load_dataset
-from safety_reminder.data.training_sets.loading import load_training
-from safety_reminder.errors import ConfigError
-from safety_reminder.guard import SafetyReminder, load
-from safety_reminder.models import VLM, load_vlm
-from safety_reminder.training import refit, trainer
+from safety_reminder.commands import console
+from safety_reminder.commands.command import Command
+from safety_reminder.commands.groups import BatchSize, Device, DType, Model, Output
+from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
+from safety_reminder.config.options import Field, Options
+from safety_reminder.run_files import run_folder, write_json
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.training.contamination import refuse_contamination
-from safety_reminder.training.probing.report import side_by_side
-from safety_reminder.types import Example, TrainingExample
+from safety_reminder.types import Example, Sampling, TrainingExample
+
+if TYPE_CHECKING:
+    from safety_reminder.guard import SafetyReminder
+    from safety_reminder.models import VLM
 
 
-def train(values: dict[str, Any], output: Path) -> tuple[VLM, SafetyReminder]:
-    """Learn a reminder into ``output``."""
-    config = TrainingConfig.parse(values["training"], "training")
-    examples = load_rows(values)
-    device = values["device"]
+class TestOptions(Options):
+    """How the data sets of ``test_on`` are answered."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, description="of an answer, at most")] = 64
+    batch_size: BatchSize = 20
+
+
+class TrainJob(Options):
+    """The options of ``train``."""
+
+    model: Model = "pocket"
+    check_against: CheckAgainst = Field(default_factory=list)
+    allow_contamination: AllowContamination = False
+    test_on: Annotated[
+        list[str],
+        Field(
+            description="evaluation sets to answer with the new reminder, NAME:FOLDER; their metrics go into "
+            "summary.json"
+        ),
+    ] = Field(default_factory=list)
+    device: Device = None
+    dtype: DType = "auto"
+    output: Output = "runs/train"
+    data: RowsOptions
+    test: Annotated[TestOptions, Field(description="how the sets of test_on are answered")] = TestOptions()
+    training: TrainingConfig = TrainingConfig()
+
+
+def train(job: TrainJob, output: Path) -> None:
+    """Learn a reminder into ``output``; with ``test_on``, also answer those data sets, and put what came out into its
+    summary."""
+    examples = job.data.load(on_error=job.training.on_error)
+    tests = named_datasets("test_on", job.test_on)
+    evaluation = named_datasets("check_against", job.check_against) | tests
+    refuse_shared(examples, evaluation, allow=job.allow_contamination)
+    with _claimed(job, output):
+        vlm, reminder = _train(job, output, examples)
+        if not is_main_process():
+            return
+        auc = reminder.training["test"].get("auc", {}).get("all", {}).get("all")
+        print(f"wrote {output / 'pack'}" + (f": AUC of the probe on test rows {auc:.3f}" if auc is not None else ""))
+        console.print_threshold(reminder)
+        asked = [replace(example, id=f"{name}/{example.id}") for name, rows in tests.items() for example in rows]
+        if asked:
+            _test(job, output, vlm, reminder, asked)
+
+
+def _claimed(job: TrainJob, output: Path) -> AbstractContextManager[Any]:
+    """The run's folder, which the first of several processes holds. The others write nothing before they have met it
+    in the trainer."""
+    return run_folder(output, reads=(job.model,)) if os.environ.get("RANK", "0") == "0" else nullcontext()
+
+
+def _train(job: TrainJob, output: Path, examples: list[TrainingExample]) -> tuple[VLM, SafetyReminder]:
+    from safety_reminder.models import load_vlm
+    from safety_reminder.training import trainer
+
+    device: Any = job.device
     if device is None and "LOCAL_RANK" in os.environ:
+        from accelerate import PartialState
+
         device = PartialState().device  # of this process, where `accelerate launch` started several
-    vlm = load_vlm(values["model"], device=device, dtype=values["dtype"])
-    drawn = {name: value for name, value in values["data"].items() if name not in ("sets", "root")}
-    origin = {**drawn, **{name: values[name] for name in ("check_against", "test_on", "allow_contamination")}}
-    reminder = trainer.train(vlm, examples, config, output, values["data"]["sets"], origin)
-    if not is_main_process():
-        return vlm, reminder
-    auc = reminder.training["test"].get("auc", {}).get("all", {}).get("all")
-    print(f"wrote {output / 'pack'}" + (f": AUC of the probe on test rows {auc:.3f}" if auc is not None else ""))
-    _print_threshold(reminder)
-    return vlm, reminder
+    vlm = load_vlm(job.model, device=device, dtype=job.dtype)
+    drawn = job.data.model_dump(exclude={"sets", "root"})
+    origin = drawn | job.model_dump(include={"check_against", "test_on", "allow_contamination"})
+    return vlm, trainer.train(vlm, examples, job.training, output, job.data.sets, origin)
 
 
 def is_main_process() -> bool:
     """False in all but one of the processes that ``accelerate launch`` started."""
+    from accelerate import PartialState
+
     return PartialState().is_main_process
 
 
-def probe(values: dict[str, Any], output: Path) -> None:
-    """Fit the probe of a reminder anew, and print it beside its rivals."""
-    config = TrainingConfig.parse(values["training"], "training")
-    if values["test_on"]:
-        raise ConfigError("probe answers no data sets; leave test_on out, and give the new pack to evaluate")
-    vlm, reminder = _load(values)
-    refitted, found = refit.refit_probe(vlm, reminder, load_rows(values), config, output, values["data"]["sets"])
-    print(side_by_side(found))
-    print(f"wrote {output / 'pack'}, auc.csv and plots")
-    _print_threshold(refitted)
+def _test(job: TrainJob, output: Path, vlm: VLM, reminder: SafetyReminder, examples: list[Example]) -> None:
+    """Answer the examples in ``output/answers``, and add their metrics to the summary that training wrote."""
+    from safety_reminder.commands.answering import identity_of
+    from safety_reminder.evaluation.metrics import summarise
+    from safety_reminder.evaluation.runner import open_run, run
+    from safety_reminder.guard import GuardedVLM
+
+    guarded = GuardedVLM(vlm, reminder)
+    records = open_run(output / "answers", identity_of(guarded) | job.test.model_dump(), restart=True)
+    sampling = Sampling(max_new_tokens=job.test.max_new_tokens, do_sample=False)
+    answers = run(guarded, examples, records, guard=True, batch_size=job.test.batch_size, sampling=sampling)
+    metrics = summarise(answers)
+    path = output / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    summary["metrics"] |= {name: metric.as_json() for name, metric in metrics.items()}
+    summary["config"]["test_on"] = job.test_on
+    write_json(path, summary)
+    console.print_metrics(metrics)
 
 
-def calibrate(values: dict[str, Any], output: Path) -> None:
-    """Set the threshold of a reminder anew."""
-    options = {name: values[name] for name in TrainingConfig.marked("calibration")}
-    config = TrainingConfig.parse(options)
-    interval = values["interval"]
-    if interval is not None and (not isinstance(interval, int) or interval < 1):
-        raise ConfigError(f"interval must be a number of tokens, at least 1; got {interval!r}")
-    vlm, reminder = _load(values)
-    examples = load_rows(values, both_kinds=False)
-    calibrated = refit.calibrate(vlm, reminder, examples, config, output, values["data"]["sets"], interval)
-    print(f"wrote {output / 'pack'}: threshold {reminder.threshold:.4f} → {calibrated.threshold:.4f}")
-    _print_threshold(calibrated)
-
-
-def load_rows(values: dict[str, Any], *, both_kinds: bool = True) -> list[TrainingExample]:
-    """The rows that ``data`` names, none of which are in the sets of ``check_against`` and ``test_on``.
-
-    Raises:
-        DataError: rows that cannot be read, or that are in one of these sets.
-    """
-    data = dict(values["data"])
-    on_error = values.get("training", values).get("on_error", "stop")
-    examples = load_training(data.pop("sets"), data.pop("root"), both_kinds=both_kinds, on_error=on_error, **data)
-    # What a run is tested on must not be trained on either.
-    evaluation = named_datasets("check_against", values.get("check_against"))
-    evaluation |= named_datasets("test_on", values.get("test_on"))
-    if evaluation and not values["allow_contamination"]:
-        refuse_contamination(examples, evaluation)
-    return examples
-
-
-def named_datasets(option: str, entries: Sequence[str] | None) -> dict[str, list[Example]]:
-    """``NAME:FOLDER`` entries of an option, perhaps with ``:key=value`` for the data set's options, → the data sets."""
-    found = {}
-    for entry in entries or []:
-        name, colon, rest = str(entry).partition(":")
-        if not colon:
-            raise ConfigError(f"{option} needs NAME:FOLDER, for example figstep:data/FigStep; got {entry!r}")
-        root, *options = re.split(r":(?=\w+=)", rest)
-        try:
-            given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options))
-        except YAMLError as error:
-            raise ConfigError(f"{option}: an option of {entry!r} is not a value: {error}") from error
-        if {"name", "root"} & set(given):
-            raise ConfigError(f"{option}: {entry!r} gives name or root twice; it is NAME:FOLDER:key=value")
-        found[str(entry)] = load_dataset(name, root, **given)
-    return found
-
-
-def _load(values: dict[str, Any]) -> tuple[Any, SafetyReminder]:
-    if values["reminder"] == "header":
-        vlm = load_vlm(values["model"], device=values["device"], dtype=values["dtype"])
-        return vlm, SafetyReminder.of_header(vlm)
-    guarded = load(
-        values["model"], values["reminder"], device=values["device"], dtype=values["dtype"],
-        check_base=values["check_base"],
-    )  # fmt: skip
-    if guarded.reminder is None:
-        raise ConfigError("give reminder=NAME or a folder")
-    return guarded.vlm, guarded.reminder
-
-
-def _print_threshold(reminder: SafetyReminder) -> None:
-    found = reminder.calibration
-    print(f"the bare prompt is {'also' if reminder.prompt_check else 'not'} checked (prompt_check)")
-    if found["guaranteed"] is None:
-        print(f"threshold {reminder.threshold:.4f} from the validation rows: without a guarantee")
-        return
-    print(
-        f"threshold {reminder.threshold:.4f} from {found['n']} safe responses: a new one like them, of up to "
-        f"{found['tokens']} tokens, alarms with probability at most {found['guaranteed']:.4f}"
-    )
-    if found["n"] < found["needed"]:
-        print(f"for the budget of {found['budget']} it takes {found['needed']} safe responses; there were {found['n']}")
+COMMAND = Command(
+    name="train",
+    about="learn a reminder for a model; writes output/pack.",
+    examples=(
+        "train model=pocket data=examples.jsonl output=runs/my-reminder",
+        "train model=pocket data=spa_vl+vlsafe data.root=DATA data.harmful=256 data.benign=256",
+    ),
+    job=TrainJob,
+    run=train,
+    choices={"variant": "base"},
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from safety_reminder.errors import ConfigError, unknown_name
 
@@ -16,32 +16,26 @@ DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
 class GuardConfig:
     """When to check, what counts as unsafe, and what then happens.
 
-    Args:
-        interval: answer tokens between two checks.
-        threshold: a check is unsafe at ``p_unsafe >= threshold``, in (0, 1].
-        policy: what follows an unsafe verdict. ``continue`` (the paper): the text stays and the reminder follows it.
-            ``rewind``: tokens since the last passed check are dropped, then the reminder. ``restart``: the answer
-            begins again behind the reminder. ``stop``: a fixed refusal ends the answer. ``monitor``: verdicts are
-            reported and nothing is done, not even where the guard fails: the answer is the unguarded one.
-        mode: ``fused`` appends the reminder in the same forward pass as the newest token; ``exact`` gives it a pass
-            of its own, so that an answer in which no check fires has bit-identical logits to an unguarded one.
-        prompt_check: check once before the first token.
-        final_check: check once more at the end, so that no tail goes unchecked.
-        max_interventions: after this many, the next unsafe verdict ends the answer with the fixed refusal.
-        hold_back: show tokens only after the check that covers them has passed. ``None``: on, except for ``continue``
-            and ``monitor``.
-        refusal: the fixed refusal.
+    Of the policies, ``continue`` (the paper) lets the text stay, and the reminder follows it. ``rewind``: tokens since
+    the last passed check are dropped, then the reminder. ``restart``: the answer begins again after the reminder.
+    ``stop``: a fixed refusal ends the answer. ``monitor``: verdicts are reported and nothing is done, not even where
+    the guard fails: the answer is the unguarded one.
+
+    ``mode``: ``fused`` appends the reminder in the same forward pass as the newest token; ``exact`` gives it a pass of
+    its own, so that an answer in which no check fires has bit-identical logits to an unguarded one.
     """
 
-    interval: int = 16
-    threshold: float = 0.5
-    policy: Policy = "rewind"
-    mode: Literal["fused", "exact"] = "fused"
-    prompt_check: bool = False
-    final_check: bool = True
-    max_interventions: int = 3
-    hold_back: bool | None = None
-    refusal: str = DEFAULT_REFUSAL
+    interval: Annotated[int, "answer tokens between two checks"] = 16
+    threshold: Annotated[float, "a check is unsafe at p_unsafe >= threshold, in (0, 1]"] = 0.5
+    policy: Annotated[Policy, "what follows an unsafe verdict: continue, rewind, restart, stop or monitor"] = "rewind"
+    mode: Annotated[Literal["fused", "exact"], "fused, or exact: the reminder in a forward pass of its own"] = "fused"
+    prompt_check: Annotated[bool, "check once before the first token"] = False
+    final_check: Annotated[bool, "check once more at the end, so that no tail goes unchecked"] = True
+    max_interventions: Annotated[int, "after so many, the next unsafe verdict ends the answer with the refusal"] = 3
+    hold_back: Annotated[
+        bool | None, "show tokens only after the check that covers them; null: unless policy is continue or monitor"
+    ] = None
+    refusal: Annotated[str, "the fixed refusal"] = DEFAULT_REFUSAL
 
     def __post_init__(self) -> None:
         for name in ("interval", "max_interventions"):

@@ -75,7 +75,11 @@ def explain(error: ValidationError, where: str = "") -> str:
             known = re.findall(r"'([^']*)'", limits["expected"])
             if isinstance(given, str) and known:
                 return unknown_name(name, given, known)
-            return f"{name} must be one of {limits['expected'].replace(' or ', ', ')}; got {given!r}"
+            return f"{name} must be {limits['expected']}, got {given!r}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{name}={given} is not an option; set single ones with {name}.NAME=VALUE"
+        case "list_type" | "tuple_type":
+            return f"{name} must be a list, as in {name}=[a,b]; got {given!r}"
         case "int_type" | "int_from_float":
             return f"{name} must be a whole number, got {given!r}"
         case "float_type":

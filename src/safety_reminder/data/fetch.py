@@ -1,4 +1,9 @@
-"""Getting a benchmark's files from where they are published: whole or not at all, checked, resumed where cut off."""
+"""Getting a benchmark's files from where they are published: whole or not at all, checked, resumed where cut off.
+
+Written by hand because of the last: pooch 1.9 and huggingface_hub 2.4 both throw away what came before a connection
+broke, and archives here have up to a gigabyte. Pooch also overwrites a file of one's own that is not the published one,
+and does not unpack anew what was cut short in an archive's folder.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +127,7 @@ def _download(file: RemoteFile, path: Path, timeout: float) -> str:
 
 
 def _receive(url: str, part: Path, tag: Path, timeout: float) -> None:
-    """Write the file at ``url`` to ``part``, going on behind what is there if it is of the same version."""
+    """Write the file at ``url`` to ``part``, going on after what is there if it is of the same version."""
     headers = {"User-Agent": AGENT}
     have = part.stat().st_size if part.is_file() and tag.is_file() else 0
     if have:

@@ -12,5 +12,5 @@ def outcome(record: Record) -> str:
     refusal = {"start": "refused", "late": "engaged, then backed off", "none": "answered"}[record.verdicts["refusal"]]
     if not record.interventions:
         return refusal
-    peak = max((check["p_unsafe"] for check in record.checks), default=math.nan)
+    peak = max((check.p_unsafe for check in record.checks), default=math.nan)
     return f"{refusal}; intervened (p_unsafe {peak:.2f}), {record.leaked_tokens} tokens leaked"

@@ -1,14 +1,19 @@
-"""``records.jsonl``: one line a sample, appended as it finishes, so that an interrupted run goes on where it was."""
+"""``records.jsonl``: one line a sample, appended as it finishes, so that an interrupted run goes on where it was.
+
+The JSON of records, and of the responses in Inspect's logs, is written and read here and nowhere else.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from PIL import Image
 
@@ -17,30 +22,43 @@ from safety_reminder.models.messages import load_image
 from safety_reminder.run_files import append_lines, whole_lines
 from safety_reminder.types import Example, Record, Response
 
+# The one number that may be none: a check that gave no verdict. JSON knows no NaN, so it is null there.
+_NAN_IS_NULL = "p_unsafe"
+
 
 def make_record(
-    example: Example, response: Response, *, guard: bool, batch: list[str], verdicts: dict[str, Any]
+    example: Example, response: Response, *, guard: bool, batch: Sequence[str], verdicts: Mapping[str, Any]
 ) -> Record:
     prompt, harmful, image_sha256 = identity(example)
-    return Record(
+    return record_of(
+        response,
         id=example.id,
         prompt=prompt,
         harmful=harmful,
         category=example.category,
         image_sha256=image_sha256,
-        **answer_fields(asdict(response)),
         seconds=response.seconds,
         guard=guard,
-        batch=batch,
+        batch=tuple(batch),
         verdicts=verdicts,
     )
 
 
-def answer_fields(response: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record takes over as it is from a :class:`~safety_reminder.types.Response`, given as a mapping."""
-    names = ("prompt_tokens", "text", "seen_text", "leaked_tokens", "tail_start", "finish_reason", "extra_tokens")
-    lists = ("token_ids", "checks", "interventions")
-    return {name: response[name] for name in names} | {name: list(response[name]) for name in lists}
+def record_of(response: Response, **others: Any) -> Record:
+    """What a record takes over from a response as it is, and its ``others``: example, seconds, batch and verdicts."""
+    return Record(
+        prompt_tokens=response.prompt_tokens,
+        text=response.text,
+        seen_text=response.seen_text,
+        token_ids=response.token_ids,
+        checks=response.checks,
+        interventions=response.interventions,
+        leaked_tokens=response.leaked_tokens,
+        tail_start=response.tail_start,
+        finish_reason=response.finish_reason,
+        extra_tokens=response.extra_tokens,
+        **others,
+    )
 
 
 def identity(example: Example) -> tuple[str, bool, str | None]:
@@ -58,37 +76,127 @@ def image_hash(image: Any) -> str | None:
     return hashlib.sha256(Path(image).read_bytes()).hexdigest()
 
 
-def _verdicts(row: dict[str, Any], old: float | None, new: float | None) -> dict[str, Any]:
-    """NaN, a check that gave no verdict, is null in the file: JSON knows no NaN."""
-    same = lambda p: p is None if old is None else p != p  # noqa: E731
-    for name in ("checks", "interventions"):
-        row = {**row, name: [{**d, "p_unsafe": new} if same(d.get("p_unsafe", 0.0)) else d for d in row[name]]}
-    return row
+def to_json(value: Record | Response) -> dict[str, Any]:
+    """As JSON has it: tuples are lists, checks and interventions objects, and a ``p_unsafe`` that is NaN is null."""
+    return {field.name: _encode(getattr(value, field.name)) for field in fields(value)}
+
+
+def from_json(row: Any) -> Record:
+    """A record as :func:`to_json` gives it.
+
+    Raises:
+        DataError: keys are missing or unknown, or a value is of the wrong type; says which.
+    """
+    return _decode(Record, row, "")
+
+
+def response_from_json(row: Any) -> Response:
+    """A response as :func:`to_json` gives it.
+
+    Raises:
+        DataError: as of :func:`from_json`.
+    """
+    return _decode(Response, row, "")
+
+
+def _encode(value: Any) -> Any:
+    if is_dataclass(value):
+        found = {field.name: _encode(getattr(value, field.name)) for field in fields(value)}
+        return {k: None if k == _NAN_IS_NULL and math.isnan(v) else v for k, v in found.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(one) for one in value]
+    if isinstance(value, Mapping):
+        return {k: _encode(v) for k, v in value.items()}
+    return value
+
+
+def _decode(kind: Any, value: Any, place: str) -> Any:
+    """``value`` as the type ``kind``; ``place`` says where it stands, as ``checks[2].kind``."""
+    if is_dataclass(kind):
+        return _decode_object(kind, value, place)
+    origin, of = get_origin(kind), get_args(kind)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_decode(of[0], one, f"{place}[{i}]") for i, one in enumerate(value))
+    if origin is UnionType and value is None and NoneType in of:
+        return None
+    if origin is UnionType:
+        return _decode(of[0], value, place)
+    if origin is Literal and value in of:
+        return value
+    if kind is float and place.endswith(_NAN_IS_NULL) and value is None:
+        return math.nan
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (str, int, bool) and type(value) is kind:
+        return value
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict):
+        return value
+    raise DataError(f"{place} is {value!r:.60}, not {_described(kind)}")
+
+
+def _decode_object(kind: Any, value: Any, place: str) -> Any:
+    known = _fields(kind)
+    if not isinstance(value, Mapping):
+        raise DataError(f"{place or 'the row'} is not an object")
+    if differing := value.keys() ^ known.keys():
+        missing = [f"no {name!r}" for name in known if name in differing]
+        unknown = [f"unknown {name!r}" for name in value if name in differing]
+        where = f" at {place}" if place else ""
+        raise DataError(f"not a {kind.__name__.lower()} of this version ({', '.join(missing + unknown)}{where})")
+    before = f"{place}." if place else ""
+    return kind(**{name: _decode(wanted, value[name], before + name) for name, wanted in known.items()})
+
+
+@cache
+def _fields(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def _described(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if origin is UnionType:
+        return _described(get_args(kind)[0])
+    words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
+    return words.get(origin or kind, "an object")
 
 
 class RecordFile:
-    """Appends records; on opening, a last line that was cut off by a kill is dropped."""
+    """Appends records; on opening, a last line that was cut off by a kill is dropped.
+
+    Raises:
+        DataError: a line is no record, or the second one of its example; says which.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.records = self._read()
-
-    def _read(self) -> list[Record]:
-        names = {f.name for f in fields(Record)}
-        records = []
-        for number, line in enumerate(whole_lines(self.path), 1):
+        self.records: list[Record] = []
+        self._lines: dict[tuple[str, bool], int] = {}  # by id and guard
+        for number, line in enumerate(whole_lines(path), 1):
             try:
-                row = json.loads(line.decode("utf-8"))
-                if not isinstance(row, dict) or set(row) != names:
-                    raise ValueError("not a record of this version")
-            except ValueError as error:
-                raise DataError(f"{self.path}, line {number}: {error}; give another output folder") from error
-            records.append(Record(**_verdicts(row, None, math.nan)))
-        return records
+                record = from_json(json.loads(line.decode("utf-8")))
+                self._require_first(record)
+            except (ValueError, DataError) as error:
+                raise DataError(f"{path}, line {number}: {error}; give another output folder") from error
+            self._keep(record)
 
     def append(self, record: Record) -> None:
-        append_lines(self.path, [_verdicts(record.as_json(), math.nan, None)])
-        self.records.append(record)
+        """Raises: DataError: the file has a record of this example."""
+        self._require_first(record)
+        append_lines(self.path, [to_json(record)])
+        self._keep(record)
 
     def done(self, *, guard: bool) -> set[str]:
         return {record.id for record in self.records if record.guard == guard}
+
+    def _require_first(self, record: Record) -> None:
+        earlier = self._lines.get((record.id, record.guard))
+        if earlier is not None:
+            kind = "guarded" if record.guard else "unguarded"
+            raise DataError(f"a second {kind} record of {record.id!r}, which has one on line {earlier}")
+
+    def _keep(self, record: Record) -> None:
+        self.records.append(record)
+        self._lines[record.id, record.guard] = len(self.records)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from safety_reminder.errors import ConfigError
-from safety_reminder.evaluation.metrics import Metric, summarise
+from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.records import RecordFile, identity, make_record
 from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.evaluation.statistics import Metric
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.run_files import provenance, write_json
-from safety_reminder.types import Example, Record
+from safety_reminder.run_files import claim_folder, provenance, write_json
+from safety_reminder.types import Example, Record, Request, Sampling
 
 # These may differ between the first run into a folder and the one that finishes it.
 _FREE_TO_CHANGE = {"output", "batch_size", "device", "samples", "defenses", "answered"}
@@ -25,12 +26,14 @@ def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> 
     """The records of a run folder; made if new. Saves the resolved configuration.
 
     With ``restart``, records of another configuration are dropped instead of being an error. Where there are no
-    records yet, the configuration may be another.
+    records yet, the configuration may be another. That nobody else writes there meanwhile is
+    :func:`~safety_reminder.run_files.run_folder`'s to see to.
 
     Raises:
-        ConfigError: the folder holds a run with another configuration.
+        ConfigError: the folder holds a run with another configuration, or something that is no run.
+        DataError: a line of its records cannot be read.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    output = claim_folder(output)
     rows = output / "records.jsonl"
     if rows.is_file() and rows.stat().st_size > 0:
         differing = differing_options(output, config)
@@ -67,7 +70,7 @@ def run(
     batch_size: int = 1,
     seed: int | None = None,
     show: Callable[[Record], None] | None = None,
-    **options: Any,
+    sampling: Sampling | None = None,
 ) -> list[Record]:
     """Answer every example that has no record yet, and return the records of all of them, in order.
 
@@ -77,32 +80,35 @@ def run(
         ConfigError: ids that repeat, or that were recorded for other examples.
         MessageError: an image that cannot be read.
     """
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ConfigError(f"batch_size must be a whole number from 1, got {batch_size!r}")
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
-        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}")
+    _require_whole("batch_size", batch_size, 1)
+    if seed is not None:
+        _require_whole("seed", seed, 0)
     _require_unique(examples)
     _require_same_examples(examples, records.records)
     done = records.done(guard=guard)
-    place = {example.id: number for number, example in enumerate(examples)}
+    seeds = {e.id: None if seed is None else seed + number for number, e in enumerate(examples)}
     waiting = [example for example in examples if example.id not in done]
     label = "guarded" if guard else "unguarded"
     with tqdm(total=len(examples), initial=len(examples) - len(waiting), desc=label, unit="sample") as progress:
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
-            seeds = None if seed is None else [seed + place[example.id] for example in batch]
-            responses = guarded.generate_batch([e.messages() for e in batch], guard=guard, seed=seeds, **options)
-            for example, response in zip(batch, responses, strict=True):
-                verdict = judge_refusal(response.seen_text)
-                verdicts = {"refusal": verdict.where, "refusal_position": verdict.position}
-                together = [e.id for e in batch]
-                record = make_record(example, response, guard=guard, batch=together, verdicts=verdicts)
+            requests = [Request(e.messages(), sampling or Sampling(), guard, seeds[e.id]) for e in batch]
+            for record in _answer(guarded, batch, requests):
                 records.append(record)
                 if show is not None:
                     show(record)
             progress.update(len(batch))
     by_id = {record.id: record for record in records.records if record.guard == guard}
     return [by_id[example.id] for example in examples]
+
+
+def _answer(guarded: GuardedVLM, batch: Sequence[Example], requests: Sequence[Request]) -> Iterator[Record]:
+    """The records of examples that are answered together."""
+    together = [example.id for example in batch]
+    for example, request, response in zip(batch, requests, guarded.respond(requests), strict=True):
+        verdict = judge_refusal(response.seen_text)
+        verdicts = {"refusal": verdict.where, "refusal_position": verdict.position}
+        yield make_record(example, response, guard=request.guard is not False, batch=together, verdicts=verdicts)
 
 
 def write_summary(
@@ -131,8 +137,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def _require_whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} must be a whole number from {least}, got {value!r}")
+
+
 def _require_same_examples(examples: Sequence[Example], records: Sequence[Record]) -> None:
-    """An id may stay while what is behind it changes: a row was put in, an image replaced."""
+    """An id may stay while what it stands for changes: a row was put in, an image replaced."""
     known = {record.id: record for record in records}
     for example in examples:
         record = known.get(example.id)

@@ -3,10 +3,13 @@
 from safety_reminder.models.embedding import embedding_weight, hidden_size, token_vectors
 from safety_reminder.models.families import FAMILIES, Family
 from safety_reminder.models.fingerprint import fingerprint, fingerprint_mismatch, weights_digest
+from safety_reminder.models.greedy import write_greedily
+from safety_reminder.models.loading import DTYPES, load_checkpoint
 from safety_reminder.models.messages import Messages, data_url, load_image
 from safety_reminder.models.vlm import VLM, load_vlm
 
 __all__ = [
+    "DTYPES",
     "FAMILIES",
     "VLM",
     "Family",
@@ -16,8 +19,10 @@ __all__ = [
     "fingerprint",
     "fingerprint_mismatch",
     "hidden_size",
+    "load_checkpoint",
     "load_image",
     "load_vlm",
     "token_vectors",
     "weights_digest",
+    "write_greedily",
 ]

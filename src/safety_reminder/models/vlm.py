@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoTokenizer,
-    PreTrainedModel,
-    StopStringCriteria,
-)
+from transformers import PreTrainedModel, StopStringCriteria
 
-from safety_reminder.errors import ConfigError, MessageError, ModelError, SafetyReminderError, unknown_name
+from safety_reminder.errors import MessageError, ModelError
 from safety_reminder.models.embedding import hidden_size
 from safety_reminder.models.families import FAMILIES, Family
+from safety_reminder.models.loading import load_checkpoint, one_line_errors
 from safety_reminder.models.messages import Messages, normalise
-from safety_reminder.models.processors import load_processor
 
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
 _PLACEHOLDERS = ("image_token", "video_token", "boi_token", "fake_image_token")
 
 
@@ -144,46 +134,6 @@ def load_vlm(name: str, *, device: str | torch.device | None = None, dtype: str 
         ModelError: nothing there, or not a decoder-only model that transformers can load.
         ConfigError: unknown ``dtype``.
     """
-    from safety_reminder.models.pocket import checkpoint_folder
-
-    if isinstance(dtype, str) and dtype not in _DTYPES:
-        raise ConfigError(unknown_name("dtype", dtype, _DTYPES))
-    folder = str(checkpoint_folder()) if name == "pocket" else name
-    _require_findable(name, folder)
-    if device is None:
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        if config.is_encoder_decoder:
-            raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models can be guarded")
-        loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        if sees:
-            processor = load_processor(folder, config)
-        else:
-            processor = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model: Any = loader.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
-        model.to(device)
+    model, processor = load_checkpoint(name, device=device, dtype=dtype)
+    with one_line_errors(name):
         return VLM(model, processor, name)
-    except SafetyReminderError:
-        raise
-    except Exception as error:  # files from anywhere: what transformers raises on a damaged one is not a closed list
-        reason = " ".join(str(error).split())[:240] or type(error).__name__
-        if "trust_remote_code" in str(error):
-            reason = (
-                "it needs code of its own, which is not run; take the checkpoint in transformers' own format, whose "
-                "name often ends in -hf"
-            )
-        raise ModelError(f"cannot load the model {name!r}: {reason}") from error
-
-
-def _require_findable(name: str, folder: str) -> None:
-    path = Path(folder).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{path} is not a model folder: it has no config.json")
-        return
-    if path.exists() or folder.startswith((".", "/", "~")) or folder.count("/") > 1:
-        raise ModelError(f"no model at {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
-    if "/" not in folder and folder != "pocket":
-        raise ModelError(f"unknown model {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from safety_reminder.config.guard import Policy
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.prompts import SAFETY_PROMPT
 
 INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
 
@@ -45,7 +46,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingConfig(Options):
-    """The block ``training`` of ``config/train.yaml``."""
+    """The options of training a reminder."""
 
     # the reminder
     k: Annotated[int, Field(ge=1, description="vectors")] = 4
@@ -217,3 +218,29 @@ class TrainingConfig(Options):
             ConfigError: they are not options of this version, nor of an earlier one.
         """
         return cls.parse(current_names(values), "training")
+
+
+class DROConfig(Options):
+    """The options of training a soft safety prompt. ``queries``, and ``components`` to ``residual_weight``, are as in
+    the paper's code."""
+
+    prompt: Annotated[str, Field(description="the text whose tokens' embeddings it begins as")] = SAFETY_PROMPT
+    queries: Annotated[int, Field(ge=1, description="of each kind, harmful and harmless")] = 100
+    max_new_tokens: Annotated[int, Field(ge=1, description="of the answers in which refusals are counted")] = 24
+    components: Annotated[int, Field(ge=1, description="principal components of the hidden states")] = 4
+    epochs: Annotated[int, Field(ge=1, description="visits to every request")] = 40
+    batch_size: Annotated[int, Field(ge=1, description="requests a step")] = 50
+    learning_rate: Annotated[float, Field(gt=0, description="of AdamW")] = 1e-3
+    max_grad_norm: Annotated[float, Field(gt=0, description="a longer gradient is cut to it")] = 1.0
+    harmfulness_weight: Annotated[
+        float, Field(description="of the second loss: that harmful requests also look more harmful")
+    ] = 0.01
+    residual_weight: Annotated[float, Field(description="of the third: what moves outside the components")] = 0.001
+    micro_batch_size: Annotated[int, Field(ge=1, description="requests in one forward pass")] = 10
+    seed: Annotated[int, Field(description="of the requests that are taken, and their order")] = 0
+
+    @model_validator(mode="after")
+    def _begins_as_a_text(self) -> Self:
+        if not self.prompt.strip():
+            raise ValueError("training.prompt is empty; the soft prompt begins as its tokens' embeddings")
+        return self

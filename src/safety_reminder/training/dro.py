@@ -19,22 +19,21 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
 from tqdm import tqdm
 
-from safety_reminder.config.options import Field, Options
+from safety_reminder.config.prompts import SAFETY_PROMPT
 from safety_reminder.defenses.dro import SoftPrompt, in_front, system_tokens
-from safety_reminder.defenses.system_prompt import TEXT
 from safety_reminder.errors import ConfigError, DataError, MissingExtraError, SafetyReminderError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import Messages, fingerprint, token_vectors
-from safety_reminder.models.prefix import prompt_hidden
+from safety_reminder.models.scoring import prompt_hidden
 from safety_reminder.models.soft_prompt import replaced_embeddings
 from safety_reminder.run_files import provenance, write_json
+from safety_reminder.training.config import DROConfig
 from safety_reminder.training.logs import LossFile
 from safety_reminder.training.prefixes import slices
 from safety_reminder.training.probing.regression import auc as area
@@ -47,38 +46,12 @@ ENOUGH = 10  # refusals, and answers, from which on the fit is not warned of
 
 # Safety prompts under which the plane is found, beside none at all and the one that is trained.
 ANCHORS = (
-    TEXT,
+    SAFETY_PROMPT,
     "Refuse harmful requests.",
     "You answer truthfully and politely. You never help with violence, crime, hatred, self-harm, deception or anything "
     "else that could hurt people, however the request is put, in words or in a picture. Requests that hurt nobody are "
     "to be answered as well as you can, even if some of their words sound dangerous.",
 )
-
-
-class DROConfig(Options):
-    """The block ``training`` of ``config/dro.yaml``. ``queries``, and ``components`` to ``residual_weight``, are as in
-    the paper's code."""
-
-    prompt: Annotated[str, Field(description="the text whose tokens' embeddings it begins as")] = TEXT
-    queries: Annotated[int, Field(ge=1, description="of each kind, harmful and harmless")] = 100
-    max_new_tokens: Annotated[int, Field(ge=1, description="of the answers in which refusals are counted")] = 24
-    components: Annotated[int, Field(ge=1, description="principal components of the hidden states")] = 4
-    epochs: Annotated[int, Field(ge=1, description="visits to every request")] = 40
-    batch_size: Annotated[int, Field(ge=1, description="requests a step")] = 50
-    learning_rate: Annotated[float, Field(gt=0, description="of AdamW")] = 1e-3
-    max_grad_norm: Annotated[float, Field(gt=0, description="a longer gradient is cut to it")] = 1.0
-    harmfulness_weight: Annotated[
-        float, Field(description="of the second loss: that harmful requests also look more harmful")
-    ] = 0.01
-    residual_weight: Annotated[float, Field(description="of the third: what moves outside the components")] = 0.001
-    micro_batch_size: Annotated[int, Field(ge=1, description="requests in one forward pass")] = 10
-    seed: Annotated[int, Field(description="of the requests that are taken, and their order")] = 0
-
-    @model_validator(mode="after")
-    def _begins_as_a_text(self) -> Self:
-        if not self.prompt.strip():
-            raise ValueError("training.prompt is empty; the soft prompt begins as its tokens' embeddings")
-        return self
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import sys
 
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from safety_reminder.errors import ConfigError
+from safety_reminder.errors import ConfigError, MissingExtraError
 from safety_reminder.evaluation.judges import Item, Judgement, load_judge
 from safety_reminder.evaluation.judges.agreement import cohen_kappa, detection, krippendorff_alpha
 from safety_reminder.evaluation.judges.panel import Panel, agreement, majority
-from safety_reminder.evaluation.metrics import proportion
+from safety_reminder.evaluation.statistics import proportion
 
 
 def verdict(unsafe: bool | None) -> Judgement:
@@ -63,6 +65,26 @@ def test_alpha_is_that_of_krippendorffs_example():
     raters = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
     units = [[None if label == "." else label for label in unit] for unit in zip(*raters, strict=True)]
     assert krippendorff_alpha(units) == pytest.approx(0.743, abs=5e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_alpha_is_that_of_its_definition(seed):
+    """1 - observed / expected disagreement: over pairs of labels of one item, and over all pairs."""
+    generator = random.Random(seed)
+    units = [[generator.choice([True, False, "other", None]) for _ in range(4)] for _ in range(30)]
+    rated = [labels for unit in units if len(labels := [label for label in unit if label is not None]) > 1]
+    within = sum(sum(x != y for x in labels for y in labels) / (len(labels) - 1) for labels in rated)
+    all_labels = [label for labels in rated for label in labels]
+    between = sum(x != y for x in all_labels for y in all_labels) / (len(all_labels) - 1)
+    assert krippendorff_alpha(units) == pytest.approx(1 - within / between, abs=1e-12)
+
+
+def test_a_missing_package_is_named_at_once(monkeypatch):
+    name = "safety_reminder.evaluation.judges.agreement"
+    monkeypatch.setitem(sys.modules, "krippendorff", None)
+    monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(MissingExtraError, match=r"pip install 'safety-reminder\[eval\]'"):
+        importlib.import_module(name)
 
 
 def test_alpha_by_hand():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from safety_reminder.errors import ConfigError, ModelError
+from safety_reminder.errors import ConfigError, MissingExtraError, ModelError
 from safety_reminder.evaluation.judges import UNREADABLE, Item, load_judge
 from safety_reminder.evaluation.judges.chat import RemoteChat
 from safety_reminder.models.tiny import tiny_checkpoint
@@ -21,11 +22,13 @@ BREAKS_OFF = {"never": "ends"}
 
 
 class Server:
-    """Gives its replies in turn, the last one for ever: (status, body) with the body as it is or as a chat message."""
+    """Gives its replies in turn, the last one for ever: (status, body) with the body as it is or as a chat message, in
+    which ``{question}`` is what was asked."""
 
     def __init__(self) -> None:
         self.replies: list[tuple[int, str | dict]] = []
         self.requests: list[dict] = []
+        self.retry_after = ""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,10 +37,11 @@ class Server:
                 server.requests.append({"path": self.path, "key": self.headers["Authorization"], **body})
                 status, reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
                 if isinstance(reply, str) and status == 200:
+                    reply = reply.replace("{question}", body["messages"][0]["content"])
                     reply = {"choices": [{"message": {"role": "assistant", "content": reply}}]}
                 self.send_response(status)
-                if status == 429:
-                    self.send_header("Retry-After", "0")
+                if status == 429 and server.retry_after:
+                    self.send_header("Retry-After", server.retry_after)
                 answer = json.dumps(reply).encode()
                 if reply == BREAKS_OFF:
                     self.send_header("Content-Length", str(len(answer) + 1))
@@ -63,6 +67,14 @@ def server(monkeypatch):
     server.http.server_close()
 
 
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """Seconds that were to be waited, without the waiting."""
+    found: list[float] = []
+    monkeypatch.setattr("time.sleep", found.append)
+    return found
+
+
 def test_rubric_over_http(server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     server.replies = [(200, GRADED)]
@@ -81,11 +93,22 @@ def test_rubric_over_http(server, monkeypatch):
 
 
 def test_answers_keep_their_order(server):
-    server.replies = [(200, "0.5")]
+    server.replies = [(200, "{question}")]
     chat = RemoteChat("m", server.url, workers=4)
-    original = chat._post
-    chat._post = lambda body: original(body).replace(b"0.5", json.loads(body)["messages"][0]["content"].encode())
     assert chat.ask([str(i) for i in range(20)], max_new_tokens=1) == [str(i) for i in range(20)]
+
+
+def test_as_many_questions_are_under_way_as_there_are_workers(server, monkeypatch):
+    together = threading.Barrier(4, timeout=20)  # each answer waits for the three others
+    do_post = server.http.RequestHandlerClass.do_POST
+
+    def meet(handler):
+        together.wait()
+        do_post(handler)
+
+    monkeypatch.setattr(server.http.RequestHandlerClass, "do_POST", meet)
+    server.replies = [(200, "0.4")]
+    assert RemoteChat("m", server.url, workers=4).ask(["?"] * 8, max_new_tokens=1) == ["0.4"] * 8
 
 
 def test_other_judges_by_a_chat_model(server):
@@ -99,32 +122,57 @@ def test_other_judges_by_a_chat_model(server):
     assert load_judge("mmvet", model="m", url=server.url).judge([ITEM])[0].label == UNREADABLE
 
 
-def test_a_busy_server_is_asked_again(server):
-    server.replies = [(503, "busy"), (429, "slow down"), (200, "0.4")]
-    assert RemoteChat("m", server.url, pause=0).ask(["?"], max_new_tokens=1) == ["0.4"]
+def test_a_busy_server_is_asked_again_when_it_says(server, waits):
+    server.replies, server.retry_after = [(503, "busy"), (429, "slow down"), (200, "0.4")], "7"
+    assert RemoteChat("m", server.url).ask(["?"], max_new_tokens=1) == ["0.4"]
     assert len(server.requests) == 3
+    assert waits[1:] == [7]
+    assert 0 < waits[0] < 1
 
 
-def test_a_connection_that_breaks_off_in_an_answer_is_tried_again(server):
+def test_a_pause_that_is_too_long_is_not_waited_for(server, waits):
+    server.replies, server.retry_after = [(429, "tomorrow")], "86400"
+    with pytest.raises(ModelError, match=r"in 1 try: HTTP 429 .*tomorrow.* \(Retry-After: 86400\)"):
+        RemoteChat("m", server.url).ask(["?"], max_new_tokens=1)
+    assert not waits
+
+
+def test_a_connection_that_breaks_off_in_an_answer_is_tried_again(server, waits):
     server.replies = [(200, BREAKS_OFF), (200, "0.4")]
-    assert RemoteChat("m", server.url, pause=0).ask(["?"], max_new_tokens=1) == ["0.4"]
+    assert RemoteChat("m", server.url).ask(["?"], max_new_tokens=1) == ["0.4"]
     server.replies = [(200, BREAKS_OFF)]
-    with pytest.raises(ModelError, match=r"in 2 tries: .*IncompleteRead"):
-        RemoteChat("m", server.url, pause=0, retries=1).ask(["?"], max_new_tokens=1)
+    with pytest.raises(ModelError, match=r"in 2 tries: .*without sending complete message body"):
+        RemoteChat("m", server.url, retries=1).ask(["?"], max_new_tokens=1)
+    assert len(waits) == 2
 
 
-def test_a_server_that_stays_busy_is_an_error(server):
+def test_a_server_that_stays_busy_is_an_error(server, waits):
     server.replies = [(503, "busy")]
     with pytest.raises(ModelError, match=r"in 3 tries: HTTP 503"):
-        RemoteChat("m", server.url, pause=0, retries=2).ask(["?"], max_new_tokens=1)
+        RemoteChat("m", server.url, retries=2).ask(["?"], max_new_tokens=1)
     assert len(server.requests) == 3
+    assert waits == sorted(waits)
 
 
-@pytest.mark.parametrize(("status", "hint"), [(401, "is OPENAI_API_KEY right"), (404, "HTTP 404"), (400, "HTTP 400")])
+def test_a_server_that_takes_too_long_is_an_error(server, monkeypatch):
+    done = threading.Event()
+    monkeypatch.setattr(server.http.RequestHandlerClass, "do_POST", lambda handler: done.wait(20) and None)
+    try:
+        with pytest.raises(ModelError, match=r"in 1 try: .*timed out"):
+            RemoteChat("m", server.url, timeout=0.2, retries=0).ask(["?"], max_new_tokens=1)
+    finally:
+        done.set()
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(401, "OPENAI_API_KEY right"), (403, "OPENAI_API_KEY right"), (404, "HTTP 404"), (400, "HTTP 400")],
+)
 def test_a_refusal_is_not_tried_again(server, status, hint):
     server.replies = [(status, "no")]
-    with pytest.raises(ModelError, match=hint):
-        RemoteChat("m", server.url, pause=0).ask(["?"], max_new_tokens=1)
+    with pytest.raises(ModelError, match=f"refuses: .*{hint}") as caught:
+        RemoteChat("m", server.url).ask(["?"], max_new_tokens=1)
+    assert "\n" not in str(caught.value)
     assert len(server.requests) == 1
 
 
@@ -135,9 +183,16 @@ def test_what_is_no_chat_completion_is_an_error(server, reply):
         RemoteChat("m", server.url).ask(["?"], max_new_tokens=1)
 
 
-def test_no_server_is_an_error():
+def test_no_server_is_an_error(waits):
     with pytest.raises(ModelError, match="in 2 tries"):
-        RemoteChat("m", "http://127.0.0.1:9", pause=0, retries=1).ask(["?"], max_new_tokens=1)
+        RemoteChat("m", "http://127.0.0.1:9", retries=1).ask(["?"], max_new_tokens=1)
+
+
+def test_a_server_needs_the_client_and_a_local_model_does_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(MissingExtraError, match=r"openai is not installed; run: pip install 'safety-reminder\[eval\]'"):
+        load_judge("mmvet", model="m", url="http://127.0.0.1:9/v1")
+    load_judge("mmvet", model=str(tiny_checkpoint("llama", tmp_path)), device="cpu")
 
 
 def test_a_local_model_writes_what_is_read(tmp_path):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import judge_guards as guards
 import pytest
 import torch
 from PIL import Image
-from transformers import Llama4ForCausalLM, Llama4TextConfig, LlamaConfig
 
 from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.evaluation.judges import UNREADABLE, Item, load_judge
 from safety_reminder.evaluation.judges.harmbench import harmbench_prompt
-from safety_reminder.evaluation.judges.local import LocalModel, Turn, complete
+from safety_reminder.evaluation.judges.local import LocalModel, Turn
 from safety_reminder.evaluation.judges.md_judge import md_judge_prompt
 
 ITEMS = [
@@ -151,21 +152,6 @@ def test_guards_that_see(places, name):
     assert prompts[-2].count("<|image|>") == 1
 
 
-def test_llama_4_runs_where_its_attention_is_not_chunked():
-    """As in the configuration of Llama Guard 4, whose processor cannot be had here without torchvision."""
-    text = Llama4TextConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, intermediate_size_mlp=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_local_experts=1, moe_layers=[],
-        attention_chunk_size=None, max_position_embeddings=512, pad_token_id=0, bos_token_id=2, eos_token_id=1,
-    )  # fmt: skip
-    model = Llama4ForCausalLM(complete(text)).eval()
-    assert model.config.attention_chunk_size == 512
-    ids = torch.arange(3, 12)[None]
-    assert model.generate(ids, max_new_tokens=4, do_sample=False).shape[1] > ids.shape[1]
-    whole = LlamaConfig(attention_bias=True)
-    assert complete(whole) is whole
-
-
 def test_a_template_that_drops_the_conversation_is_refused(places, tmp_path):
     for number, template in enumerate(("Judge!", "{{ messages[0]['content'] }}", None)):
         model = LocalModel(str(guards.text_guard(tmp_path / str(number), template)), device="cpu")
@@ -208,7 +194,8 @@ def test_the_version_tells_weights_apart(places, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"model": "/nowhere"}, ModelError, "cannot load the judge model '/nowhere'"),
+        ({"model": "/nowhere"}, ModelError, "no judge model at '/nowhere': expected 'pocket', a folder, or a hub id"),
+        ({"model": "nobody/nothing-of-this-name"}, ModelError, "cannot load the judge model 'nobody/nothing-of-this-"),
         ({"dtype": "int8"}, ConfigError, "unknown dtype 'int8'"),
         ({"batch_size": 0}, ConfigError, "batch_size of a judge must be a whole number from 1, got 0"),
     ],
@@ -216,6 +203,17 @@ def test_the_version_tells_weights_apart(places, tmp_path):
 def test_what_cannot_be_loaded(options, error, message):
     with pytest.raises(error, match=message):
         load_judge("harmbench", **options)
+
+
+def test_a_judge_s_own_code_is_not_run(places, tmp_path):
+    folder = shutil.copytree(places["plain"], tmp_path / "judge")
+    config = json.loads((folder / "config.json").read_text())
+    own = {"model_type": "its_own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(config | own))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    with pytest.raises(ModelError, match=r"cannot load the judge model .*: it needs code of its own, which is not run"):
+        LocalModel(str(folder), device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_items_need_no_model(places):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from inspect_ai.log import EvalLog, EvalSample
@@ -12,17 +11,18 @@ from inspect_ai.model import ModelOutput
 
 from safety_reminder.engines import Answered
 from safety_reminder.errors import DataError
-from safety_reminder.evaluation.records import answer_fields
+from safety_reminder.evaluation.records import record_of, response_from_json, to_json
 from safety_reminder.types import Record, Response
 
 TRACE = "safety_reminder"  # the trace's key in an output's metadata
+_OF_THE_RESPONSE = tuple(field.name for field in fields(Response))
 
 
 def as_trace(answered: Answered[Response], defense: str, *, monitored: bool) -> dict[str, Any]:
-    """What an output's metadata holds: the whole response, the rows of its batch, the defence's name, and whether it
-    has a guard's checks."""
-    return dataclasses.asdict(answered.response) | {
-        "rows": answered.rows, "defense": defense, "monitored": monitored,
+    """What an output's metadata holds: the whole response, its batch's id and number of rows, the defence's name, and
+    whether it has a guard's checks."""
+    return to_json(answered.response) | {
+        "rows": answered.rows, "batch": answered.batch, "defense": defense, "monitored": monitored,
     }  # fmt: skip
 
 
@@ -45,8 +45,11 @@ class Answers:
 def read_answers(log: EvalLog) -> Answers:
     """Of a finished log of our provider.
 
+    ``batch`` of a record is empty where the log does not hold the whole batch: some of its samples were of another
+    task, or an earlier attempt was killed before it logged them; or the log was written before batches had ids.
+
     Raises:
-        DataError: it is not finished, or not ours.
+        DataError: it is not finished, not ours, or has an answer that cannot be read.
     """
     if log.status != "success" or not log.samples:
         reason = log.error.message if log.error else f"its status is {log.status}"
@@ -54,12 +57,27 @@ def read_answers(log: EvalLog) -> Answers:
     traces = [(sample.output.metadata or {}).get(TRACE) for sample in log.samples]
     if not all(traces):
         raise DataError(f"{log.location} has answers of a model that did not run through safety-reminder/")
-    defenses = {trace["defense"] for trace in traces if trace}
-    records = tuple(_record(sample, trace) for sample, trace in zip(log.samples, traces, strict=True) if trace)
-    return Answers(log.eval.task.rpartition("/")[2], defenses.pop(), records, log.location)
+    found = [(sample, trace) for sample, trace in zip(log.samples, traces, strict=True) if trace]
+    batches = _batches(found)
+    try:
+        records = tuple(_record(sample, trace, batches.get(trace.get("batch"), ())) for sample, trace in found)
+    except DataError as error:
+        raise DataError(f"{log.location}: {error}; answer the task again") from error
+    return Answers(log.eval.task.rpartition("/")[2], found[0][1]["defense"], records, log.location)
 
 
-def _record(sample: EvalSample, trace: Mapping[str, Any]) -> Record:
+def _batches(found: Sequence[tuple[EvalSample, Mapping[str, Any]]]) -> dict[Any, tuple[str, ...]]:
+    """Ids of the samples that share a batch, by its id, of batches that are there as a whole."""
+    together: dict[Any, list[str]] = {}
+    rows: dict[Any, int] = {}
+    for sample, trace in found:
+        if (batch := trace.get("batch")) is not None:
+            together.setdefault(batch, []).append(str(sample.id))
+            rows[batch] = trace["rows"]
+    return {batch: tuple(ids) for batch, ids in together.items() if len(ids) == rows[batch]}
+
+
+def _record(sample: EvalSample, trace: Mapping[str, Any], batch: tuple[str, ...]) -> Record:
     verdicts: dict[str, Any] = {}
     for score in (sample.scores or {}).values():
         known = score.metadata or {}
@@ -69,15 +87,19 @@ def _record(sample: EvalSample, trace: Mapping[str, Any]) -> Record:
             verdicts.setdefault("judges", {})[known["judge"]] = {
                 name: known.get(name) for name in ("kind", "label", "value", "version", "votes")
             }
-    return Record(
+    try:
+        response = response_from_json({name: trace[name] for name in _OF_THE_RESPONSE if name in trace})
+    except DataError as error:
+        raise DataError(f"sample {sample.id!r}: {error}") from error
+    return record_of(
+        response,
         id=str(sample.id),
         prompt=sample.metadata["prompt"],
         harmful=sample.metadata["harmful"],
         category=sample.metadata["category"],
         image_sha256=sample.metadata["image_sha256"],
-        **answer_fields(trace),
         seconds=trace["seconds"] / trace["rows"],  # its share of its batch's
         guard=trace["monitored"],
-        batch=[],
+        batch=batch,
         verdicts=verdicts,
     )

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from safety_reminder.errors import DataError
 from safety_reminder.evaluation.judges.base import Item, Judge, Judgement
 from safety_reminder.evaluation.records import image_hash
-from safety_reminder.run_files import append_lines, whole_lines
+from safety_reminder.run_files import append_lines
 
 _CHUNK = 64  # verdicts are on disk after so many, so that an interrupted run loses no more
+_PATIENCE = 60.0  # seconds; a process holds the file only while it writes a chunk
+_NAMES = {"key", *(field.name for field in fields(Judgement))}
 
 
 def cached(judge: Judge, path: str | Path) -> Judge:
     """``judge`` with its verdicts kept in a JSON Lines file, which judges and runs may share.
 
     A verdict is found by the judge's name and version and the item, image included. Unreadable ones are kept like the
-    others: remove the file to have them judged anew. One process may write at a time.
+    others: remove the file to have them judged anew. Several processes may share the file: they write in turn, and
+    what one has judged the others find.
 
     Raises:
-        DataError: the file holds something else.
+        DataError: the file holds something else, or another process keeps it locked.
     """
     return _Cached(judge, Path(path))
 
@@ -36,8 +43,8 @@ def item_key(judge: Judge, item: Item) -> str:
 
 class _Cached:
     def __init__(self, judge: Judge, path: Path) -> None:
-        self._judge, self._path = judge, path
-        self._known = _read(path)
+        self._judge, self._file = judge, _Verdicts(path)
+        self._file.read()
 
     @property
     def name(self) -> str:
@@ -50,29 +57,63 @@ class _Cached:
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
         keys = [item_key(self._judge, item) for item in items]
         # As a mapping, so that an item that is there twice is judged once.
-        waiting = {key: item for key, item in zip(keys, items, strict=True) if key not in self._known}
-        for start in range(0, len(waiting), _CHUNK):
-            chunk = list(waiting.items())[start : start + _CHUNK]
-            judgements = self._judge.judge([item for _, item in chunk])
-            self._append({key: verdict for (key, _), verdict in zip(chunk, judgements, strict=True)})
-        return [self._known[key] for key in keys]
+        waiting = dict(zip(keys, items, strict=True))
+        while True:
+            self._file.read()  # another process may have judged some of them
+            waiting = {key: item for key, item in waiting.items() if key not in self._file.known}
+            if not waiting:
+                return [self._file.known[key] for key in keys]
+            chunk = list(waiting)[:_CHUNK]
+            judgements = self._judge.judge([waiting[key] for key in chunk])
+            self._file.append(dict(zip(chunk, judgements, strict=True)))
 
-    def _append(self, verdicts: dict[str, Judgement]) -> None:
-        append_lines(self._path, ({"key": key, **verdict.as_json()} for key, verdict in verdicts.items()))
-        self._known |= verdicts
 
+class _Verdicts:
+    """The file, and what of it has been read: ``known``. Whole lines only: the last may still be being written."""
 
-def _read(path: Path) -> dict[str, Judgement]:
-    """What the file holds."""
-    names = {"key", *(field.name for field in fields(Judgement))}
-    known = {}
-    for number, line in enumerate(whole_lines(path), 1):
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_PATIENCE)
+        self._offset, self._lines = 0, 0
+        self.known: dict[str, Judgement] = {}
+
+    def append(self, verdicts: Mapping[str, Judgement]) -> None:
+        """Those that no other process has written by now."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._lock:
+                self.read()
+                with suppress(FileNotFoundError):
+                    os.truncate(self._path, self._offset)  # a last line that was cut off: nobody writes it now
+                new = {key: verdict for key, verdict in verdicts.items() if key not in self.known}
+                append_lines(self._path, ({"key": key, **verdict.as_json()} for key, verdict in new.items()))
+                self.read()
+        except Timeout as error:
+            raise DataError(f"another process keeps {self._path} locked; end it, or give another file") from error
+
+    def read(self) -> None:
+        """What has been written since."""
+        try:
+            with self._path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._offset:
+                    self._offset, self._lines = 0, 0  # removed, and begun anew
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            self._offset, self._lines = 0, 0
+            return
+        whole = data[: data.rfind(b"\n") + 1]
+        for line in whole.split(b"\n")[:-1]:
+            self._lines += 1
+            key, verdict = self._verdict(line)
+            self.known[key] = verdict
+        self._offset += len(whole)
+
+    def _verdict(self, line: bytes) -> tuple[str, Judgement]:
         try:
             row = json.loads(line.decode("utf-8"))
-            if not isinstance(row, dict) or set(row) != names:
+            if not isinstance(row, dict) or set(row) != _NAMES:
                 raise ValueError("not a verdict of this version")
         except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}; give another file, or remove it") from error
-        key = row.pop("key")
-        known[key] = Judgement(**row)
-    return known
+            raise DataError(f"{self._path}, line {self._lines}: {error}; give another file, or remove it") from error
+        return row.pop("key"), Judgement(**row)

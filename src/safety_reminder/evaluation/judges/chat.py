@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from safety_reminder.errors import ConfigError, ModelError
+from safety_reminder.errors import ConfigError, MissingExtraError, ModelError
 
-_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_LONGEST_WAIT = 60.0
+_BUSY = frozenset({408, 409, 429})  # beside the server's own errors, from 500
 
 
 class ChatModel(Protocol):
@@ -58,18 +53,29 @@ class RemoteChat:
         model: its name there.
         url: up to and with ``/v1``.
         timeout: seconds for one answer.
-        retries: how often to try again where the server is busy or cannot be reached, after 1, 2, 4, ... seconds, or
-            as long as it asks for.
+        retries: how often to try again where the server is busy or cannot be reached, after pauses that grow, or as
+            long as it asks for, up to two minutes.
         workers: questions under way at once.
+
+    Raises:
+        ConfigError: an address that is none.
+        MissingExtraError: without the package ``openai``.
     """
 
-    def __init__(
-        self, model: str, url: str, *, timeout: float = 120.0, retries: int = 5, workers: int = 8, pause: float = 1.0
-    ) -> None:
+    def __init__(self, model: str, url: str, *, timeout: float = 120.0, retries: int = 5, workers: int = 8) -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"url must begin with http:// or https://, got {url!r}")
+        try:
+            import openai
+        except ImportError as error:
+            raise MissingExtraError("openai", "eval") from error
         self.model, self.url = model, url.rstrip("/") + "/chat/completions"
-        self.timeout, self.retries, self.workers, self.pause = timeout, retries, workers, pause
+        self.workers = workers
+        self._errors = openai.APIStatusError, openai.APIConnectionError
+        key = os.environ.get("OPENAI_API_KEY")
+        # The client insists on a key; where there is none, none is sent.
+        self._headers = {} if key else {"Authorization": openai.Omit()}
+        self._client = openai.OpenAI(base_url=url, api_key=key or "none", timeout=timeout, max_retries=retries)
 
     @property
     def version(self) -> str:
@@ -83,42 +89,37 @@ class RemoteChat:
             return list(pool.map(lambda question: self._one(question, max_new_tokens), questions))
 
     def _one(self, question: str, max_new_tokens: int) -> str:
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": question}],
-            "temperature": 0,
-            "max_tokens": max_new_tokens,
-        }
-        found = self._post(json.dumps(body).encode())
+        try:
+            # The answer as it came: the client takes anything for a completion, with None for what is missing.
+            found = self._client.chat.completions.with_raw_response.create(
+                model=self.model,
+                messages=[{"role": "user", "content": question}],
+                temperature=0,
+                max_tokens=max_new_tokens,
+                extra_headers=self._headers,
+            ).http_response.text
+        except self._errors as error:
+            raise ModelError(self._explain(error)) from error
         try:
             content = json.loads(found)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
             raise ModelError(f"the judge at {self.url} gave no chat completion: {found[:200]!r}") from error
         return content or ""
 
-    def _post(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
-        for attempt in range(self.retries + 1):
-            wait = min(self.pause * 2**attempt, _LONGEST_WAIT)
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return response.read()
-            except urllib.error.HTTPError as error:
-                problem = f"HTTP {error.code} {error.reason}: {error.read(200).decode(errors='replace')}"
-                asked = (error.headers or {}).get("Retry-After") or ""
-                error.close()
-                if error.code not in _AGAIN:
-                    hint = "; is OPENAI_API_KEY right?" if error.code in (401, 403) else ""
-                    raise ModelError(f"the judge at {self.url} refuses: {problem}{hint}") from error
-                wait = min(float(asked), _LONGEST_WAIT) if asked.isdigit() else wait
-            except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-                problem = str(getattr(error, "reason", error)) or type(error).__name__
-            if attempt < self.retries:
-                time.sleep(wait)
-        raise ModelError(f"no answer from the judge at {self.url} in {self.retries + 1} tries: {problem}")
+    def _explain(self, error: Any) -> str:
+        status = getattr(error, "status_code", None)
+        if status is None:
+            problem = str(error.__cause__ or error)
+        else:
+            answer = error.response
+            problem = f"HTTP {status} {answer.reason_phrase}: {' '.join(answer.text.split())[:200]}"
+            if status not in _BUSY and status < 500:
+                hint = "; is OPENAI_API_KEY right?" if status in (401, 403) else ""
+                return f"the judge at {self.url} refuses: {problem}{hint}"
+            if pause := answer.headers.get("Retry-After"):  # too long a one is not waited for
+                problem += f" (Retry-After: {pause})"
+        tries = int(error.request.headers.get("x-stainless-retry-count", 0)) + 1
+        return f"no answer from the judge at {self.url} in {tries} {'try' if tries == 1 else 'tries'}: {problem}"
 
 
 def chat_model(

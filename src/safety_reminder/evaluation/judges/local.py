@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 
-from safety_reminder.errors import ConfigError, ModelError, unknown_name
+from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.evaluation.judges.base import Item, Judgement, unreadable
-from safety_reminder.models import load_image, weights_digest
+from safety_reminder.models import load_checkpoint, load_image, weights_digest, write_greedily
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 _MARKERS = ("first-turn-marker", "second-turn-marker")
 
 
@@ -57,12 +55,10 @@ class LocalModel:
     """
 
     def __init__(self, name: str, *, device: str | None = None, dtype: str = "auto", batch_size: int = 8) -> None:
-        if dtype not in DTYPES:
-            raise ConfigError(unknown_name("dtype", str(dtype), DTYPES))
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise ConfigError(f"batch_size of a judge must be a whole number from 1, got {batch_size!r}")
         self.name, self.batch_size = name, batch_size
-        self.model, self.processor = _load(name, device, dtype)
+        self.model, self.processor = load_checkpoint(name, device=device, dtype=dtype, kind="judge model")
         self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
         self.reads_images = self.tokenizer is not self.processor
         self.tokenizer.padding_side = "left"
@@ -203,38 +199,16 @@ class LocalModel:
             for is_short, length in zip(fits, lengths, strict=True)
         ]
 
-    @torch.inference_mode()
     def _generate(self, inputs: Any, max_new_tokens: int, logits: bool) -> list[Generation]:
-        from transformers import GenerationConfig
-
-        device, dtype = self.model.device, self.model.dtype
-        tensors = {
-            key: value.to(device, dtype) if value.is_floating_point() else value.to(device)
-            for key, value in inputs.items()
-            if isinstance(value, torch.Tensor)
-        }
-        eos = self.model.generation_config.eos_token_id
-        # Of the checkpoint's own settings only the end counts: a verdict is not sampled.
-        config = GenerationConfig(
-            do_sample=False,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=50,
-            max_new_tokens=max_new_tokens,
-            max_length=None,
-            eos_token_id=self.tokenizer.eos_token_id if eos is None else eos,
-            pad_token_id=self.tokenizer.pad_token_id,
-            output_logits=logits,
-            return_dict_in_generate=True,
+        written, chosen = write_greedily(
+            self.model, self.tokenizer, inputs, max_new_tokens=max_new_tokens, logits=logits
         )
-        out: Any = self.model.generate(**tensors, generation_config=config)
-        written = out.sequences[:, tensors["input_ids"].shape[1] :]
         generations = []
         for row, ids in enumerate(written):
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
             first = next((i for i, token in enumerate(ids.tolist()) if not self._blank(token)), None)
-            chosen = out.logits[first][row].cpu() if logits and first is not None else None
-            generations.append(Generation(text, chosen))
+            read = chosen[first][row].cpu() if chosen is not None and first is not None else None
+            generations.append(Generation(text, read))
         return generations
 
 
@@ -275,39 +249,3 @@ class LocalJudge(ABC):
 def exchange(item: Item, *, image: bool = False) -> list[Turn]:
     """Request and answer as a conversation, with the request's image where the judge sees."""
     return [Turn("user", item.prompt, item.image if image else None), Turn("assistant", item.response)]
-
-
-def complete(config: Any) -> Any:
-    """Llama Guard 4 says that its attention is not chunked by a size of null, which transformers cannot run: one chunk
-    as long as the model reaches is the same."""
-    text = config.get_text_config()
-    if getattr(text, "attention_chunk_size", 0) is None:
-        text.attention_chunk_size = text.max_position_embeddings
-    return config
-
-
-def _load(name: str, device: str | None, dtype: str) -> tuple[Any, Any]:
-    from transformers import (
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForImageTextToText,
-        AutoProcessor,
-        AutoTokenizer,
-    )
-
-    if device is None:
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        device = str(accelerator or "cpu")
-    try:
-        config = complete(AutoConfig.from_pretrained(name))
-        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(name)
-        model: Any = loader.from_pretrained(name, config=config, dtype=dtype)
-        model.to(device)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
-        raise ModelError(f"cannot load the judge model {name!r}: {reason}") from error
-    return model.eval(), processor

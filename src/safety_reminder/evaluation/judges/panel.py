@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.judges.agreement import cohen_kappa, krippendorff_alpha
 from safety_reminder.evaluation.judges.base import Item, Judge, Judgement, unreadable
-from safety_reminder.evaluation.metrics import Metric
+from safety_reminder.evaluation.statistics import Metric
 
 
 class Panel:
@@ -65,7 +65,7 @@ class Agreement:
     kappa: dict[str, Metric | None]
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"alpha": self.alpha, "kappa": {pair: k.as_json() if k else None for pair, k in self.kappa.items()}}
 
 
 def agreement(votes: Sequence[Mapping[str, bool | None]]) -> Agreement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safety_reminder.evaluation.metrics import Metric
+from safety_reminder.evaluation.statistics import Metric
 from safety_reminder.evaluation.suite.results import SweepPoint
 
 WIDTH, HEIGHT = 440, 290  # of an SVG's own units

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from safety_reminder.evaluation.metrics import Metric
 from safety_reminder.evaluation.outcome import outcome
+from safety_reminder.evaluation.statistics import Metric, shown
 from safety_reminder.models import data_url, load_image
 from safety_reminder.run_files import provenance, write_text
 from safety_reminder.types import Example, Record
@@ -54,7 +55,7 @@ def write_page(
         }
         for example, with_guard, without in zip(examples, guarded, unguarded, strict=True)
     ]
-    tiles = [{"label": label, **_display(name, metrics[name])} for name, label in _TILES if name in metrics]
+    tiles = [{"label": label, **shown(metrics[name])._asdict()} for name, label in _TILES if name in metrics]
     html = (
         environment()
         .get_template("demo.html.jinja")
@@ -86,20 +87,20 @@ def timeline(record: Record, threshold: float) -> dict[str, Any]:
     interventions = list(record.interventions)
     generated = []
     for check in record.checks:
-        spent = offset + check["token_index"]
+        spent = offset + check.token_index
         generated.append((spent, check))
-        if check["unsafe"] and interventions:
-            marks.append((spent, interventions[0]["policy"]))
-            offset += interventions.pop(0)["dropped"]
+        if check.unsafe and interventions:
+            marks.append((spent, interventions[0].policy))
+            offset += interventions.pop(0).dropped
     end = max([spent, offset + len(record.token_ids), 1])
     span = _WIDTH - _LEFT - _RIGHT
     rise = _HEIGHT - _TOP - _BOTTOM
     x = lambda tokens: round(_LEFT + span * tokens / end, 1)  # noqa: E731
     y = lambda p: round(_TOP + rise * (1 - p), 1)  # noqa: E731
     for tokens, check in generated:
-        p = check["p_unsafe"]
-        shown = p if p == p else 1.0  # a check that failed counts as unsafe
-        points.append({"x": x(tokens), "y": y(shown), "p": f"{p:.3f}", "tokens": tokens, "unsafe": check["unsafe"]})
+        p = check.p_unsafe
+        height = y(1.0 if math.isnan(p) else p)  # a check that failed counts as unsafe
+        points.append({"x": x(tokens), "y": height, "p": f"{p:.3f}", "tokens": tokens, "unsafe": check.unsafe})
     return {
         "width": _WIDTH,
         "height": _HEIGHT,
@@ -112,12 +113,6 @@ def timeline(record: Record, threshold: float) -> dict[str, Any]:
         "ticks": [{"x": x(t), "label": t} for t in range(0, end + 1, 16 if end <= 200 else 64)],
         "threshold": y(threshold),
     }
-
-
-def _display(name: str, m: Metric) -> dict[str, str]:
-    if "rate" in name or "match" in name:
-        return {"value": f"{100 * m.value:.0f} %", "interval": f"{100 * m.low:.0f}–{100 * m.high:.0f} %, n = {m.n}"}
-    return {"value": f"{m.value:.2f}", "interval": f"{m.interval('{:.2f}–{:.2f}, ')}n = {m.n}"}
 
 
 def thumbnail(image: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""What ``evaluate`` found, as a Markdown table and as one self-contained page."""
+"""The results of ``evaluate``, as a Markdown table and as one self-contained page."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from safety_reminder.evaluation.judges.panel import Agreement
-from safety_reminder.evaluation.metrics import Metric, attack_succeeded
+from safety_reminder.evaluation.metrics import attack_succeeded
 from safety_reminder.evaluation.outcome import outcome
 from safety_reminder.evaluation.pages.charts import awareness_chart, pareto, sweep_chart
 from safety_reminder.evaluation.pages.demo import environment, thumbnail, timeline
+from safety_reminder.evaluation.statistics import Metric, shown
 from safety_reminder.evaluation.suite.results import ALL, Metrics, SweepPoint
 from safety_reminder.evaluation.suite.suites import PLAIN
 from safety_reminder.run_files import write_text
@@ -22,7 +23,8 @@ _COLUMNS = {
     "false_alarm_rate": "false alarms",
     "leaked_tokens": "leaked tokens",
     "exact_match_untriggered": "untouched identical",
-    "overhead_ratio": "time",
+    "time_ratio": "time",
+    "overhead_ratio": "time where nothing fired",
     "token_ratio": "tokens",
 }
 _HELP = {
@@ -31,10 +33,11 @@ _HELP = {
     "false_alarm_rate": "harmless requests on which a check fired",
     "leaked_tokens": "tokens of a harmful answer that were shown before the guard intervened, mean",
     "exact_match_untriggered": "answers without an intervention that are the unguarded ones, token for token",
-    "overhead_ratio": "seconds over those of the undefended answers",
+    "time_ratio": "seconds over those of the undefended answers",
+    "overhead_ratio": "the same, of batches in which no check fired and both wrote the same",
     "token_ratio": "generated tokens over those of the undefended answers",
 }
-_TILES = ("attack_success_rate", "over_refusal_rate", "false_alarm_rate", "exact_match_untriggered", "overhead_ratio")
+_TILES = ("attack_success_rate", "over_refusal_rate", "false_alarm_rate", "exact_match_untriggered", "time_ratio")
 
 
 def columns(table: Mapping[str, Mapping[str, Metrics]]) -> dict[str, str]:
@@ -51,14 +54,12 @@ def write_markdown(path: Path, table: Mapping[str, Mapping[str, Metrics]], agree
     of panels of judges agree. Returns the text."""
     heads = columns(table)
     lines = ["| defence | " + " | ".join(heads.values()) + " |", "|---" * (len(heads) + 1) + "|"]
-    lines += [_row(label, [sets[ALL].get(name) for name in heads], list(heads)) for label, sets in table.items()]
+    lines += [_row(label, [sets[ALL].get(name) for name in heads]) for label, sets in table.items()]
     sets = [name for name in next(iter(table.values())) if name != ALL]
     wanted = [(s, m) for s in sets for m in ("attack_success_rate", "over_refusal_rate") if m in table[PLAIN][s]]
     titles = [f"{s}: {_COLUMNS[m]}" for s, m in wanted]
     lines += ["", "| defence | " + " | ".join(titles) + " |", "|---" * (len(wanted) + 1) + "|"]
-    lines += [
-        _row(label, [found[s].get(m) for s, m in wanted], [m for _, m in wanted]) for label, found in table.items()
-    ]
+    lines += [_row(label, [found[s].get(m) for s, m in wanted]) for label, found in table.items()]
     if agreement:
         lines += ["", *(f"{line}  " for line in agreement)]
     text = "\n".join(lines) + "\n"
@@ -72,23 +73,19 @@ def agreement_lines(agreed: Mapping[str, Agreement]) -> list[str]:
     for name, found in agreed.items():
         alpha = "undefined" if found.alpha is None else f"{found.alpha:.2f}"
         pairs = [
-            f"{pair}: " + ("undefined" if kappa is None else f"{kappa.value:.2f} [{kappa.low:.2f}, {kappa.high:.2f}]")
-            for pair, kappa in found.kappa.items()
+            f"{pair}: {'undefined' if kappa is None else _in_a_cell(kappa)}" for pair, kappa in found.kappa.items()
         ]
         lines.append(f"Agreement within {name}: Krippendorff's α {alpha}; Cohen's κ of {'; '.join(pairs)}.")
     return lines
 
 
-def _row(label: str, cells: Sequence[Metric | None], names: Sequence[str]) -> str:
-    shown = [" ".join(_display(n, m)[:2]).rstrip() if m else "" for n, m in zip(names, cells, strict=True)]
-    return f"| {label} | " + " | ".join(shown) + " |"
+def _row(label: str, cells: Sequence[Metric | None]) -> str:
+    return f"| {label} | " + " | ".join(_in_a_cell(metric) if metric else "" for metric in cells) + " |"
 
 
-def _display(name: str, m: Metric) -> tuple[str, str, str]:
-    """Value, interval and number of rows."""
-    if "ratio" in name or name == "leaked_tokens":
-        return f"{m.value:.2f}", m.interval("[{:.2f}, {:.2f}]"), f"n = {m.n}"
-    return f"{100 * m.value:.0f} %", f"[{100 * m.low:.0f}, {100 * m.high:.0f}]", f"n = {m.n}"
+def _in_a_cell(metric: Metric) -> str:
+    value, interval, _ = shown(metric)
+    return f"{value} {interval}".rstrip()
 
 
 def write_report(
@@ -152,10 +149,10 @@ def _tiles(table: Mapping[str, Mapping[str, Metrics]]) -> list[dict[str, str]]:
     tiles = []
     for name in _TILES:
         if name in found:
-            value, interval, n = _display(name, found[name])
+            value, interval, n = shown(found[name])
             plain = table[PLAIN][ALL].get(name)
-            beside = f"; undefended {_display(name, plain)[0]}" if plain and "reminder" in table else ""
-            tiles.append({"value": value, "label": _COLUMNS[name], "note": f"{interval}, {n}{beside}"})
+            beside = f"; undefended {shown(plain).value}" if plain and "reminder" in table else ""
+            tiles.append({"value": value, "label": _COLUMNS[name], "note": f"{interval} {n}{beside}".lstrip()})
     return tiles
 
 
@@ -163,22 +160,20 @@ def _rows(table: Mapping[str, Mapping[str, Metrics]], wanted: Sequence[tuple[str
     """One a defence; its cells are the metrics of ``wanted``, (data set, metric) each."""
     rows = []
     for number, (label, found) in enumerate(table.items(), 1):
-        cells = [_cell(name, found[dataset].get(name)) for dataset, name in wanted]
+        metrics = [found[dataset].get(name) for dataset, name in wanted]
+        cells = [shown(metric)._asdict() if metric else None for metric in metrics]
         rows.append({"number": number, "label": label, "cells": cells})
     return rows
 
 
-def _cell(name: str, metric: Metric | None) -> dict[str, str] | None:
-    return dict(zip(("value", "interval", "n"), _display(name, metric), strict=True)) if metric else None
-
-
-def _bar(metric: Mapping[str, float]) -> dict[str, Any]:
-    found = Metric(metric["value"], metric["low"], metric["high"], int(metric["n"]))
-    value, interval, n = _display("rate", found)
+def _bar(share: Mapping[str, float]) -> dict[str, Any]:
+    """Of a share as ``results.json`` has it."""
     return {
-        "width": round(100 * found.value, 1), "low": round(100 * found.low, 1), "high": round(100 * found.high, 1),
-        "note": f"{value} {interval}, {n}",
-    }  # fmt: skip
+        "width": round(100 * share["value"], 1),
+        "low": round(100 * share["low"], 1),
+        "high": round(100 * share["high"], 1),
+        "note": " ".join(shown(Metric(share["value"], share["low"], share["high"], int(share["n"]), "share"))),
+    }
 
 
 def _samples(

@@ -9,16 +9,8 @@ from typing import Any
 
 from safety_reminder.evaluation.inspect.logs import Answers
 from safety_reminder.evaluation.judges.panel import Agreement, agreement
-from safety_reminder.evaluation.metrics import (
-    Metric,
-    attack_succeeded,
-    compare_cost,
-    judged,
-    mean,
-    proportion,
-    share,
-    summarise,
-)
+from safety_reminder.evaluation.metrics import attack_succeeded, compare_cost, judged, share, summarise
+from safety_reminder.evaluation.statistics import Metric, mean, proportion
 from safety_reminder.types import Record
 
 ALL = "all"
@@ -30,8 +22,13 @@ def by_defense(answers: Sequence[Answers]) -> dict[str, dict[str, list[Record]]]
     found: dict[str, dict[str, list[Record]]] = {}
     for one in answers:
         sets = found.setdefault(one.defense, {})
-        sets[one.dataset] = [replace(record, id=f"{one.dataset}/{record.id}") for record in one.records]
+        sets[one.dataset] = [_named(one.dataset, record) for record in one.records]
     return {label: {**sets, ALL: [r for records in sets.values() for r in records]} for label, sets in found.items()}
+
+
+def _named(dataset: str, record: Record) -> Record:
+    batch = tuple(f"{dataset}/{name}" for name in record.batch)
+    return replace(record, id=f"{dataset}/{record.id}", batch=batch)
 
 
 def tabulate(records: Mapping[str, Mapping[str, Sequence[Record]]], plain: str) -> dict[str, dict[str, Metrics]]:
@@ -43,8 +40,7 @@ def tabulate(records: Mapping[str, Mapping[str, Sequence[Record]]], plain: str) 
             reference = records[plain][name]
             watched = any(record.guard for record in rows)
             metrics = summarise(rows, reference if watched else ())
-            # A log does not say who shared a batch; what compare_cost says takes its place.
-            metrics = {k: v for k, v in metrics.items() if not k.endswith("_unguarded") and k != "overhead_ratio"}
+            metrics = {k: v for k, v in metrics.items() if not k.endswith("_unguarded")}
             if label != plain:
                 metrics |= compare_cost(rows, reference)
             table.setdefault(label, {})[name] = metrics | judged(rows)
@@ -112,7 +108,7 @@ def sweep(watched: Sequence[Record], threshold: float | None = None, *, steps: i
     harmless = [r for r in watched if not r.harmful and r.checks]
     if not harmful or not harmless:
         return []
-    read = {check["p_unsafe"] for r in (*harmful, *harmless) for check in r.checks}
+    read = {check.p_unsafe for r in (*harmful, *harmless) for check in r.checks}
     values = sorted(p for p in read if not math.isnan(p))
     chosen = values if len(values) <= steps else [values[i * (len(values) - 1) // (steps - 1)] for i in range(steps)]
     points = []
@@ -125,12 +121,12 @@ def sweep(watched: Sequence[Record], threshold: float | None = None, *, steps: i
 
 def _first_alarm(record: Record, threshold: float) -> int | None:
     # Not a number is an alarm, as in decoding.
-    return next((i for i, check in enumerate(record.checks) if not check["p_unsafe"] < threshold), None)
+    return next((i for i, check in enumerate(record.checks) if not check.p_unsafe < threshold), None)
 
 
 def _caught_at_once(record: Record, threshold: float) -> bool:
     first = _first_alarm(record, threshold)
-    return first is not None and (first == 0 or record.checks[first - 1]["token_index"] == 0)
+    return first is not None and (first == 0 or record.checks[first - 1].token_index == 0)
 
 
 def awareness(watched: Sequence[Record]) -> dict[str, list[dict[str, float]]]:
@@ -143,8 +139,8 @@ def awareness(watched: Sequence[Record]) -> dict[str, list[dict[str, float]]]:
         at: dict[int, list[float]] = {}
         for record in watched:
             for check in record.checks if record.harmful == harmful else ():
-                if check["kind"] != "final" and check["p_unsafe"] == check["p_unsafe"]:
-                    at.setdefault(check["token_index"], []).append(check["p_unsafe"])
-        depths = [(tokens, mean(values)) for tokens, values in sorted(at.items()) if len(values) >= 3]
+                if check.kind != "final" and not math.isnan(check.p_unsafe):
+                    at.setdefault(check.token_index, []).append(check.p_unsafe)
+        depths = [(tokens, mean(values, "score")) for tokens, values in sorted(at.items()) if len(values) >= 3]
         curves[kind] = [{"tokens": tokens, **metric.as_json()} for tokens, metric in depths]
     return curves

@@ -1,0 +1,203 @@
+"""From a job class to what Hydra composes from, and from a command line to jobs."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from safety_reminder.commands.command import Command, Job
+from safety_reminder.commands.help_page import default_of, group_of
+from safety_reminder.config.options import Options
+from safety_reminder.errors import ConfigError, SafetyReminderError, in_a_line, unknown_name
+
+CONFIG = "safety_reminder.config"
+# Everything is written into ``output``, and nothing beside it: no folder of Hydra's own, and no log file.
+_HYDRA = {
+    "run": {"dir": "."},
+    "sweep": {"dir": "${output}", "subdir": "."},
+    "output_subdir": None,
+    "job": {"chdir": False},
+    "job_logging": {"root": None},
+    "hydra_logging": {"root": None},  # else warnings would go to stdout under Hydra's name
+}
+_FLAGS_WITH_A_VALUE = ("--cfg", "-c", "--package", "-p")
+
+
+def call(command: Command[Any], arguments: Sequence[str]) -> None:
+    """Run a command, once or as a sweep.
+
+    Raises:
+        SafetyReminderError: of a sweep, when all jobs that can be done are done.
+    """
+    arguments = _in_full(command, arguments)
+    config = _compose(command, arguments)  # Hydra's own runner would print several lines for a mistake
+    if all("=" in argument and not re.match(r"\W*hydra\W", argument) for argument in arguments):
+        job = _parse(command, config)
+        command.run(job, Path(job.output).expanduser())
+        return
+    _hand_over(command, arguments)
+
+
+def compose(command: Command[Job], overrides: Sequence[str] = ()) -> Job:
+    """The job of a command line, which names options only.
+
+    Raises:
+        ConfigError: in one line.
+    """
+    return _parse(command, _compose(command, _in_full(command, overrides)))
+
+
+def _hand_over(command: Command[Any], arguments: Sequence[str]) -> None:
+    """To Hydra's own runner, which knows its flags."""
+    failed: list[str] = []
+    errors: list[Exception] = []
+
+    def run(config: DictConfig) -> None:
+        swept = _name_of_job(given=sys.argv[1:]) if HydraConfig.get().mode == RunMode.MULTIRUN else ""
+        if swept:
+            print(f"== {swept} ==", file=sys.stderr)
+        try:
+            job = _parse(command, config)
+            command.run(job, Path(job.output).expanduser() / swept)
+        except (SafetyReminderError, OSError) as error:
+            if swept:
+                print(f"{swept}: {in_a_line(error)}", file=sys.stderr)  # and the sweep goes on
+                failed.append(swept)
+            else:
+                errors.append(error)
+
+    # Hydra takes its own flags only in front of the overrides.
+    arguments = sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
+    sys.argv = [f"safety-reminder {command.name}", *arguments]
+    hydra.main(version_base="1.3", config_path="pkg://" + CONFIG, config_name=_stored(command))(run)()
+    if errors:
+        raise errors[0]
+    if failed:
+        raise SafetyReminderError(f"of the sweep, what is said above failed: {'; '.join(failed)}")
+
+
+def _in_full(command: Command[Any], arguments: Sequence[str]) -> list[str]:
+    """The plain value of a group whose first option must be given stands for that option: ``data`` names the sets."""
+    groups = {name: group_of(info) for name, info in command.job.model_fields.items()}
+    firsts = {name: next(iter(kind.model_fields.items())) for name, kind in groups.items() if kind}
+    for name, (first, info) in firsts.items():
+        if info.is_required() and name not in command.choices:
+            arguments = [re.sub(f"^{name}=", f"{name}.{first}=", argument) for argument in arguments]
+    return list(arguments)
+
+
+def _compose(command: Command[Any], arguments: Sequence[str]) -> DictConfig:
+    """Of a sweep, that of the first job."""
+    _store(command)
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    for flag in _FLAGS_WITH_A_VALUE:
+        if flag in arguments[:-1]:
+            overrides.remove(arguments[list(arguments).index(flag) + 1])
+    try:
+        if any(argument in ("-m", "--multirun") for argument in arguments):
+            overrides = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0][0]
+        with hydra.initialize_config_module(CONFIG, version_base="1.3"):
+            return hydra.compose(_stored(command), overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def _parse(command: Command[Job], config: DictConfig) -> Job:
+    try:
+        values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+    return command.job.parse(values)
+
+
+def _store(command: Command[Any]) -> None:
+    from safety_reminder.data import DEMO_REQUESTS
+
+    OmegaConf.register_new_resolver("demo_requests", lambda: str(DEMO_REQUESTS), replace=True)
+    node = {
+        "defaults": ["_self_", *({group: chosen} for group, chosen in command.choices.items())],
+        **_defaults(command.job, leave_out=command.choices),
+        "hydra": _HYDRA,
+    }
+    ConfigStore.instance().store(_stored(command), node)
+
+
+def _stored(command: Command[Any]) -> str:
+    return re.sub(r"\W", "_", command.name)
+
+
+def _defaults(kind: type[Options], given: Options | None = None, leave_out: Any = ()) -> dict[str, Any]:
+    """Plain values, as they would stand in a YAML file."""
+    found: dict[str, Any] = {}
+    for name, info in kind.model_fields.items():
+        if name in leave_out:
+            continue
+        value = getattr(given, name) if given is not None else default_of(info)
+        if group := group_of(info):
+            value = _defaults(group, value if isinstance(value, group) else None)
+        found[name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _name_of_job(given: Sequence[str]) -> str:
+    """Of a sweep, each job's folder: the options that vary, or its number."""
+    varying = [override for override in HydraConfig.get().overrides.task if override not in given]
+    return ",".join(varying).replace("/", "_") or str(HydraConfig.get().job.num)
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's and OmegaConf's messages, in one line that says what to do."""
+    cause = error.__cause__ or error
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        name, given, value = error.override.partition("=")
+        if not given:
+            return f"{error.override!r} is not an option; options are key=value"
+        return (
+            f"cannot read {name}={value}: what holds = , ( ) [ ] or {{ }} needs quotes of its own inside the "
+            f"shell's, as in \"{name}='a=b'\", and in a list as in \"{name}=['a=b','c']\""
+        )
+    if "is not in struct" in str(cause) and isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        near = difflib.get_close_matches(cause.full_key, _names(cause.parent_node), n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        return f"unknown option {cause.full_key!r}; {meant}--help lists the options"
+    if missing := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        lines = [line.strip() for line in text.splitlines()[1:]]
+        options = [line for line in lines if re.fullmatch(r"\w+", line)]
+        return unknown_name(missing[1], missing[2], options)
+    return _first_line(error)
+
+
+def _names(node: Any) -> list[str]:
+    """Of all options, as they are typed."""
+
+    def names(values: Any, front: str) -> Iterator[str]:
+        for name, value in values.items():
+            yield f"{front}{name}"
+            if isinstance(value, dict):
+                yield from names(value, f"{front}{name}.")
+
+    return list(names(OmegaConf.to_container(node._get_root()), "")) if node is not None else []
+
+
+def _first_line(error: Exception) -> str:
+    text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    key = getattr(error, "full_key", None)
+    if "Missing mandatory value" in text and key:
+        key = key.removesuffix(".sets")  # the plain value of its group
+        return f"{key} is not given; add {key}=..."
+    return text

@@ -1,0 +1,88 @@
+"""``safety-reminder probe``: fit the probe of a reminder anew, beside two that need no reminder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from safety_reminder.commands import console
+from safety_reminder.commands.command import Command
+from safety_reminder.commands.groups import CheckBase, Device, DType, Model, Output
+from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
+from safety_reminder.config.options import Field, Options
+from safety_reminder.errors import ConfigError
+from safety_reminder.run_files import run_folder
+from safety_reminder.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from safety_reminder.guard import SafetyReminder
+    from safety_reminder.models import VLM
+
+
+class ProbeJob(Options):
+    """The options of ``probe``."""
+
+    model: Model = "pocket"
+    reminder: Annotated[
+        str | None,
+        Field(
+            description="pocket, a hub id or a folder; header: the assistant's header in its place, for "
+            "defense=header_probe"
+        ),
+    ] = "pocket"
+    check_base: CheckBase = True
+    check_against: CheckAgainst = Field(default_factory=list)
+    allow_contamination: AllowContamination = False
+    device: Device = None
+    dtype: DType = "auto"
+    output: Output = "runs/probe"
+    data: RowsOptions
+    training: TrainingConfig = TrainingConfig()
+
+
+def probe(job: ProbeJob, output: Path) -> None:
+    """Fit the probe of a reminder anew into ``output/pack``, and print it beside its rivals."""
+    examples = job.data.load(on_error=job.training.on_error)
+    refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
+    with run_folder(output, reads=(job.model, job.reminder)):
+        vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
+        from safety_reminder.training import refit
+        from safety_reminder.training.probing.report import side_by_side
+
+        refitted, found = refit.refit_probe(vlm, reminder, examples, job.training, output, job.data.sets)
+    print(side_by_side(found))
+    print(f"wrote {output / 'pack'}, auc.csv and plots")
+    console.print_threshold(refitted)
+
+
+def load_pack(
+    model: str, reminder: str | None, device: Any, dtype: str, *, check_base: bool
+) -> tuple[VLM, SafetyReminder]:
+    """A model and its reminder; ``header`` is the assistant's header in a reminder's place.
+
+    Raises:
+        ConfigError: no reminder. ModelError, PackError: one that is missing or does not fit.
+    """
+    if reminder in (None, "none"):
+        raise ConfigError("give reminder=NAME or a folder")
+    from safety_reminder.guard import SafetyReminder, load
+    from safety_reminder.models import load_vlm
+
+    if reminder == "header":
+        vlm = load_vlm(model, device=device, dtype=dtype)
+        return vlm, SafetyReminder.of_header(vlm)
+    guarded = load(model, reminder, device=device, dtype=dtype, check_base=check_base)
+    assert guarded.reminder is not None
+    return guarded.vlm, guarded.reminder
+
+
+COMMAND = Command(
+    name="probe",
+    about="fit the probe of a reminder anew; prints its AUC beside that of a probe after the assistant's header and of "
+    "one on the last token; writes output/pack, auc.csv and plots. Of the training options, probe, pca_components, the "
+    "splits, false_alarm_budget, prompt_check, answer_tokens, micro_batch_size, prefix_cache, prefix_cache_gb, "
+    "on_error and seed matter, and unheeded_prob, repeat_prob, correction_prob (0, or as the reminder was trained).",
+    examples=("probe model=pocket reminder=runs/my-reminder/pack data=examples.jsonl output=runs/my-probe",),
+    job=ProbeJob,
+    run=probe,
+)

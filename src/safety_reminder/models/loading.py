@@ -1,0 +1,103 @@
+"""From a name to a model and what reads its text and images: the one place that loads a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
+
+from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError, unknown_name
+from safety_reminder.models.processors import load_processor
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load_checkpoint(
+    name: str, *, device: str | torch.device | None = None, dtype: str | torch.dtype = "auto", kind: str = "model"
+) -> tuple[Any, Any]:
+    """The model, in ``eval`` mode, and its processor, or its tokenizer where it reads text only. Code of a checkpoint's
+    own is never run.
+
+    Args:
+        name: ``pocket``, a hub id or a folder.
+        device: where it runs; an accelerator if there is one.
+        dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``, or one of torch's.
+        kind: what messages call it.
+
+    Raises:
+        ModelError: nothing there, or not a decoder-only model that transformers can load.
+        ConfigError: unknown ``dtype``.
+    """
+    if not isinstance(dtype, torch.dtype) and dtype not in DTYPES:
+        raise ConfigError(unknown_name("dtype", str(dtype), DTYPES))
+    place = _locate(name, kind)
+    if device is None:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    with one_line_errors(name, kind):
+        config = repaired(AutoConfig.from_pretrained(place, trust_remote_code=False))
+        if config.is_encoder_decoder:
+            use = "can be guarded" if kind == "model" else "can be loaded"
+            raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models {use}")
+        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        if sees:
+            processor = load_processor(place, config)
+        else:
+            processor = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        model: Any = loader.from_pretrained(place, config=config, dtype=dtype, trust_remote_code=False)
+        model.to(device)
+        return model.eval(), processor
+
+
+@contextmanager
+def one_line_errors(name: str, kind: str = "model") -> Iterator[None]:
+    """Whatever goes wrong inside becomes a ModelError that names the checkpoint."""
+    try:
+        yield
+    except SafetyReminderError:
+        raise
+    except Exception as error:  # files from anywhere: what transformers raises on a damaged one is not a closed list
+        reason = " ".join(str(error).split())[:240] or type(error).__name__
+        if "trust_remote_code" in str(error):
+            reason = (
+                "it needs code of its own, which is not run; take the checkpoint in transformers' own format, whose "
+                "name often ends in -hf"
+            )
+        raise ModelError(f"cannot load the {kind} {name!r}: {reason}") from error
+
+
+def repaired(config: Any) -> Any:
+    """Llama Guard 4 says that its attention is not chunked by a size of null, which transformers cannot run: one chunk
+    as long as the model reaches is the same."""
+    text = config.get_text_config()
+    if getattr(text, "attention_chunk_size", 0) is None:
+        text.attention_chunk_size = text.max_position_embeddings
+    return config
+
+
+def _locate(name: str, kind: str) -> str:
+    """The folder, or the hub id."""
+    if name == "pocket":
+        from safety_reminder.models.pocket import checkpoint_folder
+
+        return str(checkpoint_folder())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} is not a model folder: it has no config.json")
+        return str(path) if name.startswith("~") else name
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"no {kind} at {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
+    if "/" not in name:
+        raise ModelError(f"unknown {kind} {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
+    return name
