@@ -19,9 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Llam
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.guard import Probe, SafetyReminder, guarded_decoding
-from safety_reminder.guard.lane import Row, Stepper
-from safety_reminder.guard.text import Transcript
-from safety_reminder.models.prefix import prepare
+from safety_reminder.models.context import Runner, prepare
 
 INTERVAL, K = 16, 4
 
@@ -122,16 +120,14 @@ def context_lengths(figures: dict, lengths: list[int], runs: int) -> None:
     first = None
     for length in lengths:
         ids = torch.randint(3, 1000, (1, length), generator=torch.Generator().manual_seed(0))
-        input_ids, kwargs = prepare(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-        stepper = Stepper(model, silent_reminder(model).vectors, kwargs)
-        token = torch.tensor([7])
+        runner, vectors, token = Runner(model), silent_reminder(model).vectors, torch.tensor([[7]])
         with torch.no_grad():
-            lane = stepper.prefill(input_ids, [Row(0, Transcript(None, 0))], kwargs)
+            prompt = prepare(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+            context, _ = runner.prefill(*prompt, roll_back=True)
 
-            def step(reminder: bool, lane=lane, stepper=stepper, token=token):
-                lane.pending = token
-                stepper.step(lane, token=True, reminder=reminder)
-                lane.crop(1 + K * reminder)
+            def step(reminder: bool, context=context, runner=runner, vectors=vectors, token=token):
+                runner.append(context, token, vectors if reminder else None)
+                context.crop(1 + K * reminder)
 
             tasks = {"checked": lambda: step(True), "plain": lambda: step(False)}
             seconds = paired(tasks, 10 * runs)

@@ -23,7 +23,8 @@ from safety_reminder.data.training_sets.loading import load_training
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.statistics import ratio
 from safety_reminder.models import VLM
-from safety_reminder.models.prefix import Place, Prefix, follow, go_on
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Place, follow, go_on
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.readings import check_places, positions, where_is

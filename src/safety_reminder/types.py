@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from safety_reminder.config.guard import GuardConfig, Policy
@@ -24,10 +24,10 @@ class Sampling:
 
     max_new_tokens: Annotated[int | None, "at most so many, from 1"] = None
     do_sample: Annotated[bool | None, "false: always the likeliest token"] = None
-    temperature: Annotated[float | None, "above 0"] = None
-    top_p: Annotated[float | None, "of the likeliest tokens, those that make up this share, in (0, 1]"] = None
+    temperature: Annotated[float | None, "from 0"] = None
+    top_p: Annotated[float | None, "of the likeliest tokens, those that make up this share, from 0 to 1"] = None
     top_k: Annotated[int | None, "of the likeliest tokens, so many; 0: all"] = None
-    repetition_penalty: Annotated[float | None, "above 0; 1: none"] = None
+    repetition_penalty: Annotated[float | None, "from 0; 1: none"] = None
     more: Annotated[
         Mapping[str, Any],
         "any other field of transformers' GenerationConfig, and what its generate takes beside them (logits_processor, "
@@ -49,9 +49,22 @@ class Sampling:
                 continue
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ConfigError(f"{name} must be a number, got {value!r}")
-            if not 0 < value <= most or math.isinf(value):
+            if not 0 <= value <= most or math.isinf(value):
                 up_to = "" if math.isinf(most) else f" and at most {most:g}"
-                raise ConfigError(f"{name} must be above 0{up_to}, got {value}")
+                raise ConfigError(f"{name} must be at least 0{up_to}, got {value}")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Sampling:
+        """Of options by name; those that are no fields go into ``more``."""
+        names = {f.name for f in fields(cls)} - {"more"}
+        more = {name: value for name, value in options.items() if name not in names}
+        return cls(**{name: value for name, value in options.items() if name in names}, more=more)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is not None, by name."""
+        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "more"}
+        return {name: value for name, value in named.items() if value is not None} | dict(self.more)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from safety_reminder.commands import dro
 from safety_reminder.defenses import load_defense
 from safety_reminder.evaluation.refusal import Verdict
 from safety_reminder.guard import load
+from safety_reminder.types import Request, Sampling
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_soft_safety_prompt_is_trained_and_defends(call, training, place, mode
     )
     guarded = load(str(models / "llama"))
     defense = load_defense("dro", guarded, prompt=str(place / "dro" / "prompt"))
-    [response] = defense.generate_batch([[{"role": "user", "content": "Hello?"}]], max_new_tokens=3)
+    [response] = defense.respond([Request([{"role": "user", "content": "Hello?"}], Sampling(max_new_tokens=3))])
     assert 0 < len(response.token_ids) <= 3
 
 

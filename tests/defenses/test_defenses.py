@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,8 @@ from safety_reminder.defenses.dro import SoftPrompt, in_front, system_tokens
 from safety_reminder.defenses.self_reminder import AFTER, BEFORE
 from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM, SafetyReminder
-from safety_reminder.models import fingerprint, token_vectors
-from safety_reminder.types import Response
+from safety_reminder.models import fingerprint, load_image, token_vectors
+from safety_reminder.types import Request, Response, Sampling
 
 OPTIONS = {"max_new_tokens": 9, "do_sample": False}
 IMAGE = Image.new("RGB", (28, 28), "red")
@@ -40,10 +41,14 @@ class Recorder(GuardedVLM):
         super().__init__(tiny_vlm())
         self.asked: list = []
 
-    def generate_batch(self, batch, **options):
-        self.asked += [copy.deepcopy(list(messages)) for messages in batch]
-        assert options.pop("guard") is False
-        return super().generate_batch(batch, guard=False, **options)
+    def respond(self, requests):
+        self.asked += [copy.deepcopy(list(request.messages)) for request in requests]
+        assert all(request.guard is False for request in requests)
+        return super().respond(requests)
+
+
+def asking(*conversations, **changes) -> list[Request]:
+    return [Request(messages, Sampling(**OPTIONS), **changes) for messages in conversations]
 
 
 def timeless(responses):
@@ -79,8 +84,8 @@ def test_a_row_of_a_batch_is_answered_as_alone_and_messages_stay_as_they_are(nam
     defense = load_defense(name, tiny_guarded(), **options_of(name, header, soft_prompt))
     before = copy.deepcopy(BATCH[:1] + BATCH[2:])
     batch = BATCH[:1] + BATCH[2:]
-    together = defense.generate_batch(batch, **OPTIONS)
-    alone = [defense.generate_batch([messages], **OPTIONS)[0] for messages in batch]
+    together = defense.respond(asking(*batch))
+    alone = [defense.respond(asking(messages))[0] for messages in batch]
     assert [r.token_ids for r in together] == [r.token_ids for r in alone]
     assert batch == before
     assert defense.name == name
@@ -88,22 +93,22 @@ def test_a_row_of_a_batch_is_answered_as_alone_and_messages_stay_as_they_are(nam
 
 @pytest.mark.parametrize(("name", "guard"), [("none", False), ("reminder", True)])
 def test_the_ends_of_every_comparison_are_the_guarded_model_s_own_answers(name, guard):
-    found = load_defense(name, tiny_guarded()).generate_batch(BATCH[:1], **OPTIONS)
+    found = load_defense(name, tiny_guarded()).respond(asking(*BATCH[:1]))
     assert timeless(found) == timeless(tiny_guarded().generate_batch(BATCH[:1], guard=guard, **OPTIONS))
 
 
 def test_the_system_prompt_comes_first_and_keeps_one_that_is_there():
     model = Recorder()
-    load_defense("system_prompt", model, text="Be good.").generate_batch([BATCH[0]], **OPTIONS)
-    load_defense("system_prompt", model, text="Be good.").generate_batch([BATCH[2]], **OPTIONS)
+    load_defense("system_prompt", model, text="Be good.").respond(asking(BATCH[0]))
+    load_defense("system_prompt", model, text="Be good.").respond(asking(BATCH[2]))
     assert model.asked[0] == [{"role": "system", "content": "Be good."}, *BATCH[0]]
     assert model.asked[1] == [{"role": "system", "content": "Be good.\n\nBe brief."}, *BATCH[2][1:]]
 
 
 def test_self_reminder_stands_around_the_last_request_and_leaves_images_in_place():
     model = Recorder()
-    load_defense("self_reminder", model).generate_batch([BATCH[1]], **OPTIONS)
-    load_defense("self_reminder", model).generate_batch([BATCH[2]], **OPTIONS)
+    load_defense("self_reminder", model).respond(asking(BATCH[1]))
+    load_defense("self_reminder", model).respond(asking(BATCH[2]))
     system, user = model.asked[0]
     assert system == {"role": "system", "content": BEFORE}
     assert [part["type"] for part in user["content"]] == ["image", "text"]
@@ -119,7 +124,7 @@ def test_self_reminder_stands_around_the_last_request_and_leaves_images_in_place
 def test_a_request_that_is_only_an_image_gets_its_text_behind_it():
     model = Recorder()
     only = [{"role": "user", "content": [{"type": "image", "image": IMAGE}]}]
-    load_defense("self_reminder", model).generate_batch([only], **OPTIONS)
+    load_defense("self_reminder", model).respond(asking(only))
     assert model.asked[0][1]["content"][1] == {"type": "text", "text": AFTER}
 
 
@@ -141,7 +146,7 @@ def test_what_cannot_be_loaded_says_why(name, options, message):
 
 def test_adashield_says_the_request_twice_around_its_prompt():
     model = Recorder()
-    load_defense("adashield_s", model).generate_batch([BATCH[1]], **OPTIONS)
+    load_defense("adashield_s", model).respond(asking(BATCH[1]))
     image, text = model.asked[0][0]["content"]
     assert image["type"] == "image"
     assert text["text"] == f"What is this?{adashield_s.PROMPT}What is this?"
@@ -154,11 +159,11 @@ class Scripted(GuardedVLM):
         super().__init__(tiny_vlm())
         self.rounds, self.asked, self.seeds = list(rounds), [], []
 
-    def generate_batch(self, batch, **options):
-        if not batch:
+    def respond(self, requests):
+        if not requests:
             return []
-        self.asked.append((list(batch), options["max_new_tokens"]))
-        self.seeds.append(options.get("seed"))
+        self.asked.append(([list(r.messages) for r in requests], requests[0].sampling.max_new_tokens))
+        self.seeds.append([r.seed for r in requests])
         texts = self.rounds.pop(0)
         return [Response(text, (1,), text, (), (), 0, "stop") for text in texts]
 
@@ -166,7 +171,7 @@ class Scripted(GuardedVLM):
 def test_ecso_closes_its_eyes_where_its_own_answer_was_harmful_and_nowhere_else():
     model = Scripted(["first", "second", "third"], ["Yes, it is.", "no"], ["a red square"], ["I cannot."])
     batch = [BATCH[1], BATCH[1], BATCH[0]]
-    found = load_defense("ecso", model).generate_batch(batch, **OPTIONS)
+    found = load_defense("ecso", model).respond(asking(*batch))
     assert [response.text for response in found] == ["I cannot.", "second", "third"]
     assert [response.extra_tokens for response in found] == [
         3,
@@ -186,15 +191,47 @@ def test_ecso_closes_its_eyes_where_its_own_answer_was_harmful_and_nowhere_else(
     ]
 
 
-@pytest.mark.parametrize("seed", [5, [5, 6, 7]])
-def test_ecso_s_questions_draw_as_the_rows_that_they_are_about(seed):
+def test_ecso_s_questions_draw_as_the_rows_that_they_are_about():
     model = Scripted(["first", "second", "third"], ["no", "Yes."], ["a red square"], ["I cannot."])
-    load_defense("ecso", model).generate_batch([BATCH[1], BATCH[0], BATCH[1]], **OPTIONS, seed=seed)
+    load_defense("ecso", model).respond(
+        [replace(request, seed=5 + i) for i, request in enumerate(asking(BATCH[1], BATCH[0], BATCH[1]))]
+    )
     assert model.seeds == [[5, 6, 7], [5, 7], [7], [7]]
 
 
+def as_part(form: str, path: Path) -> dict:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return {
+        "image": {"type": "image", "image": str(path)},
+        "path": {"type": "image", "path": str(path)},
+        "null and path": {"type": "image", "image": None, "path": str(path)},
+        "url": {"type": "image", "url": f"data:image/png;base64,{data}"},
+        "base64": {"type": "image", "base64": data},
+        "image_url": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
+        "image_url, plain": {"type": "image_url", "image_url": f"data:image/png;base64,{data}"},
+    }[form]
+
+
+@pytest.mark.parametrize("form", ["image", "path", "null and path", "url", "base64", "image_url", "image_url, plain"])
+def test_defences_know_an_image_in_every_form_that_models_read(form, tmp_path):
+    IMAGE.save(tmp_path / "red.png")
+    messages = [{"role": "user", "content": [as_part(form, tmp_path / "red.png"), {"type": "text", "text": "What?"}]}]
+    model = Scripted(["first"], ["Yes."], ["a red square"], ["I cannot."])
+    [found] = load_defense("ecso", model).respond(asking(messages))
+    assert found.text == "I cannot."
+    assert all(part["type"] == "text" for part in model.asked[-1][0][0][0]["content"])
+    judged = []
+    judge = lambda items: [judged.extend(items), [False] * len(items)][1]  # noqa: E731
+    load_defense("post_hoc", Scripted(["fine"]), judge=judge).respond(asking(messages))
+    assert load_image(judged[0][1]).size == IMAGE.size
+    purified = []
+    purify = lambda image: [purified.append(image.size), image][1]  # noqa: E731
+    load_defense("bluesuffix", Recorder(), purifier=purify).respond(asking(messages))
+    assert purified == [IMAGE.size]
+
+
 def test_prompt_tuning_is_the_reminder_behind_the_prompt_and_no_alarm():
-    [found] = load_defense("prompt_tuning", tiny_guarded()).generate_batch([BATCH[0]], **OPTIONS)
+    [found] = load_defense("prompt_tuning", tiny_guarded()).respond(asking(BATCH[0]))
     always = {"threshold": 1e-9, "policy": "continue", "prompt_check": True, "final_check": False, "interval": 99}
     expected = tiny_guarded().generate(BATCH[0], **always, **OPTIONS)
     assert [check.kind for check in expected.checks] == ["prompt"]
@@ -205,11 +242,9 @@ def test_prompt_tuning_is_the_reminder_behind_the_prompt_and_no_alarm():
 
 def test_the_header_probe_reads_behind_the_header_and_its_policy_is_its_own(header):
     guarded = GuardedVLM(tiny_vlm())
-    [stopped] = load_defense("header_probe", guarded, probe=header).generate_batch([BATCH[0]], **OPTIONS)
+    [stopped] = load_defense("header_probe", guarded, probe=header).respond(asking(BATCH[0]))
     assert (stopped.finish_reason, stopped.checks[0].p_unsafe) == ("guard", 0.5)
-    [left_in] = load_defense("header_probe", guarded, probe=header, policy="rewind").generate_batch(
-        [BATCH[0]], **OPTIONS
-    )
+    [left_in] = load_defense("header_probe", guarded, probe=header, policy="rewind").respond(asking(BATCH[0]))
     assert left_in.interventions[0].policy == "rewind"
     vectors = SafetyReminder.from_pretrained(header).vectors
     ids = guarded.vlm.assistant_header()
@@ -224,8 +259,8 @@ def test_a_judge_after_the_fact_withholds_what_is_unsafe_or_unread(verdict, with
         asked.extend(items)
         return [verdict] * len(items)
 
-    [plain] = load_defense("none", GuardedVLM(tiny_vlm())).generate_batch([BATCH[1]], **OPTIONS)
-    [found] = load_defense("post_hoc", GuardedVLM(tiny_vlm()), judge=judge).generate_batch([BATCH[1]], **OPTIONS)
+    [plain] = load_defense("none", GuardedVLM(tiny_vlm())).respond(asking(BATCH[1]))
+    [found] = load_defense("post_hoc", GuardedVLM(tiny_vlm()), judge=judge).respond(asking(BATCH[1]))
     assert asked == [("What is this?", IMAGE, plain.text)]
     assert found.seen_text == ("I'm sorry, but I can't help with that." if withheld else plain.seen_text)
     assert found.finish_reason == ("guard" if withheld else plain.finish_reason)
@@ -238,7 +273,7 @@ def test_bluesuffix_purifies_rewrites_and_appends_in_that_order():
         "rewriter": lambda texts: ["Describe it." if "What" in text else "" for text in texts],
         "suffix": lambda request: f" [{request}]",
     }
-    load_defense("bluesuffix", model, **options).generate_batch(BATCH[:2], **OPTIONS)
+    load_defense("bluesuffix", model, **options).respond(asking(*BATCH[:2]))
     # What the rewriter left empty stays as it was asked.
     assert model.asked[0] == [{"role": "user", "content": "Name a river. [Name a river.]"}]
     image, text = model.asked[1][0]["content"]
@@ -248,8 +283,8 @@ def test_bluesuffix_purifies_rewrites_and_appends_in_that_order():
 
 def test_bluesuffix_by_itself_is_its_suffix_and_plug_ins_can_be_named():
     model = Recorder()
-    load_defense("bluesuffix", model, suffix=" Be careful.").generate_batch([BATCH[0]], **OPTIONS)
-    load_defense("bluesuffix", model, suffix="textwrap:dedent").generate_batch([BATCH[0]], **OPTIONS)
+    load_defense("bluesuffix", model, suffix=" Be careful.").respond(asking(BATCH[0]))
+    load_defense("bluesuffix", model, suffix="textwrap:dedent").respond(asking(BATCH[0]))
     asked = [messages[0]["content"] for messages in model.asked]
     assert asked == ["Name a river. Be careful.", "Name a river.Name a river."]
     with pytest.raises(ConfigError, match="no function 'nowhere:nothing'"):
@@ -274,9 +309,7 @@ def test_a_soft_prompt_of_its_text_s_own_embeddings_is_that_system_prompt(tmp_pa
     soft = load_defense("dro", guarded, prompt=with_vectors_of_its_text(tmp_path / "soft", guarded.vlm))
     plain = load_defense("system_prompt", guarded, text="Be good.")
     for messages in batch:
-        assert timeless(soft.generate_batch([messages], **OPTIONS)) == timeless(
-            plain.generate_batch([messages], **OPTIONS)
-        )
+        assert timeless(soft.respond(asking(messages))) == timeless(plain.respond(asking(messages)))
 
 
 def test_a_soft_prompt_s_vectors_change_the_answer_and_the_model_s_own_message_stays(soft_prompt):
@@ -284,10 +317,10 @@ def test_a_soft_prompt_s_vectors_change_the_answer_and_the_model_s_own_message_s
     soft = load_defense("dro", guarded, prompt=soft_prompt)
     plain = load_defense("system_prompt", guarded, text="Be good.")
     for messages in (BATCH[0], BATCH[2]):
-        [found], [other] = (d.generate_batch([messages], **OPTIONS) for d in (soft, plain))
+        [found], [other] = (d.respond(asking(messages)) for d in (soft, plain))
         assert found.token_ids != other.token_ids
     loud = [{"role": "system", "content": "Be loud."}, *BATCH[2][1:]]
-    [one], [other] = (soft.generate_batch([messages], **OPTIONS) for messages in (BATCH[2], loud))
+    [one], [other] = (soft.respond(asking(messages)) for messages in (BATCH[2], loud))
     assert one.token_ids != other.token_ids
 
 

@@ -23,13 +23,13 @@ class Echo:
         self.go = threading.Event()
         self.go.set()
 
-    def __call__(self, batch, **options):
+    def __call__(self, batch):
         self.go.wait(10)
         texts = [messages[0]["content"] for messages in batch]
         self.batches.append(texts)
         if "bad" in texts:
             raise MessageError("a bad request")
-        return [Response(text + str(options or ""), (), text, (), (), 0, "stop") for text in texts]
+        return [Response(text, (), text, (), (), 0, "stop") for text in texts]
 
 
 @pytest.fixture
@@ -73,12 +73,12 @@ def test_a_model_that_forgets_a_row_is_an_error_and_not_a_wait():
     engine.close()
 
 
-def test_requests_with_other_options_are_not_mixed(echo):
+def test_requests_that_are_not_alike_are_not_mixed(echo):
     echo.go.clear()
-    engine = BatchingEngine(echo, batch_size=8)
-    futures = [engine.submit(say(str(i)), max_new_tokens=1 + i % 2) for i in range(6)]
+    engine = BatchingEngine(echo, alike=lambda messages: int(messages[0]["content"]) % 2, batch_size=8)
+    futures = [engine.submit(say(str(i))) for i in range(6)]
     echo.go.set()
-    assert [f.result(10).response.text for f in futures] == [f"{i}{{'max_new_tokens': {1 + i % 2}}}" for i in range(6)]
+    assert [f.result(10).response.text for f in futures] == [str(i) for i in range(6)]
     engine.close()
     assert all(len({int(t) % 2 for t in batch}) == 1 for batch in echo.batches)
 

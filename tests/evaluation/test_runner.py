@@ -13,9 +13,9 @@ from checkpoints import tiny_guarded
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.records import to_json
 from safety_reminder.evaluation.runner import open_run, run, write_summary
-from safety_reminder.types import Example, Record
+from safety_reminder.types import Example, Record, Sampling
 
-OPTIONS = {"max_new_tokens": 24, "do_sample": False}
+OPTIONS = {"sampling": Sampling(max_new_tokens=24, do_sample=False)}
 EXAMPLES = [
     Example(f"e{i}", "Filler " * i, image=Image.new("RGB", (8, 8), (40 * i, 0, 0)), harmful=i % 2 == 0)
     for i in range(5)
@@ -67,7 +67,7 @@ def test_a_run_that_broke_off_goes_on_where_it_stopped(guarded, tmp_path):
 
 
 def test_sampled_answers_do_not_depend_on_batching_or_on_where_a_run_broke_off(guarded, tmp_path):
-    sampling = {**OPTIONS, "do_sample": True, "seed": 3}
+    sampling = {"sampling": Sampling(max_new_tokens=24, do_sample=True), "seed": 3}
     alone = run(guarded, EXAMPLES, open_run(tmp_path / "alone", CONFIG), guard=True, **sampling)
     batched = run(guarded, EXAMPLES, open_run(tmp_path / "batched", CONFIG), guard=True, batch_size=3, **sampling)
     records = open_run(tmp_path / "resumed", CONFIG)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from helpers import OPTIONS, Recorder, outcomes, plain, random_probe, reminder_of_tokens, run_events, silent_probe
 from safety_reminder.guard import guarded_decoding
-from safety_reminder.models.prefix import Place, Prefix, follow
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Place, follow
 from safety_reminder.models.tiny import tiny_inputs, tiny_model
 
 pytestmark = [

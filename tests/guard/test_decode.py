@@ -161,7 +161,9 @@ def test_a_probe_of_the_wrong_shape_fails_closed(llama):
 
 
 def test_hidden_states_that_are_not_finite_fail_closed(llama):
-    hook = llama.model.norm.register_forward_hook(lambda module, args, output: output * math.inf)
+    # In the pass of a check alone: a token and the three vectors.
+    spoil = lambda module, args, output: output * math.inf if output.shape[1] == 4 else None  # noqa: E731
+    hook = llama.model.norm.register_forward_hook(spoil)
     try:
         reminder = reminder_of_tokens(llama, Probe(torch.ones(32), 0.0))
         row = outcomes(run_events(llama, single(llama), reminder, **NO_EOS))[0]
@@ -170,6 +172,15 @@ def test_hidden_states_that_are_not_finite_fail_closed(llama):
     assert math.isnan(row.checks[0].p_unsafe)
     assert row.reasons == ["guard_error"]
     assert row.tokens == []
+
+
+def test_a_model_whose_states_are_broken_from_the_beginning_says_nothing(llama):
+    hook = llama.model.norm.register_forward_hook(lambda module, args, output: output * math.inf)
+    try:
+        row = outcomes(run_events(llama, single(llama), scripted(llama), **NO_EOS))[0]
+    finally:
+        hook.remove()
+    assert (row.checks, row.tokens, row.reasons) == ([], [], ["guard_error"])
 
 
 def test_a_reminder_of_another_size_is_refused(llama):
@@ -258,10 +269,13 @@ class Broken(LogitsProcessor):
         return scores
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_row_that_nothing_can_be_drawn_for_fails_closed_and_leaves_the_others(llama, value):
+@pytest.mark.parametrize(
+    ("value", "do_sample"),
+    [(math.nan, True), (math.inf, True), (-math.inf, True), (math.nan, False), (-math.inf, False)],
+)
+def test_a_row_that_nothing_can_be_drawn_for_fails_closed_and_leaves_the_others(llama, value, do_sample):
     inputs = tiny_inputs(llama, (5, 7))
-    options = {"do_sample": True, "logits_processor": LogitsProcessorList([Broken(value)]), **NO_EOS}
+    options = {"do_sample": do_sample, "logits_processor": LogitsProcessorList([Broken(value)]), **NO_EOS}
     rows = outcomes(run_events(llama, inputs, scripted(llama), seed=3, **options))
     assert rows[0].reasons == ["guard_error"]
     assert rows[0].tokens == []

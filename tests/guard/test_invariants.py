@@ -23,9 +23,9 @@ from helpers import (
     single,
 )
 from safety_reminder.guard import guarded_decoding
-from safety_reminder.guard.lane import Row, Stepper
-from safety_reminder.guard.text import Transcript
-from safety_reminder.models.prefix import Place, Prefix, follow, go_on, prepare
+from safety_reminder.models.context import Runner, prepare
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Place, follow, go_on, score
 from safety_reminder.models.tiny import tiny_inputs, tiny_model
 
 MODES = ["exact", "fused"]
@@ -80,20 +80,19 @@ def test_after_roll_back_the_cache_is_one_that_never_saw_the_reminder(model):
     tokens = torch.randint(3, 110, (20, 2), generator=torch.Generator().manual_seed(1))
 
     def walk(vectors):
-        input_ids, kwargs = prepare(model, inputs)
-        stepper = Stepper(model, vectors, kwargs)
-        lane = stepper.prefill(input_ids, [Row(i, Transcript(None, i)) for i in range(2)], kwargs)
+        runner = Runner(model)
+        context, _ = runner.prefill(*prepare(model, inputs), roll_back=vectors is not None)
         for number, pair in enumerate(tokens):
-            lane.extend(pair)
-            stepper.step(lane, token=True, reminder=False)
+            runner.append(context, pair[:, None])
             if vectors is not None and number % 3 == 2:
-                stepper.step(lane, token=False, reminder=True)
-                lane.crop(len(vectors))
-        return lane
+                runner.append(context, None, vectors)
+                context.crop(len(vectors))
+        return context
 
     with torch.no_grad():
         clean, rolled = walk(None), walk(reminder_of_tokens(model).vectors)
     assert torch.equal(clean.position, rolled.position)
+    assert torch.equal(clean.ids, rolled.ids)
     assert clean.cache.get_seq_length() == rolled.cache.get_seq_length()
     for a, b in zip(clean.cache.layers, rolled.cache.layers, strict=True):
         # A layer with a sliding window keeps what it may still need to roll back; beyond that both hold the same.
@@ -151,16 +150,13 @@ def test_after_an_intervention_the_model_goes_on_as_from_the_same_text_with_the_
 def test_positions_of_the_reminder_and_of_what_follows_are_the_model_s_own(model):
     """For M-RoPE, ``get_rope_index`` on the whole sequence; for the rest, plain counting."""
     inputs = single(model)
-    input_ids, kwargs = prepare(model, inputs)
-    stepper = Stepper(model, reminder_of_tokens(model).vectors, kwargs)
+    runner = Runner(model)
     with torch.no_grad():
-        lane = stepper.prefill(input_ids, [Row(0, Transcript(None, 0))], kwargs)
-        lane.extend(torch.tensor([17]))
-        stepper.step(lane, token=True, reminder=True)
-        lane.extend(torch.tensor([23]))
-        stepper.step(lane, token=True, reminder=False)
+        context, _ = runner.prefill(*prepare(model, inputs), roll_back=True)
+        runner.append(context, torch.tensor([[17]]), reminder_of_tokens(model).vectors)
+        runner.append(context, torch.tensor([[23]]))
     _, whole = prepare(model, extended(inputs, [17, *REMINDER_IDS, 23]))
-    assert torch.equal(lane.position, whole["position_ids"][..., -1:])
+    assert torch.equal(context.position, whole["position_ids"][..., -1:])
 
 
 def test_training_reads_the_reminder_exactly_where_decoding_does(model):
@@ -208,6 +204,69 @@ def test_tokens_and_several_reminders_follow_a_cut_as_in_the_whole_sequence(mode
         assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(continuation.logits, runs, strict=True))
 
 
+def test_a_script_over_a_prefix_and_over_the_whole_sequence_is_the_same(model):
+    """Prompts of several lengths, scripts of several widths, in one pass each."""
+    lengths, kept = (9, 14, 5), (4, 0, 7)
+    inputs = tiny_inputs(model, lengths)
+    alone = [tiny_inputs(model, (length,), seed=row) for row, length in enumerate(lengths)]
+    answers = [plain(model, one, eos_token_id=None)[0].tolist() for one in alone]
+    vectors = torch.randn(4, model.get_input_embeddings().weight.shape[1], generator=torch.Generator().manual_seed(2))
+    scripts = [[None, [5, 6], None, [7, 8, 9]], [None, [11]], [None]]
+    prefixes = [Prefix.read(model, one, answer) for one, answer in zip(alone, answers, strict=True)]
+    with torch.no_grad():
+        cached = follow(model, [Place(*place) for place in zip(prefixes, kept, scripts, strict=True)], vectors)
+        begun = [[answer[:n], *script] for answer, n, script in zip(answers, kept, scripts, strict=True)]
+        whole = score(model, inputs, begun, vectors)
+    for over_prefix, over_all, n in zip(cached, whole, kept, strict=True):
+        assert torch.allclose(over_prefix.hidden, over_all.hidden, atol=1e-3)
+        assert torch.allclose(over_prefix.last, over_all.last, atol=1e-3)
+        assert over_all.logits[0].shape[0] == n  # the beginning itself, its first token included
+        pairs = zip(over_prefix.logits, over_all.logits[1:], strict=True)
+        assert all(torch.allclose(a, b, atol=1e-3) for a, b in pairs)
+
+
+def test_a_whole_sequence_predicts_what_decoding_writes(model):
+    inputs = single(model)
+    answer = plain(model, inputs, eos_token_id=None)[0].tolist()
+    with torch.no_grad():
+        (found,) = score(model, inputs, [[answer]], torch.zeros(1, model.get_input_embeddings().weight.shape[1]))
+    logits = found.logits[0]
+    logits[:, OPTIONS["suppress_tokens"]] = -torch.inf
+    chosen = logits.gather(-1, torch.tensor(answer)[:, None])[:, 0]
+    assert torch.allclose(chosen, logits.max(-1).values, atol=1e-3)
+
+
+def test_the_gradient_of_a_whole_sequence_reaches_pixels_and_embeddings(model):
+    """Against finite differences, along the gradient itself."""
+    inputs, vectors = single(model), torch.zeros(1, model.get_input_embeddings().weight.shape[1])
+    names = [name for name in ("pixel_values",) if name in inputs]
+    if model.config.model_type == "gemma3":
+        # Zero at initialisation: no pixel would count.
+        torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.2)
+    column = 2
+    embedded = model.get_input_embeddings()(inputs["input_ids"][:, column]).detach()
+
+    def loss(inputs, embedded):
+        (found,) = score(model, inputs, [[[5, 6, 7]]], vectors, embeddings={column: embedded})
+        return F.cross_entropy(found.logits[0], torch.tensor([5, 6, 7]))
+
+    model.requires_grad_(False)
+    given = {name: inputs[name].clone().requires_grad_() for name in names}
+    wanted = embedded.clone().requires_grad_()
+    loss({**inputs, **given}, wanted).backward()
+    model.requires_grad_(True)
+    for name, tensor in [*given.items(), ("embedding", wanted)]:
+        direction = tensor.grad / tensor.grad.norm()
+        assert tensor.grad.norm() > 1e-6
+        step, sides = 3e-3, []
+        for sign in (1, -1):
+            moved = tensor.detach() + sign * step * direction
+            with torch.no_grad():
+                at = loss({**inputs, name: moved}, embedded) if name in inputs else loss(inputs, moved)
+            sides.append(at.item())
+        assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(tensor.grad.norm().item(), rel=0.05)
+
+
 def test_what_is_written_behind_cuts_is_what_is_likeliest_there(model):
     inputs = single(model)
     answer = plain(model, inputs, eos_token_id=None)[0].tolist()
@@ -244,19 +303,8 @@ def test_the_reminder_s_gradient_over_a_reused_prefix_is_that_of_the_whole_seque
     found = follow(model, [Place(prefix, cut, [None, target]) for cut in cuts], reused)
     sum(F.cross_entropy(each.logits[0], torch.tensor(target)) for each in found).backward()
     for cut in cuts:
-        full = extended(inputs, answer[:cut] + REMINDER_IDS + target[:-1])
-        at = full["input_ids"].shape[1] - len(target) + 1 - len(start)
-
-        def replace(module, args, output, at=at, length=full["input_ids"].shape[1]):
-            if output.shape[1] != length:
-                return output
-            return torch.cat([output[:, :at], whole[None], output[:, at + len(start) :]], 1)
-
-        hook = model.get_input_embeddings().register_forward_hook(replace)
-        try:
-            F.cross_entropy(model(**full, use_cache=False).logits[0, -3:], torch.tensor(target)).backward()
-        finally:
-            hook.remove()
+        (scored,) = score(model, inputs, [[answer[:cut], None, target]], whole)
+        F.cross_entropy(scored.logits[-1], torch.tensor(target)).backward()
     model.requires_grad_(True)
     assert torch.linalg.norm(reused.grad - whole.grad) < 1e-4 * torch.linalg.norm(whole.grad)
 

@@ -9,7 +9,7 @@ from checkpoints import tiny_vlm
 from helpers import single
 from safety_reminder.errors import ModelError
 from safety_reminder.models import embedding_weight, token_vectors
-from safety_reminder.models.prefix import prompt_hidden
+from safety_reminder.models.scoring import prompt_hidden
 from safety_reminder.models.soft_prompt import replaced_embeddings
 
 

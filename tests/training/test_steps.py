@@ -14,7 +14,8 @@ import torch.nn.functional as F
 
 from checkpoints import tiny_vlm
 from safety_reminder.data.training_sets.loading import read_training_file
-from safety_reminder.models.prefix import Place, Prefix, follow
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Place, follow
 from safety_reminder.training import TrainingConfig, objective, state, trainer
 from safety_reminder.training.samples import Sample
 from training.test_trainer import CONFIG, write_examples

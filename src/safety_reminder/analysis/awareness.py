@@ -34,7 +34,8 @@ from safety_reminder.guard import SafetyReminder
 from safety_reminder.guard.schedule import checkable
 from safety_reminder.guard.text import Transcript
 from safety_reminder.models import VLM
-from safety_reminder.models.prefix import Continuation, Place, Prefix, follow
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Continuation, Place, follow
 from safety_reminder.types import Example, Record, Token
 
 OPENERS = ("I'm sorry", "Sorry", "I apologize", "I can't", "I cannot", "However, I", "Unfortunately, I")

@@ -17,7 +17,7 @@ from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.run_files import run_folder, write_json
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.types import Example, TrainingExample
+from safety_reminder.types import Example, Sampling, TrainingExample
 
 if TYPE_CHECKING:
     from safety_reminder.guard import SafetyReminder
@@ -108,9 +108,10 @@ def _test(job: TrainJob, output: Path, vlm: VLM, reminder: SafetyReminder, examp
     from safety_reminder.guard import GuardedVLM
 
     guarded = GuardedVLM(vlm, reminder)
-    options = job.test.model_dump()
-    records = open_run(output / "answers", identity_of(guarded) | options, restart=True)
-    metrics = summarise(run(guarded, examples, records, guard=True, do_sample=False, **options))
+    records = open_run(output / "answers", identity_of(guarded) | job.test.model_dump(), restart=True)
+    sampling = Sampling(max_new_tokens=job.test.max_new_tokens, do_sample=False)
+    answers = run(guarded, examples, records, guard=True, batch_size=job.test.batch_size, sampling=sampling)
+    metrics = summarise(answers)
     path = output / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
     summary["metrics"] |= {name: metric.as_json() for name, metric in metrics.items()}

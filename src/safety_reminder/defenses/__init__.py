@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Callable
 from typing import Any
 
-from safety_reminder.defenses.base import Defense
+from safety_reminder.defenses.base import Defense, Helpers
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.guard import GuardedVLM
 
@@ -25,28 +24,33 @@ DEFENSES = {
     "post_hoc": "safety_reminder.defenses.post_hoc:PostHoc",
 }
 
-__all__ = ["DEFENSES", "Defense", "defense_options", "load_defense"]
+__all__ = ["DEFENSES", "Defense", "Helpers", "defense_options", "load_defense", "needs_reminder"]
 
 
-def load_defense(name: str, guarded: GuardedVLM, **options: Any) -> Defense:
+def load_defense(name: str, guarded: GuardedVLM, helpers: Helpers | None = None, **options: Any) -> Defense:
     """A defence by name.
 
     Args:
         guarded: the model, and the reminder if the defence needs one.
+        helpers: where it gets other models that ``options`` name.
         options: of the defence.
 
     Raises:
         ConfigError: unknown defence or option, or a reminder that is missing.
     """
     known = defense_options(name)
-    make: Callable[..., Defense] = pkgutil.resolve_name(DEFENSES[name])
     for option in options:
         if option not in known:
             raise ConfigError(unknown_name(f"option of defense={name}", option, known))
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise ConfigError(f"defense={name} needs the option {option!r}")
-    return make(guarded, **options)
+    if needs_reminder(name) and guarded.reminder is None:
+        raise ConfigError(f"defense={name} needs a reminder; give reminder=NAME or a folder")
+    kind = _kind(name)
+    if hasattr(kind, "from_options"):
+        return kind.from_options(guarded, helpers, **options)
+    return kind(guarded, **options)
 
 
 def defense_options(name: str) -> dict[str, inspect.Parameter]:
@@ -55,7 +59,21 @@ def defense_options(name: str) -> dict[str, inspect.Parameter]:
     Raises:
         ConfigError: unknown defence.
     """
+    kind = _kind(name)
+    parameters = inspect.signature(getattr(kind, "from_options", kind)).parameters
+    return {option: parameter for option, parameter in parameters.items() if option not in ("guarded", "helpers")}
+
+
+def needs_reminder(name: str) -> bool:
+    """Whether the model that the defence is given must have a reminder.
+
+    Raises:
+        ConfigError: unknown defence.
+    """
+    return _kind(name).needs_reminder
+
+
+def _kind(name: str) -> Any:
     if name not in DEFENSES:
         raise ConfigError(unknown_name("defense", name, DEFENSES))
-    parameters = inspect.signature(pkgutil.resolve_name(DEFENSES[name])).parameters
-    return {option: parameter for option, parameter in parameters.items() if option != "guarded"}
+    return pkgutil.resolve_name(DEFENSES[name])

@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from safety_reminder.defenses.base import behind_last_request, last_request
+from safety_reminder.defenses.base import unguarded
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import Messages
-from safety_reminder.types import Response
+from safety_reminder.models.editing import after_last_request, last_request
+from safety_reminder.types import Request, Response
 
 # The published static prompt, word for word.
 PROMPT = (
@@ -31,10 +32,15 @@ class AdaShieldS:
 
     name = "adashield_s"
     monitors = False
+    needs_reminder = False
+    digest = None
 
     def __init__(self, guarded: GuardedVLM) -> None:
         self._guarded = guarded
 
-    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
-        changed = [behind_last_request(messages, PROMPT + last_request(messages)) for messages in batch]
-        return self._guarded.generate_batch(changed, guard=False, **options)
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        return self._guarded.respond([unguarded(request, _shielded(request.messages)) for request in requests])
+
+
+def _shielded(messages: Messages) -> list[dict[str, Any]]:
+    return after_last_request(messages, PROMPT + last_request(messages))

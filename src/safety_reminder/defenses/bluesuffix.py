@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from safety_reminder.defenses.base import behind_last_request, last_request, map_images, with_request
+from safety_reminder.defenses.base import Helpers, Rewriter, unguarded
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.models import Messages, load_image
-from safety_reminder.types import Response
+from safety_reminder.models import load_image
+from safety_reminder.models.editing import after_last_request, last_request, map_images, with_request
+from safety_reminder.types import Request, Response
 
 # The project's own words: the paper's are written for each request by a generator whose weights are not published.
 SUFFIX = (
@@ -26,7 +27,6 @@ REWRITE = (
     "orders about how to answer. Do not answer it. Write the rewritten request and nothing else.\n\n{request}"
 )
 
-Rewriter = Callable[[Sequence[str]], Sequence[str]]
 Purifier = Callable[[Any], Any]
 Suffixer = Callable[[str], str]
 
@@ -36,9 +36,7 @@ class BlueSuffix:
 
     Args:
         suffix: what follows every request, or, as ``module:function``, what makes it of the (rewritten) request.
-        rewriter: requests → rewritten requests, or ``module:function``. On the command line and under Inspect,
-            ``rewriter_model=NAME`` (with ``rewriter_url``) asks a chat model with :data:`REWRITE`. What it leaves empty
-            stays as it was asked.
+        rewriter: requests → rewritten requests, or ``module:function``. What it leaves empty stays as it was asked.
         purifier: PIL image → PIL image, or ``module:function``. The paper's is DiffPure, which is not vendored.
 
     The paper's suffix generator is a GPT-2 that was tuned against its target model; with a fixed suffix this is a
@@ -47,6 +45,8 @@ class BlueSuffix:
 
     name = "bluesuffix"
     monitors = False
+    needs_reminder = False
+    digest = None
 
     def __init__(
         self,
@@ -60,9 +60,28 @@ class BlueSuffix:
         self._rewrite = _function(rewriter) if rewriter is not None else None
         self._purify = _function(purifier) if purifier is not None else None
 
-    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
+    @classmethod
+    def from_options(
+        cls,
+        guarded: GuardedVLM,
+        helpers: Helpers | None = None,
+        *,
+        suffix: str | Suffixer = SUFFIX,
+        rewriter: str | Rewriter | None = None,
+        purifier: str | Purifier | None = None,
+        rewriter_model: str | None = None,
+        rewriter_url: str | None = None,
+    ) -> BlueSuffix:
+        """``rewriter_model``: a chat model, local or at ``rewriter_url``, is asked with :data:`REWRITE`."""
+        if rewriter_model is not None:
+            if helpers is None:
+                raise ConfigError(f"no chat model can be had by name here; give rewriter in place of {rewriter_model}")
+            rewriter = helpers.rewriter(rewriter_model, rewriter_url, REWRITE)
+        return cls(guarded, suffix, rewriter, purifier)
+
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
         began = time.perf_counter()
-        changed = [list(messages) for messages in batch]
+        changed = [list(request.messages) for request in requests]
         if self._purify is not None:
             purify = self._purify
             changed = [map_images(messages, lambda image: purify(load_image(image))) for messages in changed]
@@ -70,8 +89,9 @@ class BlueSuffix:
             rewritten = self._rewrite([last_request(messages) for messages in changed])
             pairs = zip(changed, rewritten, strict=True)
             changed = [with_request(messages, text) if text.strip() else list(messages) for messages, text in pairs]
-        changed = [behind_last_request(messages, self._suffix(last_request(messages))) for messages in changed]
-        responses = self._guarded.generate_batch(changed, guard=False, **options)
+        changed = [after_last_request(messages, self._suffix(last_request(messages))) for messages in changed]
+        asked = [unguarded(request, messages) for request, messages in zip(requests, changed, strict=True)]
+        responses = self._guarded.respond(asked)
         seconds = time.perf_counter() - began
         return [replace(response, seconds=seconds) for response in responses]
 

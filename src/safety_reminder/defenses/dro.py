@@ -19,13 +19,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from safety_reminder.defenses.base import with_system_text
+from safety_reminder.defenses.base import unguarded
 from safety_reminder.errors import ModelError, PackError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.guard.pack import write_folder
 from safety_reminder.models import VLM, Messages, fingerprint_mismatch
+from safety_reminder.models.editing import with_system_text
 from safety_reminder.models.soft_prompt import replaced_embeddings
-from safety_reminder.types import Response
+from safety_reminder.types import Request, Response
 
 FORMAT = 1
 WEIGHTS, CONFIG = "prompt.safetensors", "config.json"
@@ -104,6 +105,7 @@ class DRO:
 
     name = "dro"
     monitors = False
+    needs_reminder = False
 
     def __init__(self, guarded: GuardedVLM, prompt: str = "pocket-dro") -> None:
         self._guarded, self._prompt = guarded, load_soft_prompt(prompt)
@@ -125,12 +127,12 @@ class DRO:
                 f"text has {len(self._ids)} tokens"
             )
 
-    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
-        if not batch:
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        if not requests:
             return []
-        changed = [in_front(messages, self._prompt.text) for messages in batch]
+        changed = [unguarded(request, in_front(request.messages, self._prompt.text)) for request in requests]
         with replaced_embeddings(self._guarded.vlm.model, self._ids, self._prompt.vectors):
-            return self._guarded.generate_batch(changed, guard=False, **options)
+            return self._guarded.respond(changed)
 
 
 def in_front(messages: Messages, text: str) -> list[dict[str, Any]]:

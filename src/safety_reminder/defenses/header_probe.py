@@ -5,12 +5,11 @@ partial answer, and a linear probe reads the hidden state at its last token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from safety_reminder.config.guard import Policy
 from safety_reminder.guard import GuardedVLM, load_reminder
-from safety_reminder.models import Messages
-from safety_reminder.types import Response
+from safety_reminder.types import Request, Response
 
 
 class HeaderProbe:
@@ -27,11 +26,12 @@ class HeaderProbe:
 
     name = "header_probe"
     monitors = True
+    needs_reminder = False
 
     def __init__(self, guarded: GuardedVLM, probe: str = "pocket-header", policy: Policy = "stop") -> None:
         pack = load_reminder(probe)
         self.digest = pack.digest
         self._guarded = GuardedVLM(guarded.vlm, pack, check_base=guarded.check_base, policy=policy)
 
-    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
-        return self._guarded.generate_batch(batch, guard=True, **options)
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        return self._guarded.respond([replace(request, guard=True) for request in requests])

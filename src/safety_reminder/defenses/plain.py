@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
-from safety_reminder.errors import ConfigError
+from safety_reminder.defenses.base import unguarded
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.models import Messages
-from safety_reminder.types import Response
+from safety_reminder.types import Request, Response
 
 
 class Undefended:
@@ -16,12 +15,14 @@ class Undefended:
 
     name = "none"
     monitors = False
+    needs_reminder = False
+    digest = None
 
     def __init__(self, guarded: GuardedVLM) -> None:
         self._guarded = guarded
 
-    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
-        return self._guarded.generate_batch(batch, guard=False, **options)
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        return self._guarded.respond([unguarded(request) for request in requests])
 
 
 class Reminder:
@@ -29,11 +30,11 @@ class Reminder:
 
     name = "reminder"
     monitors = True
+    needs_reminder = True
+    digest = None
 
     def __init__(self, guarded: GuardedVLM) -> None:
-        if guarded.reminder is None:
-            raise ConfigError("defense=reminder needs a reminder; give reminder=NAME or a folder")
         self._guarded = guarded
 
-    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
-        return self._guarded.generate_batch(batch, guard=True, **options)
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        return self._guarded.respond([replace(request, guard=True) for request in requests])

@@ -5,18 +5,16 @@ withheld if it is unsafe. An answer whose verdict cannot be read is withheld too
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.defenses.base import first_image, last_request
+from safety_reminder.defenses.base import Helpers, Verdicts, unguarded
+from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.models import Messages
-from safety_reminder.types import Response
-
-# Of each request (text, image or None, answer), whether the answer is unsafe; None where the judge could not tell.
-Verdicts = Callable[[Sequence[tuple[str, Any, str]]], Sequence[bool | None]]
+from safety_reminder.models.editing import first_image, last_request
+from safety_reminder.types import Request, Response
 
 
 class PostHoc:
@@ -24,21 +22,40 @@ class PostHoc:
     could be read, is replaced by a fixed refusal.
 
     Args:
-        judge: gives the verdicts. On the command line and under Inspect, ``judge=NAME`` and ``judge_options``.
+        judge: gives the verdicts.
     """
 
     name = "post_hoc"
     monitors = False
+    needs_reminder = False
+    digest = None
 
     def __init__(self, guarded: GuardedVLM, judge: Verdicts, refusal: str = DEFAULT_REFUSAL) -> None:
         self._guarded, self._judge, self._refusal = guarded, judge, refusal
 
-    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
+    @classmethod
+    def from_options(
+        cls,
+        guarded: GuardedVLM,
+        helpers: Helpers | None = None,
+        *,
+        judge: str | Verdicts,
+        judge_options: Mapping[str, Any] | None = None,
+        refusal: str = DEFAULT_REFUSAL,
+    ) -> PostHoc:
+        """``judge``: by name, with ``judge_options``; or a function."""
+        if not isinstance(judge, str):
+            return cls(guarded, judge, refusal)
+        if helpers is None:
+            raise ConfigError(f"no judges can be had by name here; give defense=post_hoc the verdicts of {judge!r}")
+        return cls(guarded, helpers.verdicts(judge, judge_options or {}), refusal)
+
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
         began = time.perf_counter()
-        responses = self._guarded.generate_batch(batch, guard=False, **options)
+        responses = self._guarded.respond([unguarded(request) for request in requests])
         asked = [
-            (last_request(messages), first_image(messages), response.text)
-            for messages, response in zip(batch, responses, strict=True)
+            (last_request(request.messages), first_image(request.messages), response.text)
+            for request, response in zip(requests, responses, strict=True)
         ]
         verdicts = self._judge(asked)
         seconds = time.perf_counter() - began

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from safety_reminder.config import GuardConfig
-from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM, Probe
-from safety_reminder.models import Messages
-from safety_reminder.types import Response
+from safety_reminder.types import Request, Response
 
 _NEVER = 2**31  # tokens
 
@@ -29,10 +26,11 @@ class PromptTuning:
 
     name = "prompt_tuning"
     monitors = False
+    needs_reminder = True
+    digest = None
 
     def __init__(self, guarded: GuardedVLM) -> None:
-        if guarded.reminder is None:
-            raise ConfigError("defense=prompt_tuning needs a reminder; give reminder=NAME or a folder")
+        assert guarded.reminder is not None
         # The prompt check always fires (a probe of zeros says 0.5), so that the vectors stay; no other check follows.
         reminder = replace(guarded.reminder, probe=Probe(torch.zeros(guarded.reminder.hidden_size)))
         config = GuardConfig(
@@ -46,7 +44,7 @@ class PromptTuning:
         )
         self._guarded = GuardedVLM(guarded.vlm, reminder, config, check_base=False)
 
-    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
-        responses = self._guarded.generate_batch(batch, guard=True, **options)
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        responses = self._guarded.respond([replace(request, guard=True) for request in requests])
         # That the vectors are there is no alarm.
         return [replace(r, checks=(), interventions=(), leaked_tokens=0, tail_start=0) for r in responses]

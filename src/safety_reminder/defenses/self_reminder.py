@@ -5,12 +5,11 @@ Intelligence 2023, doi:10.1038/s42256-023-00765-8): the request stands between t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from safety_reminder.defenses.base import behind_last_request, with_system_text
+from safety_reminder.defenses.base import unguarded
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.models import Messages
-from safety_reminder.types import Response
+from safety_reminder.models.editing import after_last_request, with_system_text
+from safety_reminder.types import Request, Response
 
 # The paper's two sentences, with "AI assistant" for "ChatGPT", as later comparisons on open models have it.
 BEFORE = (
@@ -28,10 +27,13 @@ class SelfReminder:
 
     name = "self_reminder"
     monitors = False
+    needs_reminder = False
+    digest = None
 
     def __init__(self, guarded: GuardedVLM) -> None:
         self._guarded = guarded
 
-    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
-        changed = [with_system_text(behind_last_request(messages, AFTER), BEFORE) for messages in batch]
-        return self._guarded.generate_batch(changed, guard=False, **options)
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        reminded = [with_system_text(after_last_request(r.messages, AFTER), BEFORE) for r in requests]
+        changed = [unguarded(request, messages) for request, messages in zip(requests, reminded, strict=True)]
+        return self._guarded.respond(changed)

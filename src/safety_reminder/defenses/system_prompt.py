@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from safety_reminder.config.prompts import SAFETY_PROMPT as TEXT
-from safety_reminder.defenses.base import with_system_text
+from safety_reminder.defenses.base import unguarded
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.models import Messages
-from safety_reminder.types import Response
+from safety_reminder.models.editing import with_system_text
+from safety_reminder.types import Request, Response
 
 
 class SystemPrompt:
@@ -21,12 +20,14 @@ class SystemPrompt:
 
     name = "system_prompt"
     monitors = False
+    needs_reminder = False
+    digest = None
 
     def __init__(self, guarded: GuardedVLM, text: str = TEXT) -> None:
         if not text.strip():
             raise ConfigError("defense=system_prompt needs a text")
         self._guarded, self.text = guarded, text
 
-    def generate_batch(self, batch: Sequence[Messages], **options: Any) -> list[Response]:
-        changed = [with_system_text(messages, self.text) for messages in batch]
-        return self._guarded.generate_batch(changed, guard=False, **options)
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        changed = [unguarded(request, with_system_text(request.messages, self.text)) for request in requests]
+        return self._guarded.respond(changed)

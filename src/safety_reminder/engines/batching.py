@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from safety_reminder.errors import ConfigError
 
@@ -28,40 +28,47 @@ class Answered(Generic[Answer]):
 
 
 @dataclass
-class _Request(Generic[Asked, Answer]):
+class _Waiting(Generic[Asked, Answer]):
     asked: Asked
-    options: dict[str, Any]
     future: Future[Answered[Answer]] = field(default_factory=Future)
 
 
 class BatchingEngine(Generic[Asked, Answer]):
-    """Answers what is submitted from any thread, up to ``batch_size`` requests of equal options at a time.
+    """Answers what is submitted from any thread, up to ``batch_size`` requests that are alike at a time.
 
     Args:
-        answer: ``(batch, **options) -> responses``, such as ``GuardedVLM.generate_batch``, or a judge's ``judge``. Only
-            the engine's own thread calls it.
+        answer: ``batch -> responses``, such as ``GuardedVLM.respond``, or a judge's ``judge``. Only the engine's own
+            thread calls it.
+        alike: of a request, what must be equal for two to share a batch; without it, any may.
         batch_size: rows of a batch, at most.
         wait: seconds to wait for more requests once there is one. While a batch is answered others gather anyway, so
             this matters for the first only.
     """
 
-    def __init__(self, answer: Callable[..., list[Answer]], *, batch_size: int = 8, wait: float = 0.05) -> None:
+    def __init__(
+        self,
+        answer: Callable[[list[Asked]], list[Answer]],
+        *,
+        alike: Callable[[Asked], object] = lambda asked: None,
+        batch_size: int = 8,
+        wait: float = 0.05,
+    ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be a whole number from 1, got {batch_size}")
-        self._answer, self._batch_size, self._wait = answer, batch_size, wait
-        self._requests: queue.SimpleQueue[_Request[Asked, Answer] | None] = queue.SimpleQueue()
+        self._answer, self._alike, self._batch_size, self._wait = answer, alike, batch_size, wait
+        self._requests: queue.SimpleQueue[_Waiting[Asked, Answer] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # a request is either in front of the end mark or refused
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="batching-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, asked: Asked, **options: Any) -> Future[Answered[Answer]]:
+    def submit(self, asked: Asked) -> Future[Answered[Answer]]:
         """The response to come. What goes wrong with one request is raised by its own future alone.
 
         Raises:
             ConfigError: the engine is closed.
         """
-        request: _Request[Asked, Answer] = _Request(asked, options)
+        request: _Waiting[Asked, Answer] = _Waiting(asked)
         with self._lock:
             if self._closed:
                 raise ConfigError("this engine is closed")
@@ -77,7 +84,7 @@ class BatchingEngine(Generic[Asked, Answer]):
         self._thread.join()
 
     def _work(self) -> None:
-        waiting: list[_Request[Asked, Answer]] = []
+        waiting: list[_Waiting[Asked, Answer]] = []
         ended = False
         while waiting or not ended:
             if not waiting:
@@ -86,7 +93,7 @@ class BatchingEngine(Generic[Asked, Answer]):
                     return
                 waiting.append(first)
             until = time.monotonic() + self._wait
-            while not ended and sum(r.options == waiting[0].options for r in waiting) < self._batch_size:
+            while not ended and len(self._like_the_first(waiting)) < self._batch_size:
                 try:
                     request = self._requests.get(timeout=max(0.0, until - time.monotonic()))
                 except queue.Empty:
@@ -95,17 +102,21 @@ class BatchingEngine(Generic[Asked, Answer]):
                     ended = True
                 else:
                     waiting.append(request)
-            batch = [r for r in waiting if r.options == waiting[0].options][: self._batch_size]
+            batch = self._like_the_first(waiting)[: self._batch_size]
             chosen = {id(r) for r in batch}
             waiting = [r for r in waiting if id(r) not in chosen]
             # One that was cancelled while it waited is not answered.
             self._finish([r for r in batch if r.future.set_running_or_notify_cancel()])
 
-    def _finish(self, batch: list[_Request[Asked, Answer]]) -> None:
+    def _like_the_first(self, waiting: list[_Waiting[Asked, Answer]]) -> list[_Waiting[Asked, Answer]]:
+        wanted = self._alike(waiting[0].asked)
+        return [request for request in waiting if self._alike(request.asked) == wanted]
+
+    def _finish(self, batch: list[_Waiting[Asked, Answer]]) -> None:
         if not batch:
             return
         try:
-            responses = self._answer([r.asked for r in batch], **batch[0].options)
+            responses = self._answer([r.asked for r in batch])
             pairs = list(zip(batch, responses, strict=True))
         except BaseException as error:
             if len(batch) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.statistics import Metric
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.run_files import claim_folder, provenance, write_json
-from safety_reminder.types import Example, Record
+from safety_reminder.types import Example, Record, Request, Sampling
 
 # These may differ between the first run into a folder and the one that finishes it.
 _FREE_TO_CHANGE = {"output", "batch_size", "device", "samples", "defenses", "answered"}
@@ -70,7 +70,7 @@ def run(
     batch_size: int = 1,
     seed: int | None = None,
     show: Callable[[Record], None] | None = None,
-    **options: Any,
+    sampling: Sampling | None = None,
 ) -> list[Record]:
     """Answer every example that has no record yet, and return the records of all of them, in order.
 
@@ -92,7 +92,8 @@ def run(
     with tqdm(total=len(examples), initial=len(examples) - len(waiting), desc=label, unit="sample") as progress:
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
-            for record in _answer(guarded, batch, [seeds[e.id] for e in batch], guard=guard, options=options):
+            requests = [Request(e.messages(), sampling or Sampling(), guard, seeds[e.id]) for e in batch]
+            for record in _answer(guarded, batch, requests):
                 records.append(record)
                 if show is not None:
                     show(record)
@@ -101,22 +102,13 @@ def run(
     return [by_id[example.id] for example in examples]
 
 
-def _answer(
-    guarded: GuardedVLM,
-    batch: Sequence[Example],
-    seeds: Sequence[int | None],
-    *,
-    guard: bool,
-    options: Mapping[str, Any],
-) -> Iterator[Record]:
+def _answer(guarded: GuardedVLM, batch: Sequence[Example], requests: Sequence[Request]) -> Iterator[Record]:
     """The records of examples that are answered together."""
-    seed = None if None in seeds else list(seeds)
-    responses = guarded.generate_batch([e.messages() for e in batch], guard=guard, seed=seed, **options)
     together = [example.id for example in batch]
-    for example, response in zip(batch, responses, strict=True):
+    for example, request, response in zip(batch, requests, guarded.respond(requests), strict=True):
         verdict = judge_refusal(response.seen_text)
         verdicts = {"refusal": verdict.where, "refusal_position": verdict.position}
-        yield make_record(example, response, guard=guard, batch=together, verdicts=verdicts)
+        yield make_record(example, response, guard=request.guard is not False, batch=together, verdicts=verdicts)
 
 
 def write_summary(

@@ -11,7 +11,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError
-from safety_reminder.guard.decode import Guard, decode
+from safety_reminder.guard.decoding import Guard, decode
 from safety_reminder.guard.guarded import guard_config
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.types import Check, Intervention, Retraction, Token

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
 from safety_reminder.config import GuardConfig
-from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError, unknown_name
-from safety_reminder.guard.decode import Guard, decode
+from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError
+from safety_reminder.guard.decoding import Guard, decode
+from safety_reminder.guard.generation import generate_arguments
+from safety_reminder.guard.options import parse, shared_settings
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.models import VLM, Messages, fingerprint_mismatch
-from safety_reminder.types import Check, Done, Event, Intervention, Response, Retraction, Token
-
-NEW_TOKENS = 512  # where neither the caller nor the model's generation config says
+from safety_reminder.types import Check, Done, Event, Intervention, Request, Response, Retraction, Token
 
 
 def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: Mapping[str, Any]) -> GuardConfig:
@@ -94,13 +91,24 @@ class GuardedVLM:
         return self.generate_batch([messages], guard=guard, **options)[0]
 
     def generate_batch(self, batch: Sequence[Messages], *, guard: bool = True, **options: Any) -> list[Response]:
-        """Answer several conversations in one batch. Each answer is what :meth:`generate` gives for it alone."""
-        if not batch:
+        """Answer several conversations in one batch. Each answer is what :meth:`generate` gives for it alone.
+
+        ``seed``: row i draws from ``seed + i``; or one for each row, in a list.
+        """
+        return self.respond(self._parse(batch, guard, options))
+
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer requests in one batch, whose settings are the same.
+
+        Raises:
+            ConfigError: they are not, or an option that cannot be. MessageError: messages or an image.
+        """
+        if not requests:
             return []
         began = time.perf_counter()
-        inputs = self.vlm.encode(batch)
-        collectors = [_Collector() for _ in batch]
-        for event in self._events(inputs, guard, options):
+        inputs = self.vlm.encode([request.messages for request in requests])
+        collectors = [_Collector() for _ in requests]
+        for event in self._events(inputs, requests):
             collectors[event.row].add(event)
         seconds = time.perf_counter() - began
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
@@ -108,88 +116,35 @@ class GuardedVLM:
 
     def stream(self, messages: Messages, *, guard: bool = True, **options: Any) -> Iterator[Event]:
         """Answer one conversation event by event: tokens as they are released, checks, interventions, the end."""
-        return self._events(self.vlm.encode([messages]), guard, options)
+        requests = self._parse([messages], guard, options)
+        return self._events(self.vlm.encode([messages]), requests)
 
-    def _events(self, inputs: Mapping[str, Any], guard: bool, options: dict[str, Any]) -> Iterator[Event]:
-        if not isinstance(guard, bool):
-            raise ConfigError(f"guard must be true or false, got {guard!r}")
-        options = dict(options)
-        names = {f.name for f in dataclasses.fields(GuardConfig)}
-        changes = {name: options.pop(name) for name in list(options) if name in names}
-        chosen = None
-        if guard and self.guard is not None:
-            chosen = Guard(self.guard.reminder, self.guard.config.replace(**changes))
-        elif changes:
-            raise ConfigError(f"guard options {sorted(changes)} were given, but this generation is not guarded")
+    def _parse(self, batch: Sequence[Messages], guard: bool, options: Mapping[str, Any]) -> list[Request]:
+        return parse(batch, options, guard=guard, base=self.guard.config if self.guard else None)
+
+    def _events(self, inputs: Mapping[str, Any], requests: Sequence[Request]) -> Iterator[Event]:
+        shared = shared_settings(requests)
+        seeds = [request.seed for request in requests if request.seed is not None]
         method = functools.partial(
-            decode, guard=chosen, tokenizer=self.vlm.tokenizer, seed=_seed(options.pop("seed", None))
+            decode, guard=self._guard_of(shared), tokenizer=self.vlm.tokenizer, seed=seeds or None
         )
-        stop = _stop_strings("stop", options.pop("stop", None))
-        config = self.vlm.model.generation_config
-        known = {n for n in vars(config) if not n.startswith("_")} | _GENERATE_ARGUMENTS
-        for name in options:
-            if name not in known:
-                raise ConfigError(unknown_name("generation option", name, known | names | {"seed", "stop"}))
-        for name, kind in _KINDS.items():
-            value = options.get(name)
-            if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-                article = "a whole number" if kind is int else "true or false"
-                raise ConfigError(f"{name} must be {article}, got {value!r}")
-        given = options.get("generation_config")
-        if given is not None:
-            if not isinstance(given, GenerationConfig):
-                raise ConfigError(f"generation_config must be a GenerationConfig, got {type(given).__name__}")
-            given = options["generation_config"] = copy.deepcopy(given)  # the caller's stays as it is
-        configs = [c for c in (given, config) if c is not None]
-        asked = [options.get("num_return_sequences"), *(c.num_return_sequences for c in configs)]
-        if next((count for count in asked if count is not None), 1) > 1:
-            raise ConfigError("num_return_sequences must be 1 here; repeat the conversation in generate_batch")
-        for name in _LENGTHS & options.keys():
-            if options[name] is None:
-                del options[name]
-        if not options.keys() & _LENGTHS and not any(getattr(c, n) for c in configs for n in _LENGTHS):
-            if given is None:
-                options["max_new_tokens"] = NEW_TOKENS
-            else:
-                given.max_new_tokens = NEW_TOKENS
-        # `generate` does not hand its tokenizer on to a callable, and cannot find stop strings without one.
-        own = options.pop("stop_strings", None) or next((c.stop_strings for c in configs if c.stop_strings), None)
-        stop += _stop_strings("stop_strings", own)
-        if given is not None:
-            given.stop_strings = None
-        if stop:
-            criterion = self.vlm.stop_criterion(stop)
-            options["stopping_criteria"] = [*(options.pop("stopping_criteria", None) or []), criterion]
-        kept = config.stop_strings
+        model, options = generate_arguments(self.vlm, shared.sampling, shared.stop)
         # `generate` prepares everything and hands over; what it returns is the iterator of events.
         try:
-            config.stop_strings = None
-            return self.vlm.model.generate(**inputs, custom_generate=method, **options)  # type: ignore[return-value]
+            return model.generate(**inputs, custom_generate=method, **options)
         except SafetyReminderError:
             raise
         except (ValueError, TypeError, ImportError, AssertionError) as error:
             raise ConfigError(f"cannot generate with these options: {error}") from error
-        finally:
-            config.stop_strings = kept
 
-
-_LENGTHS = {"max_new_tokens", "max_length"}
-_KINDS = {"do_sample": bool, "max_new_tokens": int, "max_length": int}
-_GENERATE_ARGUMENTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "generation_config"}
-
-
-def _seed(seed: Any) -> int | list[int] | None:
-    for one in seed if isinstance(seed, list | tuple) else [] if seed is None else [seed]:
-        if isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < 2**63:
-            raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, or one for each row, got {seed!r}")
-    return list(seed) if isinstance(seed, tuple) else seed
-
-
-def _stop_strings(name: str, given: Any) -> list[str]:
-    strings = [] if given is None else [given] if isinstance(given, str) else given
-    if not isinstance(strings, list | tuple) or not all(isinstance(s, str) and s for s in strings):
-        raise ConfigError(f"{name} must be a text that is not empty, or a list of such, got {given!r}")
-    return list(strings)
+    def _guard_of(self, request: Request) -> Guard | None:
+        if request.guard is False:
+            return None
+        if request.guard is True:
+            return self.guard
+        if self.reminder is None:
+            raise ConfigError("a request brings guard options along, but this model has no reminder")
+        return Guard(self.reminder, request.guard)
 
 
 class _Collector:

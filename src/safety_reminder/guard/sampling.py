@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from safety_reminder.errors import ConfigError
 
@@ -21,8 +23,16 @@ class Sampler:
                 raise ConfigError(f"{len(seeds)} seeds were given for {batch} rows")
             self.generators = [torch.Generator(device).manual_seed(s) for s in seeds]
 
-    def __call__(self, scores: torch.Tensor, rows: Sequence[int], *, whole: bool) -> torch.Tensor:
-        """Processed scores (len(rows), vocabulary) → tokens (len(rows),)."""
+    def broken(self, scores: Float[Tensor, "rows vocabulary"]) -> Bool[Tensor, " rows"]:
+        """Rows of which no token can be chosen: NaN among the scores, or nothing but minus infinity. An infinite score
+        can be the highest one, but has no probability."""
+        highest = scores.amax(dim=-1)  # NaN if there is one
+        return ~highest.isfinite() if self.do_sample else highest.isnan() | highest.isneginf()
+
+    def __call__(
+        self, scores: Float[Tensor, "rows vocabulary"], rows: Sequence[int], *, whole: bool
+    ) -> Int[Tensor, " rows"]:
+        """Processed scores → a token for each of ``rows``, which are numbers in the whole batch."""
         if not self.do_sample:
             return scores.argmax(dim=-1)
         probabilities = scores.softmax(dim=-1)

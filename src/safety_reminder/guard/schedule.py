@@ -23,7 +23,8 @@ class Schedule:
         return self.final and since > 0
 
     def places(self, length: int) -> list[int]:
-        """After how many tokens an answer of ``length`` is checked that nothing interrupts."""
+        """After how many tokens an answer is checked that nothing interrupts: ``length`` tokens and then the one that
+        ends it. With ``final``, one that is cut off at ``length`` is checked at the same places."""
         found = [0] if self.prompt else []
         passed = 0
         for written in range(1, length + 1):

@@ -15,6 +15,7 @@ from safety_reminder.errors import MessageError
 
 Messages = Sequence[Mapping[str, Any]]
 ROLES = ("system", "user", "assistant")
+_IMAGE_KEYS = ("image", "path", "url")
 
 
 def load_image(source: Any) -> Image.Image:
@@ -112,6 +113,18 @@ def normalise(messages: Messages, *, reads_images: bool, placeholders: Collectio
     return out
 
 
+def image_source(part: Mapping[str, Any]) -> Any | None:
+    """The image of a content part, as :func:`load_image` takes it; None of a part that has none."""
+    if part.get("type") == "image_url":
+        url = part.get("image_url")
+        return url.get("url") if isinstance(url, Mapping) else url
+    if part.get("type") != "image":
+        return None
+    if isinstance(part.get("base64"), str) and all(part.get(key) is None for key in _IMAGE_KEYS):
+        return "data:image;base64," + part["base64"]
+    return next((part[key] for key in _IMAGE_KEYS if part.get(key) is not None), None)
+
+
 def _part(part: Any, where: str, placeholders: Collection[str]) -> dict[str, Any]:
     if not isinstance(part, Mapping):
         raise MessageError(f"{where} must be a mapping with a 'type'")
@@ -124,17 +137,9 @@ def _part(part: Any, where: str, placeholders: Collection[str]) -> dict[str, Any
                         "take it out, and give an image as a part of its own"
                     )
             return {"type": "text", "text": part["text"]}
-        case "image":
-            for key in ("image", "path", "url"):
-                if part.get(key) is not None:
-                    return {"type": "image", "image": load_image(part[key])}
-            if isinstance(part.get("base64"), str):
-                return {"type": "image", "image": load_image("data:image;base64," + part["base64"])}
-        case "image_url":
-            url = part.get("image_url")
-            url = url.get("url") if isinstance(url, Mapping) else url
-            if url is not None:
-                return {"type": "image", "image": load_image(url)}
+        case "image" | "image_url":
+            if (source := image_source(part)) is not None:
+                return {"type": "image", "image": load_image(source)}
     raise MessageError(
         f"{where}: expected {{'type': 'text', 'text': ...}}, {{'type': 'image', 'image': ...}} or "
         f"{{'type': 'image_url', 'image_url': {{'url': ...}}}}"

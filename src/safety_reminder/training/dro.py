@@ -30,7 +30,7 @@ from safety_reminder.defenses.dro import SoftPrompt, in_front, system_tokens
 from safety_reminder.errors import ConfigError, DataError, MissingExtraError, SafetyReminderError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import Messages, fingerprint, token_vectors
-from safety_reminder.models.prefix import prompt_hidden
+from safety_reminder.models.scoring import prompt_hidden
 from safety_reminder.models.soft_prompt import replaced_embeddings
 from safety_reminder.run_files import provenance, write_json
 from safety_reminder.training.config import DROConfig

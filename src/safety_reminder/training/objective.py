@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from safety_reminder.models.prefix import Continuation, Place, Prefix, Script, follow
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Continuation, Place, Script, follow
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.samples import Sample
 

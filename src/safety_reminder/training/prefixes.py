@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from safety_reminder.errors import SafetyReminderError
 from safety_reminder.models import VLM
-from safety_reminder.models.prefix import Prefix, Script, width
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Script, width
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.samples import Sample
 

@@ -10,7 +10,8 @@ import asyncio
 import dataclasses
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from inspect_ai.model import (
@@ -27,17 +28,16 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.defenses import defense_options, load_defense
-from safety_reminder.defenses.bluesuffix import REWRITE, Rewriter
-from safety_reminder.defenses.post_hoc import Verdicts
+from safety_reminder.defenses.base import Rewriter, Verdicts
 from safety_reminder.engines import Answered, BatchingEngine
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.inspect.logs import TRACE, as_trace
-from safety_reminder.evaluation.judges import Item, Judge, load_judge
+from safety_reminder.evaluation.judges import Item, load_judge
 from safety_reminder.evaluation.judges.chat import chat_model
 from safety_reminder.evaluation.judges.prompts import fill
 from safety_reminder.guard import GuardedVLM, load_reminder
 from safety_reminder.models import VLM, load_vlm
-from safety_reminder.types import Response
+from safety_reminder.types import Request, Response, Sampling
 
 _STOP: dict[str, StopReason] = {
     "stop": "stop", "length": "max_tokens", "guard": "content_filter", "guard_error": "content_filter",
@@ -86,15 +86,11 @@ class SafetyReminderAPI(ModelAPI):
         # An option that the defence has itself is its own, such as the policy of a guard that it makes.
         names = {f.name for f in dataclasses.fields(GuardConfig)} - set(defense_options(name))
         guard = {option: options.pop(option) for option in list(options) if option in names}
-        if name == "post_hoc" and "judge" in options:
-            options["judge"] = _verdicts(load_judge(options["judge"], **options.pop("judge_options", {})))
-        if name == "bluesuffix" and "rewriter_model" in options:
-            options["rewriter"] = _rewriter(options.pop("rewriter_model"), options.pop("rewriter_url", None), device)
         self.guarded = GuardedVLM(vlm, pack, check_base=check_base, **guard)
-        self.defense = load_defense(name, self.guarded, **options)
+        self.defense = load_defense(name, self.guarded, _Helpers(device), **options)
         self.label = label or name
         self.batch_size = batch_size
-        self._engine: BatchingEngine[Any, Response] | None = None
+        self._engine: BatchingEngine[Request, Response] | None = None
 
     async def generate(
         self,
@@ -106,16 +102,15 @@ class SafetyReminderAPI(ModelAPI):
         if tools:
             raise ConfigError("models behind a guard do not call tools; use a task without tools")
         if self._engine is None:
-            self._engine = BatchingEngine(self._answer, batch_size=self.batch_size)
-        future = self._engine.submit(as_messages(input), **_options(config))
+            self._engine = BatchingEngine(
+                self._answer, alike=lambda request: request.settings, batch_size=self.batch_size
+            )
+        future = self._engine.submit(as_request(input, config))
         return self._output(await asyncio.wrap_future(future))
 
-    def _answer(self, batch: Sequence[Any], **options: Any) -> list[Response]:
-        if options.get("seed") is not None:
-            # Every row its own, or its answer would depend on where in a batch it came to stand.
-            options["seed"] = [options["seed"]] * len(batch)
+    def _answer(self, requests: Sequence[Request]) -> list[Response]:
         with self._one_at_a_time:
-            return self.defense.generate_batch(batch, **options)
+            return self.defense.respond(requests)
 
     def _output(self, answered: Answered[Response]) -> ModelOutput:
         response = answered.response
@@ -153,15 +148,21 @@ def _load(name: str, device: str | None, dtype: str) -> tuple[VLM, threading.Loc
     return load_vlm(name, device=device, dtype=dtype), threading.Lock()
 
 
-def _rewriter(model: str, url: str | None, device: str | None) -> Rewriter:
-    chat = chat_model(model, url, device, "auto", 8)
-    return lambda requests: chat.ask([fill(REWRITE, request=text) for text in requests], max_new_tokens=512)
+@dataclass(frozen=True)
+class _Helpers:
+    """Judges and chat models by name, for defences that ask them."""
 
+    device: str | None
 
-def _verdicts(judge: Judge) -> Verdicts:
-    return lambda asked: [
-        found.unsafe for found in judge.judge([Item(prompt, answer, image) for prompt, image, answer in asked])
-    ]
+    def verdicts(self, judge: str, options: Mapping[str, Any]) -> Verdicts:
+        loaded = load_judge(judge, **options)
+        return lambda asked: [
+            found.unsafe for found in loaded.judge([Item(prompt, answer, image) for prompt, image, answer in asked])
+        ]
+
+    def rewriter(self, model: str, url: str | None, prompt: str) -> Rewriter:
+        chat = chat_model(model, url, self.device, "auto", 8)
+        return lambda requests: chat.ask([fill(prompt, request=text) for text in requests], max_new_tokens=512)
 
 
 def as_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
@@ -189,20 +190,17 @@ def as_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     return out
 
 
-def _options(config: GenerateConfig) -> dict[str, Any]:
-    """Inspect's generation options by the names of transformers. Temperature 0 is greedy."""
-    options: dict[str, Any] = {}
+def as_request(messages: Sequence[ChatMessage], config: GenerateConfig) -> Request:
+    """Inspect's messages and generation options. Temperature 0 is greedy. A seed is the sample's own, wherever in a
+    batch it comes to stand."""
     if config.num_choices not in (None, 1):
         raise ConfigError("num_choices is not supported; use epochs")
-    for theirs, ours in (
-        ("max_tokens", "max_new_tokens"), ("top_p", "top_p"), ("top_k", "top_k"), ("seed", "seed"),
-    ):  # fmt: skip
-        if (value := getattr(config, theirs)) is not None:
-            options[ours] = value
-    if config.stop_seqs:
-        options["stop"] = list(config.stop_seqs)
-    if config.temperature is not None:
-        options["do_sample"] = config.temperature > 0
-        if config.temperature > 0:
-            options["temperature"] = config.temperature
-    return options
+    temperature = config.temperature
+    sampling = Sampling(
+        max_new_tokens=config.max_tokens,
+        do_sample=None if temperature is None else temperature > 0,
+        temperature=temperature or None,
+        top_p=config.top_p,
+        top_k=config.top_k,
+    )
+    return Request(as_messages(messages), sampling, seed=config.seed, stop=tuple(config.stop_seqs or ()))

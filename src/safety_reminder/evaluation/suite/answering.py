@@ -13,6 +13,7 @@ from inspect_ai import Task, eval_set
 from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import Model, get_model
 
+from safety_reminder.defenses import needs_reminder
 from safety_reminder.errors import SafetyReminderError
 from safety_reminder.evaluation.inspect.logs import Answers, read_answers
 from safety_reminder.evaluation.inspect.provider import SafetyReminderAPI
@@ -30,7 +31,7 @@ def load_models(suite: Suite, model: str, reminder: str | None, **shared: Any) -
     models = {}
     for label, options in suite.defenses.items():
         # A rival that needs no reminder is not given one: guard options would have nothing to guard.
-        given = reminder if options["defense"] in ("reminder", "prompt_tuning") else "none"
+        given = reminder if needs_reminder(options["defense"]) else "none"
         models[label] = get_model(
             f"safety-reminder/{model}", memoize=False, label=label, reminder=given, **options, **shared
         )
@@ -48,8 +49,7 @@ def as_answered(suite: Suite, models: dict[str, Model]) -> dict[str, Any]:
     """What a defence's answers depend on beside model and reminder, by its label: its options, and what it has learned
     itself."""
     return {
-        label: {**options, "digest": getattr(_api(models[label]).defense, "digest", None)}
-        for label, options in suite.defenses.items()
+        label: {**options, "digest": _api(models[label]).defense.digest} for label, options in suite.defenses.items()
     }
 
 

@@ -14,7 +14,7 @@ from yaml import YAMLError
 import safety_reminder.config
 import safety_reminder.data
 from safety_reminder.data import DATASETS
-from safety_reminder.defenses import DEFENSES
+from safety_reminder.defenses import DEFENSES, needs_reminder
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.evaluation.judges import JUDGES
 
@@ -88,7 +88,7 @@ def load_suite(
             raise ConfigError(f"{path}, defense {label}: {unknown_name('defense', options['defense'], DEFENSES)}")
         if label in (PLAIN, MONITOR):
             raise ConfigError(f"{path}: a defence cannot be called {label!r}, which every suite has")
-        if reminder or options["defense"] not in ("reminder", "prompt_tuning"):
+        if reminder or not needs_reminder(options["defense"]):
             entries[label] = options
     if defenses is not None:
         for label in defenses:

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from safety_reminder.errors import SafetyReminderError
 from safety_reminder.guard.schedule import Schedule, checkable
-from safety_reminder.models.prefix import Place, Prefix, follow
+from safety_reminder.models.prefix import Prefix
+from safety_reminder.models.scoring import Place, follow
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.prefixes import Prefixes, passes, slices
 from safety_reminder.training.probing.regression import auc

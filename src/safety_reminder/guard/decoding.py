@@ -1,0 +1,298 @@
+"""The decode loop. There is one, and it yields events; everything else consumes them.
+
+choose a token → every ``interval`` tokens, append the reminder and read the probe
+    safe:   crop the reminder from the cache; the answer goes on as if it had never been there
+    unsafe: the policy decides what stays, and the reminder stays after it
+
+What to do next is decided by each row's :class:`~safety_reminder.guard.answer.Answer`, without tensors; here that is
+done, for rows of a batch together, over a live KV cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PrefixConstrainedLogitsProcessor,
+    PreTrainedModel,
+    StoppingCriteriaList,
+)
+
+from safety_reminder.config import GuardConfig
+from safety_reminder.errors import ConfigError, GuardFailure, ModelError
+from safety_reminder.guard.answer import REMINDER, Action, Answer, Drop, Feed, Read, Rewind
+from safety_reminder.guard.lane import Lane
+from safety_reminder.guard.reminder import SafetyReminder
+from safety_reminder.guard.sampling import Sampler
+from safety_reminder.models import hidden_size
+from safety_reminder.models.context import Runner
+from safety_reminder.types import Event, FinishReason
+
+Events = Iterator[Event]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A reminder and how to use it."""
+
+    reminder: SafetyReminder
+    config: GuardConfig
+
+
+def decode(
+    model: PreTrainedModel,
+    input_ids: Int[Tensor, "rows prompt"],
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    *,
+    guard: Guard | None = None,
+    tokenizer: Any | None = None,
+    seed: int | Sequence[int] | None = None,
+    **model_kwargs: Any,
+) -> Events:
+    """Generate for a left-padded batch, guarded or (``guard=None``) not, and yield what happens.
+
+    This is a decoding method in the sense of transformers' ``generate(custom_generate=...)``, which prepares all the
+    arguments but ``guard``, ``tokenizer`` (for the text of tokens) and ``seed`` (row i samples from its own generator,
+    seeded ``seed + i``, or by the i-th of several; None samples from torch's global one, as transformers does).
+
+    Raises:
+        ConfigError: a generation mode that cannot be guarded (beam search, no cache).
+        ModelError: a cache that cannot be rolled back, or a reminder of another hidden size.
+    """
+    _require_supported(model, generation_config, guard)
+    if input_ids.shape[0] > 1 and any(isinstance(p, PrefixConstrainedLogitsProcessor) for p in logits_processor):
+        # It would be asked about rows that have finished, with the text of others.
+        raise ConfigError("prefix_allowed_tokens_fn works for one conversation at a time; give a batch of one")
+    given = model_kwargs.get("past_key_values")
+    if given is not None and given.get_seq_length() > 0:
+        raise ConfigError("continuing from a filled past_key_values is not supported; pass the whole conversation")
+    yield from _Decoder(
+        model, input_ids, logits_processor, stopping_criteria, generation_config, guard, tokenizer, seed, model_kwargs
+    ).run()
+
+
+class _Decoder:
+    """The rows of a batch, driven through the model as their answers ask.
+
+    Whatever runs the model is a method without ``yield``, under ``no_grad``: a generator that is left unfinished would
+    switch gradients back on when it is thrown away, at a time that nobody chose.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        guard: Guard | None,
+        tokenizer: Any | None,
+        seed: int | Sequence[int] | None,
+        model_kwargs: dict[str, Any],
+    ) -> None:
+        self.input_ids, self.model_kwargs = input_ids, model_kwargs
+        self.process: Any = logits_processor
+        self.stopping: Any = stopping_criteria
+        self.guard, self.tokenizer = guard, tokenizer
+        self.runner = Runner(model)
+        self.vectors = None
+        if guard is not None:
+            weight = self.runner.embed.weight
+            self.vectors = guard.reminder.vectors.to(weight.device, weight.dtype)
+        self.sampler = Sampler(bool(generation_config.do_sample), input_ids.shape[0], seed, input_ids.device)
+        eos = generation_config.eos_token_id
+        self.eos = frozenset([eos] if isinstance(eos, int) else eos or [])
+
+    def run(self) -> Events:
+        lane = self.open()
+        lanes = yield from self.obey(lane)
+        while lanes:
+            following: list[Lane] = []
+            for lane in lanes:
+                following += yield from self.advance(lane)
+            lanes = following
+
+    @torch.no_grad()
+    def open(self) -> Lane:
+        """Read the prompts; all rows in one lane."""
+        prompt = self.input_ids.shape[1]
+        limit = getattr(self.stopping, "max_length", None)
+        rows = [
+            Answer(
+                self.guard.config if self.guard else None,
+                eos=self.eos,
+                max_tokens=None if limit is None else limit - prompt,
+                tokenizer=self.tokenizer,
+                row=row,
+            )
+            for row in range(self.input_ids.shape[0])
+        ]
+        context, logits = self.runner.prefill(self.input_ids, self.model_kwargs, roll_back=self.guard is not None)
+        return Lane(rows, context, self.input_ids, logits, prompt)
+
+    def advance(self, lane: Lane):
+        """One token for every row, and what follows from it. Returns the lanes that live on."""
+        scores, broken = self.scores(lane)
+        if any(broken):
+            for row, is_broken in zip(lane.rows, broken, strict=True):
+                if is_broken:
+                    yield from row.no_scores()
+            left = [i for i, is_broken in enumerate(broken) if not is_broken]
+            if not left:
+                return []
+            lane, scores = lane.select(left), scores[left]
+        tokens, finished = self.choose(lane, scores)
+        for row, token, reason in zip(lane.rows, tokens, finished, strict=True):
+            yield from row.token(token, reason)
+        return (yield from self.obey(lane))
+
+    @torch.no_grad()
+    def scores(self, lane: Lane) -> tuple[Float[Tensor, "rows vocabulary"], list[bool]]:
+        """Processed logits of every row, and of which rows they are broken, so that no token can be chosen."""
+        scores = self.in_place(lane, self.process, lane.ids, lane.logits) if self.process else lane.logits
+        return scores, self.sampler.broken(scores).tolist()
+
+    @torch.no_grad()
+    def choose(self, lane: Lane, scores: Tensor) -> tuple[list[int], list[FinishReason | None]]:
+        """Each row's next token, and why its answer ends with it."""
+        lane.extend(self.sampler(scores, [row.row for row in lane.rows], whole=lane.whole))
+        assert lane.pending is not None
+        finished = self.in_place(lane, lambda ids: self.stopping(ids, None), lane.ids).tolist()
+        # Without an end-of-sequence token, "length" at the limit, else a stop string or a criterion of the caller's.
+        limit = getattr(self.stopping, "max_length", None)
+        reason: FinishReason = "length" if limit is not None and lane.ids.shape[1] >= limit else "stop"
+        return lane.pending.tolist(), [reason if done else None for done in finished]
+
+    def in_place(self, lane: Lane, function: Any, *tensors: Tensor) -> Tensor:
+        """``function`` of ``tensors`` (rows, ...) of the lane, with each row at its place in the whole batch, as logits
+        processors and stopping criteria that keep something for every row expect it. In the place of rows that have
+        finished, or are in another lane, stands another's."""
+        batch = self.input_ids.shape[0]
+        if len(lane.rows) == batch:
+            return function(*tensors)
+        index = torch.tensor([row.row for row in lane.rows], device=tensors[0].device)
+        source = torch.zeros(batch, dtype=torch.long, device=index.device)
+        source[index] = torch.arange(len(index), device=index.device)
+        return function(*(tensor[source] for tensor in tensors))[index]
+
+    def obey(self, lane: Lane):
+        """Do what the rows ask for until each waits for its next token. Returns the lanes that do."""
+        living: list[Lane] = []
+        # Rows that are ending come first, those that have just taken back an end-of-sequence token before the others.
+        order = lambda part: (not _is_read(part, "final"), part.rows[0].written)  # noqa: E731
+        for part in sorted(lane.split(lambda row: (row.todo, row.written)), key=order):
+            match part.rows[0].todo:
+                case Read():
+                    part.follow_answers()
+                    living += yield from self.check(part)
+                case Feed():
+                    self.feed(part)
+                    living.append(part)
+        return living
+
+    @torch.no_grad()
+    def feed(self, lane: Lane) -> None:
+        """Let the model read the newest token; at the beginning there is none."""
+        if lane.pending is not None:
+            lane.logits = self.runner.append(lane.context, lane.pending[:, None]).last
+            lane.pending = None
+
+    def check(self, lane: Lane):
+        """Append the reminder to every row and read the probe; commit it where unsafe, crop it where safe."""
+        for row, p_unsafe in zip(lane.rows, self.read(lane), strict=True):
+            yield from row.verdict(p_unsafe)
+        return self.settle(lane)
+
+    @torch.no_grad()
+    def read(self, lane: Lane) -> list[float]:
+        """``p_unsafe`` of every row, NaN where the probe could not tell. The reminder is left in the cache; ``logits``
+        are those after the text, and ``reminded`` those after the reminder."""
+        assert self.guard is not None
+        pending, lane.pending = lane.pending, None
+        if pending is not None and self.guard.config.mode == "exact":
+            lane.logits = self.runner.append(lane.context, pending[:, None]).last
+            pending = None
+        found = self.runner.append(lane.context, None if pending is None else pending[:, None], self.vectors)
+        if pending is not None:
+            lane.logits = found.first
+        lane.reminded = found.last
+        hidden = found.hidden
+        assert hidden is not None
+        try:
+            p_unsafe = self.guard.reminder.probe(hidden)
+        except GuardFailure:
+            return [float("nan")] * hidden.shape[0]
+        return p_unsafe.tolist() if p_unsafe.shape == hidden.shape[:1] else [float("nan")] * hidden.shape[0]
+
+    @torch.no_grad()
+    def settle(self, lane: Lane) -> list[Lane]:
+        """After a check: every row's context becomes what its answer says. Returns the lanes that live on, those that
+        were caught first."""
+        assert self.vectors is not None
+        living = sorted(lane.split(lambda row: row.todo), key=lambda part: isinstance(part.rows[0].todo, Drop))
+        for part in living:
+            todo = part.rows[0].todo
+            if isinstance(todo, Drop):
+                part.context.crop(len(self.vectors))
+                continue
+            assert part.reminded is not None
+            part.whole, part.logits = False, part.reminded
+            if isinstance(todo, Rewind):
+                self.rewind(part, todo)
+        return living
+
+    def rewind(self, lane: Lane, todo: Rewind) -> None:
+        """Cut the cache back, and let the reminder follow what is left."""
+        assert self.vectors is not None
+        kept = lane.rows[0].context[: todo.length]
+        entries = lane.prompt_length + sum(len(self.vectors) if item is REMINDER else 1 for item in kept)
+        if lane.context.reaches(entries):
+            lane.context.crop(lane.context.entries - entries)
+        else:
+            # The prompt's entries have left the sliding window, so it is read again; only a restart goes so far back.
+            kwargs = {**self.model_kwargs, "past_key_values": None}
+            again, _ = self.runner.prefill(self.input_ids, kwargs, roll_back=True)
+            lane.context = again.select([row.row for row in lane.rows])
+        lane.follow_answers()
+        lane.logits = self.runner.append(lane.context, None, self.vectors).last
+
+
+def _is_read(action: Action, kind: str) -> bool:
+    return isinstance(action, Read) and action.kind == kind
+
+
+def _require_supported(model: PreTrainedModel, config: GenerationConfig, guard: Guard | None) -> None:
+    if (config.num_beams or 1) > 1:
+        raise ConfigError("beam search cannot be guarded (a check belongs to one running text); use num_beams=1")
+    for name in ("prompt_lookup_num_tokens", "penalty_alpha", "dola_layers"):
+        if getattr(config, name, None):
+            raise ConfigError(f"{name} selects a decoding method that the guard replaces; remove it")
+    if config.cache_implementation in ("offloaded", "quantized"):
+        raise ConfigError(
+            f"cache_implementation={config.cache_implementation} is a cache that guarded decoding was not tested with"
+        )
+    if config.guidance_scale not in (None, 1):
+        raise ConfigError("guidance_scale keeps a cache of its own that the guard cannot roll back; remove it")
+    if config.use_cache is False:
+        raise ConfigError("the guard works on the KV cache; use_cache=False is not supported")
+    for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
+        if getattr(config, name, None):
+            raise ConfigError(f"{name}=True is not available in guarded decoding")
+    if model.config.is_encoder_decoder:
+        raise ModelError(f"{type(model).__name__} is an encoder-decoder model; only decoder-only models can be guarded")
+    if guard:
+        width = hidden_size(model)
+        if guard.reminder.hidden_size != width:
+            raise ModelError(
+                f"the reminder was trained for {guard.reminder.base_model or 'a model'} with embeddings of size "
+                f"{guard.reminder.hidden_size}, but {type(model).__name__} has size {width}"
+            )

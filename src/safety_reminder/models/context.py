@@ -1,0 +1,271 @@
+"""What a model has read: its KV cache, mask and positions, and the four things that can be done to them.
+
+``prefill`` reads prompts, ``append`` lets tokens and vectors follow, ``crop`` takes the newest entries back as if they
+had never been there, ``select`` keeps some of the rows. Every forward pass is prepared by the model's own
+``prepare_inputs_for_generation``, since several families put positions and masks there.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+
+from safety_reminder.errors import ModelError
+from safety_reminder.models.positions import next_positions
+
+# What stands in the ids where vectors are that no token embeds as. Only its place counts.
+STAND_IN = 0
+
+
+def prepare(model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    """What ``generate`` would hand to a decoding method for ``inputs``: ids, positions, mask and image inputs."""
+
+    def capture(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
+        return input_ids, {k: v for k, v in model_kwargs.items() if k not in ("synced_gpus", "streamer")}
+
+    return model.generate(**inputs, custom_generate=capture, max_new_tokens=1, do_sample=False)
+
+
+@dataclass
+class Context:
+    """Rows of one length that a model has read.
+
+    Shapes: ``ids`` (rows, entries), of what is cached, left padded, with :data:`STAND_IN` for vectors; ``mask`` (rows,
+    entries) or None where nothing is padded; ``position`` (..., rows, 1), of the newest entry, whose leading axes are
+    M-RoPE's where the model has them. ``aligned``: further inputs that have a column for every token of the prompt,
+    (rows, prompt, ...). ``options``: what else each pass takes.
+    """
+
+    cache: Cache
+    ids: Int[Tensor, "rows entries"]
+    mask: Int[Tensor, "rows entries"] | None
+    position: Int[Tensor, "*axes rows 1"]
+    aligned: dict[str, Tensor] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    cropped_to: int = 0  # a layer that forgets cannot be taken back beyond this many entries
+
+    @property
+    def rows(self) -> int:
+        return self.ids.shape[0]
+
+    @property
+    def entries(self) -> int:
+        """Cached entries of each row, padding included."""
+        return self.ids.shape[1]
+
+    @property
+    def slides(self) -> bool:
+        """Whether a layer forgets what is too far back."""
+        return any(self.cache.is_sliding)
+
+    def reaches(self, entries: int) -> bool:
+        """Whether :meth:`crop` can go back to so many entries: what a sliding window has let go does not come back."""
+        return entries >= self.cropped_to or not self.slides
+
+    def crop(self, count: int) -> None:
+        """Remove the newest ``count`` entries, as if they had never been there."""
+        # Called with 0 too: a layer that records its past gives back there what it no longer needs.
+        self.cache.crop(-count)
+        if count:
+            self.ids = self.ids[:, :-count]
+            if self.mask is not None:
+                self.mask = self.mask[:, :-count]
+            self.position = self.position - count
+        self.cropped_to = self.entries
+
+    def select(self, keep: Sequence[int]) -> Context:
+        """The rows ``keep`` as a context of their own; this one must not be used again unless ``keep`` is all of it."""
+        if len(keep) == self.rows:
+            return self
+        index = torch.tensor(keep, device=self.ids.device)
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        cache.batch_select_indices(index.to(_cache_device(cache, index)))
+        return replace(
+            self,
+            cache=cache,
+            ids=self.ids[index],
+            mask=None if self.mask is None else self.mask[index],
+            position=self.position.index_select(-2, index),
+            aligned={name: tensor[index] for name, tensor in self.aligned.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What the model makes of the entries that were appended.
+
+    ``first`` and ``last``: logits (rows, vocabulary) float32 after the tokens, if there were any, and after the last
+    entry. ``hidden``: with vectors, the final hidden state at the last of them, (rows, hidden_size).
+    """
+
+    first: Float[Tensor, "rows vocabulary"]
+    last: Float[Tensor, "rows vocabulary"]
+    hidden: Float[Tensor, "rows hidden_size"] | None = None
+
+
+class Runner:
+    """Runs a model over contexts."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model: Any = model
+        self.embed: Any = model.get_input_embeddings()
+
+    def prefill(
+        self, input_ids: Int[Tensor, "rows prompt"], kwargs: Mapping[str, Any], *, roll_back: bool
+    ) -> tuple[Context, Float[Tensor, "rows vocabulary"]]:
+        """Read prompts, images included.
+
+        Args:
+            kwargs: as of :func:`prepare`.
+            roll_back: entries will be taken back again.
+
+        Returns:
+            The context, and the logits for the next token, float32.
+
+        Raises:
+            ModelError: with ``roll_back``, a cache that cannot do it.
+        """
+        inputs = self.model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **kwargs)
+        outputs = self.model(**inputs, return_dict=True)
+        cache = outputs.past_key_values
+        if roll_back:
+            if not isinstance(cache, Cache) or not cache.is_croppable:
+                raise ModelError(
+                    f"{type(self.model).__name__} uses a {type(cache).__name__}, which cannot be rolled back; "
+                    "use the default dynamic cache (do not set cache_implementation)"
+                )
+            cache.activate_past_recording()
+        mask = kwargs.get("attention_mask")
+        if mask is not None and bool((mask == 1).all()):
+            mask = None
+        position = kwargs.get("position_ids")
+        if position is None:
+            position = _count(input_ids, mask)
+        further = {k: v for k, v in kwargs.items() if k not in ("past_key_values", "attention_mask", "position_ids")}
+        aligned = {
+            name: value
+            for name, value in further.items()
+            if isinstance(value, Tensor) and value.shape[:2] == input_ids.shape
+        }
+        # Tensors that are not aligned with the prompt are its images, which are read now and never again.
+        options = {name: value for name, value in further.items() if not isinstance(value, Tensor) and _plain(value)}
+        context = Context(cache, input_ids, mask, position[..., -1:], aligned, options)
+        return context, _float32(outputs.logits[:, -1], input_ids.device)
+
+    def append(
+        self,
+        context: Context,
+        tokens: Int[Tensor, "rows tokens"] | None,
+        vectors: Float[Tensor, "k hidden_size"] | None = None,
+    ) -> Appended:
+        """Let ``tokens`` and then ``vectors``, which are the same in every row, follow, in one forward pass."""
+        ids = [] if tokens is None else [tokens]
+        if vectors is not None:
+            ids.append(context.ids.new_full((context.rows, vectors.shape[0]), STAND_IN))
+        new = torch.cat(ids, dim=1)
+        width = new.shape[1]
+        context.ids = torch.cat([context.ids, new], dim=1)
+        if context.mask is not None:
+            context.mask = torch.cat([context.mask, context.mask.new_ones(context.rows, width)], dim=1)
+        positions = next_positions(context.position, width)
+        inputs = self._prepared(context, positions, width, told=0 if tokens is None else tokens.shape[1])
+        if vectors is None:
+            outputs, hidden = self.model(**inputs, return_dict=True), None
+        else:
+            del inputs["input_ids"]
+            embedded = [] if tokens is None else [self.embed(tokens)]
+            embedded.append(vectors.expand(context.rows, -1, -1))
+            with final_hidden_states(self.model) as states:
+                outputs = self.model(**inputs, inputs_embeds=torch.cat(embedded, dim=1), return_dict=True)
+            hidden = states[-1][:, -1]
+        context.position = positions[..., -1:]
+        device = context.ids.device
+        last = _float32(outputs.logits[:, -1], device)
+        if tokens is None or vectors is None:
+            return Appended(last, last, hidden)
+        at = 0 if "logits_to_keep" in context.options else tokens.shape[1] - 1
+        return Appended(_float32(outputs.logits[:, at], device), last, hidden)
+
+    def _prepared(self, context: Context, positions: Tensor, width: int, *, told: int) -> dict[str, Any]:
+        """Inputs of a pass over the newest ``width`` entries of ``context.ids``, of which ``told`` are tokens."""
+        options = dict(context.options)
+        if "logits_to_keep" in options:
+            # After the tokens and after all: what stands between is not looked at, and the output embedding is large.
+            both = 0 < told < width
+            options["logits_to_keep"] = torch.tensor([told - 1, width - 1], device=context.ids.device) if both else 1
+        return self.model.prepare_inputs_for_generation(
+            context.ids,
+            next_sequence_length=width,
+            past_key_values=context.cache,
+            attention_mask=context.mask,
+            position_ids=positions,
+            is_first_iteration=False,
+            **{name: _lengthened(name, tensor, context.entries) for name, tensor in context.aligned.items()},
+            **options,
+        )
+
+
+@contextmanager
+def final_hidden_states(model: Any) -> Iterator[list[Tensor]]:
+    """While this is open, what this thread's passes give to the output embedding is collected: the hidden states after
+    the final norm, (rows, positions, hidden_size), at the positions whose logits are computed. No hook stays behind.
+
+    Raises:
+        ModelError: on closing, if the model ran without its output embedding.
+    """
+    states: list[Tensor] = []
+    here = threading.get_ident()
+
+    def collect(module: Any, inputs: tuple[Tensor, ...]) -> None:
+        if threading.get_ident() == here:
+            states.append(inputs[0])
+
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ModelError(f"{type(model).__name__} has no output embedding, where a probe would read")
+    handle = head.register_forward_pre_hook(collect)
+    try:
+        yield states
+    finally:
+        handle.remove()
+    if not states:
+        raise ModelError(f"{type(model).__name__} does not run its output embedding, where a probe would read")
+
+
+def _lengthened(name: str, tensor: Tensor, length: int) -> Tensor:
+    """``tensor`` (rows, prompt, ...) with columns up to ``length``: those of text for what tells text from images, else
+    the prompt's last one."""
+    missing = length - tensor.shape[1]
+    column = torch.zeros_like(tensor[:, -1:]) if name.endswith("mm_token_type_ids") else tensor[:, -1:]
+    return torch.cat([tensor, column.expand(-1, missing, *tensor.shape[2:])], dim=1)
+
+
+def _plain(value: Any) -> bool:
+    """Not outputs of a vision tower, which ``generate`` runs ahead."""
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _cache_device(cache: Cache, index: Tensor) -> torch.device:
+    keys = getattr(cache.layers[0], "keys", None)
+    return index.device if keys is None else keys.device
+
+
+def _float32(logits: Tensor, device: torch.device) -> Tensor:
+    # A copy, so that the logits of a whole prompt are not kept alive by a view of their last row.
+    return logits.to(copy=True, dtype=torch.float32, device=device)
+
+
+def _count(input_ids: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape[0], -1)
+    return (mask.long().cumsum(-1) - 1).clamp(min=0)
