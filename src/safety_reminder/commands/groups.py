@@ -21,6 +21,13 @@ def _folder(value: Any) -> Any:
     return value
 
 
+def _reminder(value: Any) -> Any:
+    if value in (None, "none"):
+        raise ValueError("give reminder=NAME or a folder")
+    return value
+
+
+Reminder = Annotated[str, BeforeValidator(_reminder)]  # where there must be one
 Output = Annotated[str, BeforeValidator(_folder), Field(description="the folder that everything is written into")]
 Model = Annotated[str, Field(description="pocket, a hub id, or a folder")]
 Device = Annotated[str | int | None, Field(description="null: an accelerator, if there is one")]
