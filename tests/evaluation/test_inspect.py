@@ -75,7 +75,10 @@ def test_answers_and_their_trace_are_those_of_the_guarded_model(folder):
         assert (record.id, record.harmful) == (row["id"], row["harmful"])
         assert record.token_ids == expected.token_ids
         assert record.seen_text == expected.seen_text
-        assert [c.token_index for c in record.checks] == [c.token_index for c in expected.checks]
+        places = [(check.token_index, check.unsafe, check.kind) for check in expected.checks]
+        assert [(check.token_index, check.unsafe, check.kind) for check in record.checks] == places
+        # Answered in one batch, where sums may be rounded otherwise.
+        assert [c.p_unsafe for c in record.checks] == pytest.approx([c.p_unsafe for c in expected.checks], abs=1e-5)
         assert record.seconds > 0
     sample = log.samples[0]
     assert sample.output.usage.output_tokens == len(answers.records[0].token_ids)
