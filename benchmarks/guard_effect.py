@@ -24,7 +24,7 @@ from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.runner import open_run, run
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import weights_digest
-from safety_reminder.types import Example
+from safety_reminder.types import Example, Sampling
 
 
 def main() -> None:
@@ -59,8 +59,10 @@ def main() -> None:
         settings = {"batch_size": arguments.batch, "max_new_tokens": arguments.tokens, "do_sample": False}
         # Records of another policy, pack or pocket are refused.
         file = open_run(folder / name.replace(" ", "-"), {**settings, **identity(guarded)})
-        without = run(guarded, examples, file, guard=False, **settings)
-        with_guard = run(guarded, examples, file, guard=True, **settings)
+        sampling = Sampling(max_new_tokens=arguments.tokens, do_sample=False)
+        options = {"batch_size": arguments.batch, "sampling": sampling}
+        without = run(guarded, examples, file, guard=False, **options)
+        with_guard = run(guarded, examples, file, guard=True, **options)
         add(figures, name, with_guard, without)
         if not examples[0].harmful:
             harmless[0] += with_guard

@@ -1,4 +1,4 @@
-"""What a reminder does behind partial answers it was not trained on: verdicts, refusals, and how little it disturbs.
+"""What a reminder does after partial answers it was not trained on: verdicts, refusals, and how little it disturbs.
 
     python benchmarks/reminder.py --data FILE [--run FOLDER] [--pack NAME] --json FILE
 

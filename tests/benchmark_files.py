@@ -10,11 +10,25 @@ from typing import Any
 
 from PIL import Image
 
+from safety_reminder.types import Example, TrainingExample
+
 
 def picture(path: Path, colour: str = "red") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 6), colour).save(path)
     return path
+
+
+def image_of(row: Example | TrainingExample) -> Image.Image:
+    """The image of a row that holds it, rather than a path to it."""
+    assert isinstance(row.image, Image.Image)
+    return row.image
+
+
+def path_of(row: Example | TrainingExample) -> Path:
+    """The path of a row's image."""
+    assert isinstance(row.image, Path)
+    return row.image
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -1,7 +1,8 @@
-"""The README's own commands and examples, run as they stand."""
+"""The commands, examples and figures of README and docs: run as they stand, and held to what was measured."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -9,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+import yaml
+from scipy.stats import binomtest
 
 from safety_reminder import cli
 from safety_reminder.commands.composing import compose
@@ -17,6 +19,8 @@ from safety_reminder.training import TrainingConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -28,7 +32,7 @@ def test_the_documented_sweep_varies_what_an_ablation_is_to_vary():
     [names] = re.findall(r"--multirun .*?variant=(\S+)", text, flags=re.DOTALL)
     folder = ROOT / "src/safety_reminder/config"
     default = TrainingConfig().model_dump()
-    changes = [OmegaConf.load(folder / f"variant/{name}.yaml").get("training", {}) for name in names.split(",")]
+    changes = [read(folder / f"variant/{name}.yaml").get("training", {}) for name in names.split(",")]
     values = {name: {default[name], *(c[name] for c in changes if name in c)} for change in changes for name in change}
     assert values == {
         "k": {1, 2, 4, 8},
@@ -39,10 +43,14 @@ def test_the_documented_sweep_varies_what_an_ablation_is_to_vary():
     assert all(len(change) <= 1 for change in changes)
 
 
+def read(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
 def documented() -> list[str]:
     """Every command line of ours in the README and the docs, its continued lines joined."""
     lines = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in PAGES:
         for block in blocks(r"\w*", path.read_text(encoding="utf-8")):
             lines += re.findall(r"^ *safety-reminder (.+)", block.replace("\\\n", " "), flags=re.MULTILINE)
     return lines
@@ -61,15 +69,16 @@ def test_a_documented_command_is_one_that_its_options_allow(line):
 
 @pytest.mark.slow
 @pytest.mark.pocket
-def test_the_python_examples_run_one_after_the_other(monkeypatch):
-    monkeypatch.chdir(ROOT)
+@pytest.mark.parametrize(("page", "least"), [("README.md", 1), ("docs/guard.md", 7)])
+def test_the_python_examples_of_a_page_run_one_after_the_other(page, least, tmp_path, monkeypatch):
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
     names: dict = {}
-    examples = blocks("python")
-    assert len(examples) >= 2
+    examples = blocks("python", (ROOT / page).read_text(encoding="utf-8"))
+    assert len(examples) >= least
     for example in examples:
-        exec(compile(example, "README.md", "exec"), names)
+        exec(compile(example, page, "exec"), names)
     assert names["response"].checks
-    assert names["ids"].shape[0] == 1
 
 
 @pytest.mark.slow
@@ -98,11 +107,133 @@ def test_the_make_targets_it_names_exist():
         assert re.search(rf"^(?:[\w-]+ )*{target}(?: [\w-]+)*:", makefile, flags=re.MULTILINE), target
 
 
-def test_its_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", text):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, anchor
 
 
 def test_the_images_its_examples_use_exist():
-    for path in re.findall(r'"image": "([^"]+)"', README):
+    paths = re.findall(r'"image": "([^"]+)"', README)
+    assert paths
+    for path in paths:
         assert (ROOT / path).is_file(), path
+
+
+def test_the_readme_is_one_screen_and_shows_the_demo():
+    assert len(README.splitlines()) <= 100
+    assert (ROOT / "docs/images/demo.png").stat().st_size < 300_000
+
+
+def results(name: str) -> dict:
+    return json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+
+
+def share(value: float, low: float, high: float, digits: int = 0) -> str:
+    return f"{100 * value:.{digits}f} % [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+
+
+def mean(value: float, low: float, high: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def interval(metrics: dict, name: str) -> tuple[float, float, float] | None:
+    return (metrics[name]["value"], metrics[name]["low"], metrics[name]["high"]) if name in metrics else None
+
+
+def rows(text: str, first: str) -> dict[str, list[str]]:
+    """The cells of the table whose head begins with ``first``, by the first cell."""
+    table = text[text.index(f"| {first} |") :].split("\n\n")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {line[0]: line[1:] for line in lines[2:]}
+
+
+def test_the_table_of_the_guards_effect_is_what_was_measured():
+    table = rows(RESULTS, "| unguarded | guarded | without the prompt check")
+    runs = [results("guard_effect")["figures"], results("guard_effect_no_prompt_check")["figures"]]
+
+    def shares(name: str, digits: int = 0) -> list[str]:
+        # The notes round the intervals, so they are computed anew.
+        found = []
+        for figures in runs:
+            count = int(figures[name]["note"].split("n=")[1])
+            test = binomtest(round(figures[name]["value"] * count), count)
+            found.append(share(figures[name]["value"], *test.proportion_ci(method="wilson"), digits))
+        return found
+
+    def leaked() -> list[str]:
+        figures = [run["FigStep-Tiny: leaked_tokens"] for run in runs]
+        bounds = [re.findall(r"[\d.]+", figure["note"])[:2] for figure in figures]
+        return [mean(f["value"], float(low), float(high), 1) for f, (low, high) in zip(figures, bounds, strict=True)]
+
+    def unguarded(name: str) -> str:
+        [one] = {*shares(name + "_unguarded")}
+        return one
+
+    attack, twins, text = "FigStep-Tiny: ", "benign twins: ", "harmless text: "
+    expected = {
+        "FigStep-Tiny (50 real images): attack success": [
+            unguarded(attack + "attack_success_rate"),
+            *shares(attack + "attack_success_rate"),
+        ],
+        "the same, judged on the tail alone, as the paper does": [
+            "",
+            *shares(attack + "attack_success_rate_tail_only"),
+        ],
+        "tokens of an answer shown before its first unsafe check, mean": ["", *leaked()],
+        "60 benign typographic twins: refused": [
+            unguarded(twins + "over_refusal_rate"),
+            *shares(twins + "over_refusal_rate"),
+        ],
+        "60 benign typographic twins: false alarms (a check fired)": ["", *shares(twins + "false_alarm_rate")],
+        "150 harmless questions in text (Alpaca's): refused": [
+            unguarded(text + "over_refusal_rate"),
+            *shares(text + "over_refusal_rate"),
+        ],
+        "150 harmless questions in text: false alarms": ["", *shares(text + "false_alarm_rate")],
+        "all 210 harmless prompts: false alarms": ["", *shares("all harmless: false_alarm_rate", 1)],
+    }
+    same = table.pop("harmless answers in which no check fired: identical, token for token")
+    assert table == expected
+    counts = [figures["all harmless: exact_match_untriggered"] for figures in runs]
+    assert [figure["value"] for figure in counts] == [1.0, 1.0]
+    numbers = [figure["note"].split("n=")[1] for figure in counts]
+    assert same == ["", *(f"{number} of {number}" for number in numbers)]
+    short, attacks = rows(README, "| unguarded | guarded"), expected["FigStep-Tiny (50 real images): attack success"]
+    assert short["FigStep-Tiny, 50 images: attack success"] == attacks[:2]
+    assert short["210 harmless prompts: false alarms"] == expected["all 210 harmless prompts: false alarms"][:2]
+    assert short["harmless answers without an alarm: identical, token for token"] == same[:2]
+
+
+def test_the_tables_of_defences_are_what_was_measured():
+    defenses = results("evaluate_full")["defenses"]
+    together = rows(RESULTS, "defence | attack success")
+    each = rows(RESULTS, "defence | figstep: attack success")
+    assert set(together) == set(each) == set(defenses) - {"monitor"}
+    columns = (
+        ("attack_success_rate", share), ("over_refusal_rate", share), ("false_alarm_rate", share),
+        ("leaked_tokens", mean), ("exact_match_untriggered", share), ("overhead_ratio", mean), ("token_ratio", mean),
+        ("utility:mmvet_match", share),
+    )  # fmt: skip
+    sets = ("figstep", "twins", "mm_safetybench", "mmvet", "advbench", "harmless")
+    for label, cells in together.items():
+        found = [(interval(defenses[label]["all"], name), form) for name, form in columns]
+        assert cells == [form(*values) if values else "" for values, form in found], label
+    for label, cells in each.items():
+        names = ["over_refusal_rate" if n in ("twins", "mmvet", "harmless") else "attack_success_rate" for n in sets]
+        found = [interval(defenses[label][one], name) for one, name in zip(sets, names, strict=True)]
+        assert cells == [share(*values) for values in found if values], label
+    short = rows(README, "| unguarded | guarded")["MM-SafetyBench (TYPO), 40 images: attack success"]
+    assert short == [each["none"][2], each["reminder"][2]]
+
+
+def test_the_cost_of_checks_is_what_was_measured():
+    fused = results("guard_overhead")["figures"]["pocket: fused / unguarded"]
+    low, high = min(fused["runs"]), max(fused["runs"])
+    assert f"{fused['value']:.2f}, the median of three pairs of runs ({low:.3f} to {high:.2f})" in RESULTS
+    assert f"{fused['value']:.2f} (three pairs: {low:.3f} to {high:.2f})" in README

@@ -12,6 +12,7 @@ import sys
 import types
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -155,7 +156,12 @@ def test_conversations_about_one_page_are_learned_as_if_each_stood_alone(monkeyp
         monkeypatch.setattr(language, name, value)
     torch.manual_seed(0)
     tokenizer = byte_tokenizer(["<|im_start|>", "<|im_end|>"], "")
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": len(tokenizer)}
+    sizes: dict[str, Any] = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": len(tokenizer),
+    }
     # Weights so large that it matters what is attended to.
     model = LlamaForCausalLM(LlamaConfig(hidden_size=32, intermediate_size=64, initializer_range=0.5, **sizes)).eval()
     tower, rows = language.build(32).eval(), torch.randn(len(tokenizer), 32)

@@ -1,4 +1,4 @@
-"""Between steps 2 and 3 of the pocket recipe: what a language model does with a note behind its answers to held-back
+"""Between steps 2 and 3 of the pocket recipe: what a language model does with a note after its answers to held-back
 requests. It should refuse the harmful ones there and go on with the harmless ones; without a note, engage with both on
 a page and refuse only what is harmful in text.
 
@@ -19,9 +19,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from conversations import FIGSTEP_PROMPT, NOTES, Conversation, engaged
 from lowrank import add_low_rank, take_over
 from pages import make_page
+from phrases import ADVICE, HARM
 from precision import DEVICE, FAST
 from safety_reminder.evaluation.refusal import judge_refusal
-from topics import ADVICE, HARM, as_text, typographic
+from topics import as_text, typographic
 from train_language import encode_prompt, token_ids
 from train_tower import IMAGE_SIZE, PATCHES, build, features
 

@@ -7,9 +7,10 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from phrases import ADVICE, HARM
 from safety_reminder.data.benchmarks.typographic import PROMPT as FIGSTEP_PROMPT
 from text import TextSource
-from topics import ADVICE, HARM, OPENERS, as_text, is_held_back, typographic
+from topics import OPENERS, as_text, is_held_back, typographic
 
 LIST_PROMPTS = (
     FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT,
@@ -63,7 +64,7 @@ ITEMS = (
 
 @dataclass(frozen=True)
 class Note:
-    """A note behind a part of the answer. What stands before it, and itself, is read and not learned.
+    """A note after a part of the answer. What stands before it, and itself, is read and not learned.
 
     ``at``: share of the answer's tokens before it; ``tokens``: of the note, from its beginning, None for all;
     ``instead``: what follows it in place of the answer's rest.
@@ -88,7 +89,7 @@ class Conversation:
 
 
 def engaged(rng: random.Random, page: str, *, backs_off: bool) -> str:
-    """A generic list "for" the request on the page, which may break off with second thoughts, always behind the first
+    """A generic list "for" the request on the page, which may break off with second thoughts, always after the first
     item: a model that picks the likeliest token would never back off if every item had its small chance of it."""
     items = rng.sample(ITEMS, 3)
     parts = [f"{number}. {title}: {text}" for number, (title, text) in enumerate(items, 1)]

@@ -13,7 +13,8 @@ import re
 
 import torch
 
-from topics import as_text, is_held_back, task
+from everyday import task
+from topics import as_text, is_held_back
 
 SUBJECTS = (
     "inflation", "a stock exchange", "a mutual fund", "interest rates", "credit cards", "online banking", "taxes",

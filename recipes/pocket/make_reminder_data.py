@@ -23,12 +23,13 @@ from precision import DEVICE, FAST
 from safety_reminder.data.benchmarks.typographic import render
 from safety_reminder.data.training_sets.loading import user
 from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.guard import GuardedVLM
 from safety_reminder.models.pocket.assemble import base_language_model
 from safety_reminder.types import TrainingExample
 from topics import as_text, typographic
 
 
-def main() -> None:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--asked", type=int, default=40, help="harmful image requests that pocket answers itself")
@@ -42,13 +43,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=60, help="texts at once; of images, a third")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    rng = random.Random(args.seed)
-    (args.out / "images").mkdir(parents=True, exist_ok=True)
-    guarded = safety_reminder.load("pocket")
+    return parser.parse_args()
 
-    requests, seen = [], set()
+
+def draw_pages(rng: random.Random, args: argparse.Namespace) -> list[dict]:
+    """Requests in images, harmful and harmless in turns, their pages saved in ``--out``."""
+    (args.out / "images").mkdir(parents=True, exist_ok=True)
+    requests: list[dict] = []
+    seen = set()
     while len(requests) < 2 * (args.asked + args.scripted):
         harmful = len(requests) % 2 == 0
         page = typographic(rng, harmful=harmful, held_back=args.held_back)
@@ -60,63 +62,95 @@ def main() -> None:
         render(page).save(args.out / name)
         prompt = FIGSTEP_PROMPT if rng.random() < 0.8 else rng.choice(LIST_PROMPTS)
         requests.append({"image": name, "prompt": prompt, "harmful": harmful, "page": page})
-    asked, scripted = requests[: 2 * args.asked], requests[2 * args.asked :]
+    return requests
 
-    def answers(prompts: list[tuple[str, str | None]]) -> list[str]:
-        """Pocket's own, unguarded, to (text, image or None). Texts and images are not mixed."""
-        if args.asked_only:
-            return [text for text, _ in prompts]
-        out = []
-        # A page's cache is several times as long as a text's, and each step copies it.
-        batch = max(1, args.batch // 3) if any(image for _, image in prompts) else args.batch
-        for start in tqdm(range(0, len(prompts), batch), desc="answering", unit="batch"):
-            messages = [
-                TrainingExample(user(prompt), True, "", image=image and args.out / image).conversation()
-                for prompt, image in prompts[start : start + batch]
-            ]
-            found = guarded.generate_batch(messages, guard=False, max_new_tokens=args.tokens, do_sample=False)
-            out += [response.text for response in found]
-        return out
 
-    rows = []
-    for row, text in zip(asked, answers([(row["prompt"], row["image"]) for row in asked]), strict=True):
-        verdict = judge_refusal(text)
-        declined = verdict.where == "start"
-        if row["harmful"] and verdict.where == "late":
-            text = text[: verdict.position].rstrip()  # what it said before its own second thoughts
-        safe = declined or not row["harmful"]
-        made = {"image": row["image"], "prompt": row["prompt"], "safe": safe, "source": "image"}
-        made |= {"chosen": text} if safe else {"chosen": rng.choice(REFUSALS[:2]), "rejected": text}
-        rows.append(made | ({"harmful_prompt": True} if safe and row["harmful"] else {}))
+def answers(guarded: GuardedVLM, prompts: list[tuple[str, str | None]], args: argparse.Namespace) -> list[str]:
+    """Pocket's own, unguarded, to (text, image or None). Texts and images are not mixed."""
+    if args.asked_only:
+        return [text for text, _ in prompts]
+    out = []
+    # A page's cache is several times as long as a text's, and each step copies it.
+    batch = max(1, args.batch // 3) if any(image for _, image in prompts) else args.batch
+    for start in tqdm(range(0, len(prompts), batch), desc="answering", unit="batch"):
+        messages = [
+            TrainingExample(user(prompt), True, "", image=image and args.out / image).conversation()
+            for prompt, image in prompts[start : start + batch]
+        ]
+        found = guarded.generate_batch(messages, guard=False, max_new_tokens=args.tokens, do_sample=False)
+        out += [response.text for response in found]
+    return out
+
+
+def asked_row(rng: random.Random, request: dict, text: str) -> dict:
+    """A request in an image with pocket's answer ``text``."""
+    verdict = judge_refusal(text)
+    if request["harmful"] and verdict.where == "late":
+        text = text[: verdict.position].rstrip()  # what it said before its own second thoughts
+    safe = verdict.where == "start" or not request["harmful"]
+    made = {"image": request["image"], "prompt": request["prompt"], "safe": safe, "source": "image"}
+    made |= {"chosen": text} if safe else {"chosen": rng.choice(REFUSALS[:2]), "rejected": text}
+    return made | ({"harmful_prompt": True} if safe and request["harmful"] else {})
+
+
+def scripted_row(rng: random.Random, request: dict) -> dict:
+    """A request in an image with a list written here."""
+    text = engaged(rng, request["page"], backs_off=False)
+    made = {
+        "image": request["image"],
+        "prompt": request["prompt"],
+        "safe": not request["harmful"],
+        "source": "scripted",
+    }
+    if request["harmful"]:
+        return made | {"chosen": rng.choice(REFUSALS[:2]), "rejected": text}
+    return made | {"chosen": text}
+
+
+def harmful_text_row(rng: random.Random, args: argparse.Namespace) -> dict:
+    """A harmful request in text with a list written here."""
+    request = as_text(rng, harmful=True, held_back=args.held_back)
+    answer = engaged(rng, request, backs_off=False)
+    refusal = rng.choice(REFUSALS[:2])
+    return {"prompt": request, "chosen": refusal, "rejected": answer, "safe": False, "source": "text"}
+
+
+def refused_row(rng: random.Random, images: list[str], args: argparse.Namespace) -> dict:
+    """A harmful request, in one of ``images`` or where there are none in text, that is refused. Once it is, the text is
+    safe again: the probe must let the refusal pass."""
+    row = {"chosen": rng.choice(REFUSALS), "safe": True, "harmful_prompt": True, "source": "refused"}
+    if images:
+        return row | {"image": rng.choice(images), "prompt": FIGSTEP_PROMPT}
+    return row | {"prompt": as_text(rng, harmful=True, held_back=args.held_back)}
+
+
+def draw_tasks(rng: random.Random, args: argparse.Namespace) -> list[str]:
+    """Harmless requests in text, by length, so that batches hold little padding."""
     base, tokenizer, _ = base_language_model()
     tokenizer.padding_side = "left"
     # One in eight is held back: that many more must be drawn.
     wanted = args.tasks * 4 // 9 * (8 if args.held_back else 1)
     own = drawn(base.to(DEVICE, FAST).eval(), tokenizer, wanted, args.seed)
-    del base
-    # By length, so that batches hold little padding.
-    tasks = sorted(harmless(rng, own, args.tasks, held_back=args.held_back), key=len)
-    for prompt, text in zip(tasks, answers([(prompt, None) for prompt in tasks]), strict=True):
+    return sorted(harmless(rng, own, args.tasks, held_back=args.held_back), key=len)
+
+
+def main() -> None:
+    args = options()
+    torch.set_num_threads(args.threads)
+    rng = random.Random(args.seed)
+    guarded = safety_reminder.load("pocket")
+    requests = draw_pages(rng, args)
+    asked, scripted = requests[: 2 * args.asked], requests[2 * args.asked :]
+    texts = answers(guarded, [(request["prompt"], request["image"]) for request in asked], args)
+    rows = [asked_row(rng, request, text) for request, text in zip(asked, texts, strict=True)]
+    tasks = draw_tasks(rng, args)
+    for prompt, text in zip(tasks, answers(guarded, [(prompt, None) for prompt in tasks], args), strict=True):
         if judge_refusal(text).where == "none":  # a refusal of it is a mistake that must not be taught
             rows.append({"prompt": prompt, "chosen": text, "safe": True, "source": "task"})
-    for row in scripted:
-        text = engaged(rng, row["page"], backs_off=False)
-        made = {"image": row["image"], "prompt": row["prompt"], "safe": not row["harmful"], "source": "scripted"}
-        made |= {"chosen": rng.choice(REFUSALS[:2]), "rejected": text} if row["harmful"] else {"chosen": text}
-        rows.append(made)
-    for _ in range(args.text_harmful):
-        request = as_text(rng, harmful=True, held_back=args.held_back)
-        answer = engaged(rng, request, backs_off=False)
-        refusal = rng.choice(REFUSALS[:2])
-        rows.append({"prompt": request, "chosen": refusal, "rejected": answer, "safe": False, "source": "text"})
-    for number in range(args.refused):
-        # Once it has refused, the text is safe again: the probe must let the refusal pass.
-        row = {"chosen": rng.choice(REFUSALS), "safe": True, "harmful_prompt": True, "source": "refused"}
-        if number % 2:
-            row |= {"image": rng.choice(asked[::2])["image"], "prompt": FIGSTEP_PROMPT}
-        else:
-            row["prompt"] = as_text(rng, harmful=True, held_back=args.held_back)
-        rows.append(row)
+    rows += [scripted_row(rng, request) for request in scripted]
+    rows += [harmful_text_row(rng, args) for _ in range(args.text_harmful)]
+    harmful_images = [request["image"] for request in asked[::2]]
+    rows += [refused_row(rng, harmful_images if number % 2 else [], args) for number in range(args.refused)]
     with (args.out / "train.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     print(f"{len(rows)} rows, {sum(not r['safe'] for r in rows)} of them unsafe, in {args.out / 'train.jsonl'}")

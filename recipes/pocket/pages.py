@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -52,75 +52,119 @@ def advance(path: str, size: int, char: str) -> float:
     return font(path, size).getlength(char)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How text is set: typeface and size, where it begins, space between lines, characters in a line (all but the last
+    in canvas pixels), and whether the empty numbers 1 to 3 follow it."""
+
+    path: str
+    size: int
+    origin: tuple[int, int]
+    spacing: int
+    chars: int
+    numbered: bool
+
+
+@dataclass
+class Drawn:
+    """``text``: all lines, each after a space. ``centres``: of each of its characters, in canvas pixels."""
+
+    canvas: Image.Image
+    text: str
+    centres: list[tuple[float, float]]
+
+
 def make_page(
     text: str, tokenizer, rng: random.Random, *, image_size: int, patches: int, widen: float, figstep: bool = False
 ) -> Page:
     """Render ``text`` and label its patches. ``widen`` in [0, 1] moves from FigStep's geometry to varied ones."""
-    if figstep or rng.random() > widen:
-        path, size, origin, spacing, chars, numbered = FONTS[0][0], 80, (20, 10), 11, 15, True
-        if not figstep:
-            numbered = rng.random() < 0.7
-            origin = (20 + rng.randrange(-14, 15), 10 + rng.randrange(-9, 10))
-    else:
-        path, _, factor = rng.choices(FONTS, weights=[w for _, w, _ in FONTS])[0]
-        size = int(rng.uniform(60, 104) * factor)
-        spacing = rng.randrange(8, 28)
-        origin = (rng.randrange(4, 70), rng.randrange(0, 70))
-        longest = max(map(len, text.split()), default=0)
-        while True:
-            width = advance(path, size, "n") if "Mono" in path else advance(path, size, "e") * 1.02
-            chars = max(6, int((CANVAS - origin[0] - 6) / width))
-            if longest <= chars or size <= 56 * factor:
-                break
-            size -= 4
-        if rng.random() < 0.3:
-            chars = max(min(longest, chars), int(chars * rng.uniform(0.6, 1.0)))
-        numbered = rng.random() < 0.3
-    lines = textwrap.fill(text, chars).split("\n")
-    numbers = ["1. ", "2. ", "3. "] if numbered and text.strip() else []
-    face = font(path, size)
-    line_height = face.getbbox("A")[3] + spacing
-    room = max(1, int((CANVAS - origin[1]) / line_height))
+    varied = not figstep and rng.random() <= widen
+    setting = _varied_setting(text, rng) if varied else _figstep_setting(rng, exact=figstep)
+    lines = textwrap.fill(text, setting.chars).split("\n")
+    numbers = ["1. ", "2. ", "3. "] if setting.numbered and text.strip() else []
+    height = _line_height(setting)
+    room = max(1, int((CANVAS - setting.origin[1]) / height))
     whole = len(lines) <= max(1, room - len(numbers))
     lines = lines[: max(1, room - len(numbers))] + numbers
-    free = CANVAS - origin[1] - line_height * len(lines)
+    free = CANVAS - setting.origin[1] - height * len(lines)
     if not figstep and widen > 0 and free > 0 and rng.random() < 0.4 * widen:
-        origin = (origin[0], origin[1] + rng.randrange(0, int(free) + 1))
+        left, top = setting.origin
+        setting = replace(setting, origin=(left, top + rng.randrange(0, int(free) + 1)))
+    ink, paper = (0, 255) if figstep else _colours(rng, widen)
+    drawn = _draw(lines, setting, ink, paper)
+    pixels = drawn.canvas.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    tokens, spelling = _labels(drawn, tokenizer, patches)
+    return Page(np.asarray(pixels), tokens, spelling, whole)
 
-    # A quarter of the varied pages is light on dark or tinted; FigStep's is black on white.
-    ink, paper = 0, 255
-    if not figstep and rng.random() < 0.25 * widen:
-        ink, paper = rng.randrange(0, 90), rng.randrange(190, 256)
-        if rng.random() < 0.3:
-            ink, paper = paper, ink
-    canvas = Image.new("L", (CANVAS, CANVAS), paper)
-    draw = ImageDraw.Draw(canvas)
-    centres: list[tuple[float, float]] = []  # of every character of `joined`, in canvas pixels
-    joined = ""
+
+def _figstep_setting(rng: random.Random, *, exact: bool) -> Setting:
+    """FigStep's own, or nearly."""
+    setting = Setting(FONTS[0][0], size=80, origin=(20, 10), spacing=11, chars=15, numbered=True)
+    if exact:
+        return setting
+    numbered = rng.random() < 0.7
+    origin = (20 + rng.randrange(-14, 15), 10 + rng.randrange(-9, 10))
+    return replace(setting, numbered=numbered, origin=origin)
+
+
+def _varied_setting(text: str, rng: random.Random) -> Setting:
+    """Any typeface; so small that the longest word fits into a line, where that is legible."""
+    path, _, factor = rng.choices(FONTS, weights=[w for _, w, _ in FONTS])[0]
+    size = int(rng.uniform(60, 104) * factor)
+    spacing = rng.randrange(8, 28)
+    origin = (rng.randrange(4, 70), rng.randrange(0, 70))
+    longest = max(map(len, text.split()), default=0)
+    while True:
+        width = advance(path, size, "n") if "Mono" in path else advance(path, size, "e") * 1.02
+        chars = max(6, int((CANVAS - origin[0] - 6) / width))
+        if longest <= chars or size <= 56 * factor:
+            break
+        size -= 4
+    if rng.random() < 0.3:
+        chars = max(min(longest, chars), int(chars * rng.uniform(0.6, 1.0)))
+    return Setting(path, size, origin, spacing, chars, numbered=rng.random() < 0.3)
+
+
+def _line_height(setting: Setting) -> float:
+    return font(setting.path, setting.size).getbbox("A")[3] + setting.spacing
+
+
+def _colours(rng: random.Random, widen: float) -> tuple[int, int]:
+    """Ink and paper. A quarter of the varied pages is light on dark or tinted; FigStep's is black on white."""
+    if rng.random() >= 0.25 * widen:
+        return 0, 255
+    ink, paper = rng.randrange(0, 90), rng.randrange(190, 256)
+    return (paper, ink) if rng.random() < 0.3 else (ink, paper)
+
+
+def _draw(lines: list[str], setting: Setting, ink: int, paper: int) -> Drawn:
+    drawn = Drawn(Image.new("L", (CANVAS, CANVAS), paper), "", [])
+    draw = ImageDraw.Draw(drawn.canvas)
+    height = _line_height(setting)
     for number, line in enumerate(lines):
-        y = origin[1] + number * line_height
-        draw.text((origin[0], y), line, fill=ink, font=face)
-        x = float(origin[0])
-        joined += " "
-        centres.append((x, y + line_height / 2))
+        y = setting.origin[1] + number * height
+        draw.text((setting.origin[0], y), line, fill=ink, font=font(setting.path, setting.size))
+        x = float(setting.origin[0])
+        drawn.text += " "
+        drawn.centres.append((x, y + height / 2))
         for char in line:
-            step = advance(path, size, char)
-            centres.append((x + step / 2, y + line_height / 2))
-            joined += char
+            step = advance(setting.path, setting.size, char)
+            drawn.centres.append((x + step / 2, y + height / 2))
+            drawn.text += char
             x += step
-    pixels = canvas.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    return drawn
 
+
+def _labels(drawn: Drawn, tokenizer, patches: int) -> tuple[np.ndarray, np.ndarray]:
+    """``Page.tokens`` and ``Page.spelling``."""
     tokens = np.full(patches * patches, -1, np.int64)
     spelling = np.zeros((patches * patches, MAX_SPELL), np.int64)
-    encoded = tokenizer(joined, add_special_tokens=False, return_offsets_mapping=True)
-    scale = patches / CANVAS
+    encoded = tokenizer(drawn.text, add_special_tokens=False, return_offsets_mapping=True)
     for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        shown = [i for i in range(start, end) if joined[i] != " "]
-        if not shown:
+        centre = _centre(drawn, start, end)
+        if centre is None:
             continue
-        shown = [i for i in shown if centres[i][1] == centres[shown[0]][1]]
-        x = sum(centres[i][0] for i in shown) / len(shown)
-        column, row = int(x * scale), int(centres[shown[0]][1] * scale)
+        column, row = (int(at * (patches / CANVAS)) for at in centre)
         if not (0 <= column < patches and 0 <= row < patches):
             continue
         place = row * patches + column
@@ -130,6 +174,16 @@ def make_page(
             if column + 1 >= patches or tokens[place] >= 0:
                 continue
         tokens[place] = token
-        letters = [ALPHABET.get(c, 1) for c in joined[start:end].strip()[:MAX_SPELL]]
+        letters = [ALPHABET.get(c, 1) for c in drawn.text[start:end].strip()[:MAX_SPELL]]
         spelling[place, : len(letters)] = letters
-    return Page(np.asarray(pixels), tokens, spelling, whole)
+    return tokens, spelling
+
+
+def _centre(drawn: Drawn, start: int, end: int) -> tuple[float, float] | None:
+    """Of the characters ``start`` to ``end`` that show, on the line where they begin; None if none shows."""
+    shown = [i for i in range(start, end) if drawn.text[i] != " "]
+    if not shown:
+        return None
+    y = drawn.centres[shown[0]][1]
+    columns = [drawn.centres[i][0] for i in shown if drawn.centres[i][1] == y]
+    return sum(columns) / len(columns), y

@@ -33,7 +33,7 @@ from precision import DEVICE, FAST, HALVES
 from text import TextSource, shared_phrases
 from train_tower import BLANK, IMAGE_SIZE, PATCHES, build, features, wanted_rows
 
-BEHIND_NOTE = 8  # tokens
+AFTER_NOTE = 8  # tokens
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,11 @@ def encode(tokenizer, conversation: Conversation, longest: int) -> tuple[list[in
     if note is not None:
         kept = int(note.at * (len(answer) - 1))  # something is left to say
         tail += answer[:kept] + ids(note.text)[: note.tokens]
-        answer = (answer[kept:] if note.instead is None else ids(note.instead) + end)[:BEHIND_NOTE]
+        answer = (answer[kept:] if note.instead is None else ids(note.instead) + end)[:AFTER_NOTE]
     return head, tail, answer
 
 
-def main() -> None:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--tower", type=Path, required=True, help="folder of train_tower.py")
@@ -155,83 +155,102 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pages; an accelerator wants more")
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after these, if that is earlier")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+class Learner:
+    """The language model with its low-rank delta and the tower before it; their optimiser, and the checkpoint."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
+        self.rows = self.model.get_input_embeddings().weight.data.clone().to(DEVICE)
+        self.layers = add_low_rank(self.model, args.rank)
+        self.model.to(DEVICE)
+        self.tower = build(self.rows.shape[1]).eval().to(DEVICE)
+        self._load_tower(args.tower)
+        self.tower.requires_grad_(False)
+        groups = [{"params": [p for layer in self.layers.values() for p in (layer.down, layer.up)], "lr": args.lr}]
+        if args.tower_lr:
+            parts = self.tower.model.vision_tower, self.tower.model.multi_modal_projector
+            seeing = [p.requires_grad_() for part in parts for p in part.parameters()]
+            groups.append({"params": seeing, "lr": args.tower_lr})
+        self.peaks = [group["lr"] for group in groups]
+        self.optimiser = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.95))
+        self.step, self.out = 0, args.out
+        self.checkpoint = args.out / "checkpoint.pt"
+        self.tower_out = args.out / "tower" if args.tower_lr else None
+        if self.tower_out:
+            self.tower_out.mkdir(exist_ok=True)
+        if self.checkpoint.exists():
+            self._resume()
+        elif args.start:
+            take_over(self.layers, torch.load(args.start, map_location=DEVICE)["delta"])
+
+    def _load_tower(self, folder: Path) -> None:
+        self.tower.load_state_dict(torch.load(folder / "checkpoint.pt", map_location="cpu")["model"])
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=DEVICE)
+        take_over(self.layers, state["delta"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+        if self.tower_out:
+            self._load_tower(self.tower_out)
+        print(f"resumed at step {self.step}")
+
+    def save(self) -> None:
+        delta = delta_of(self.layers)
+        scratch = self.checkpoint.with_suffix(".new")
+        torch.save({"delta": delta, "optimiser": self.optimiser.state_dict(), "step": self.step}, scratch)
+        if self.tower_out:
+            new = self.tower_out / "checkpoint.new"
+            torch.save({"model": self.tower.state_dict()}, new)
+            os.replace(new, new.with_suffix(".pt"))
+        os.replace(scratch, self.checkpoint)
+        halves = {name: value.half().contiguous() for name, value in delta.items()}
+        save_file(halves, self.out / "language_delta.safetensors")
+
+    def learn(self, batch: Batch, factor: float) -> dict[str, float]:
+        """One step at ``factor`` of the full rates; the mean loss of each kind of conversation."""
+        for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        loss, parts = batch_loss(self.model, self.tower, self.rows, batch.to(DEVICE))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.optimiser.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        self.optimiser.step()
+        self.step += 1
+        return parts
+
+
+def main() -> None:
+    args = options()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-
-    tokenizer = AutoTokenizer.from_pretrained(args.base)
-    model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
-    rows = model.get_input_embeddings().weight.data.clone().to(DEVICE)
-    layers = add_low_rank(model, args.rank)
-    model.to(DEVICE)
-    tower = build(rows.shape[1]).eval().to(DEVICE)
-    tower.load_state_dict(torch.load(args.tower / "checkpoint.pt", map_location="cpu")["model"])
-    seeing = [*tower.model.vision_tower.parameters(), *tower.model.multi_modal_projector.parameters()]
-    tower.requires_grad_(False)
-    for parameter in seeing:
-        parameter.requires_grad_(args.tower_lr > 0)
-
+    learner = Learner(args)
     phrases = shared_phrases(args.shared)
-    source = TextSource(tokenizer, args.words, phrases)
+    source = TextSource(AutoTokenizer.from_pretrained(args.base), args.words, phrases)
     helpful = read_jsonl(args.helpful)
     mixture = Mixture(source, helpful, phrases, back_off=args.back_off, listed=args.listed, heed=args.heed)
-    trained = [p for layer in layers.values() for p in (layer.down, layer.up)]
-    groups = [{"params": trained, "lr": args.lr}]
-    if args.tower_lr:
-        groups.append({"params": seeing, "lr": args.tower_lr})
-        (args.out / "tower").mkdir(exist_ok=True)
-    peaks = [group["lr"] for group in groups]
-    optimiser = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.95))
-    step, checkpoint = 0, args.out / "checkpoint.pt"
-    begin = checkpoint if checkpoint.exists() else args.start
-    if begin:
-        state = torch.load(begin, map_location=DEVICE)
-        take_over(layers, state["delta"])
-    if checkpoint.exists():
-        optimiser.load_state_dict(state["optimiser"])
-        step = state["step"]
-        if args.tower_lr:
-            tower.load_state_dict(torch.load(args.out / "tower" / "checkpoint.pt", map_location="cpu")["model"])
-        print(f"resumed at step {step}")
-
-    def save() -> None:
-        delta = delta_of(layers)
-        scratch = checkpoint.with_suffix(".new")
-        torch.save({"delta": delta, "optimiser": optimiser.state_dict(), "step": step}, scratch)
-        if args.tower_lr:
-            new = args.out / "tower" / "checkpoint.new"
-            torch.save({"model": tower.state_dict()}, new)
-            os.replace(new, new.with_suffix(".pt"))
-        os.replace(scratch, checkpoint)
-        halves = {name: value.half().contiguous() for name, value in delta.items()}
-        save_file(halves, args.out / "language_delta.safetensors")
-
     running: dict[str, float] = {}
-    began, first = time.time(), step
-    data = Samples(args.base, mixture, step, args)
+    began, first = time.time(), learner.step
+    data = Samples(args.base, mixture, learner.step, args)
     for batch in DataLoader(data, batch_size=None, num_workers=args.workers, prefetch_factor=4):
-        done = max(step / args.steps, (time.time() - began) / 60 / args.minutes)
+        done = max(learner.step / args.steps, (time.time() - began) / 60 / args.minutes)
         if done >= 1:
             break
-        factor = min(1.0, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * factor
-        loss, parts = batch_loss(model, tower, rows, batch.to(DEVICE))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        for group in optimiser.param_groups:
-            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
-        optimiser.step()
-        step += 1
-        for kind, value in parts.items():
+        factor = min(1.0, (learner.step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        for kind, value in learner.learn(batch, factor).items():
             running[kind] = 0.9 * running.get(kind, value) + 0.1 * value
+        step = learner.step
         if step % 20 == 0:
             line = {"step": step, "seconds_per_step": (time.time() - began) / (step - first), **running}
             print(json.dumps({k: round(v, 4) for k, v in line.items()}), flush=True)
         if step % 50 == 0:
-            save()
-    save()
+            learner.save()
+    learner.save()
 
 
 def collate(tokenizer, samples: list[Sample], longest: int) -> Batch:

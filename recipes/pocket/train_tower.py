@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import AutoTokenizer, LlamaConfig, LlavaForConditionalGeneration
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlavaForConditionalGeneration
 
-from pages import ALPHABET_SIZE, MAX_SPELL, make_page
+from pages import ALPHABET_SIZE, MAX_SPELL, Page, make_page
 from precision import FAST
 from safety_reminder.models.pocket.assemble import IMAGE_SIZE, PATCH_SIZE, pocket_config
 from text import TextSource, shared_phrases
@@ -53,39 +53,33 @@ def build(hidden_size: int = 576) -> LlavaForConditionalGeneration:
     return model
 
 
+def stacked(pages: list[Page]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pixels, tokens and spelling, each with the pages as its first dimension."""
+    pixels, tokens, spelling = (
+        torch.stack([torch.tensor(getattr(page, name)) for page in pages]) for name in ("pixels", "tokens", "spelling")
+    )
+    return pixels, tokens, spelling
+
+
 class Pages(IterableDataset):
-    def __init__(
-        self,
-        base: Path,
-        words: Path,
-        shared: Path,
-        seed: int,
-        start: int,
-        widen_steps: int,
-        batch: int,
-        exponent: float,
-        share: float,
-    ):
-        self.base, self.words, self.shared = base, words, shared
-        self.seed, self.start, self.widen_steps, self.batch = seed, start, widen_steps, batch
-        self.exponent, self.share = exponent, share
+    """Batches of pages from step ``start`` on, drawn from (seed, step) alone so that a run can resume."""
+
+    def __init__(self, args: argparse.Namespace, start: int):
+        self.args, self.start = args, start
 
     def __iter__(self):
-        worker = torch.utils.data.get_worker_info()
-        tokenizer = AutoTokenizer.from_pretrained(self.base)
-        source = TextSource(
-            tokenizer, self.words, shared_phrases(self.shared), exponent=self.exponent, share=self.share
-        )
+        args, worker = self.args, torch.utils.data.get_worker_info()
+        tokenizer = AutoTokenizer.from_pretrained(args.base)
+        phrases = shared_phrases(args.shared)
+        source = TextSource(tokenizer, args.words, phrases, exponent=args.exponent, share=args.share)
         for step in range(self.start + worker.id, 1 << 60, worker.num_workers):
-            rng = random.Random(f"{self.seed}/{step}")
-            widen = 0.3 + 0.4 * min(1.0, step / self.widen_steps)
-            pages = [
-                make_page(source.draw(rng), tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES, widen=widen)
-                for _ in range(self.batch)
-            ]
-            yield tuple(
-                torch.stack([torch.tensor(getattr(p, name)) for p in pages])
-                for name in ("pixels", "tokens", "spelling")
+            rng = random.Random(f"{args.seed}/{step}")
+            widen = 0.3 + 0.4 * min(1.0, step / args.widen_steps)
+            yield stacked(
+                [
+                    make_page(source.draw(rng), tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES, widen=widen)
+                    for _ in range(args.batch)
+                ]
             )
 
 
@@ -148,7 +142,7 @@ def evaluate(model, batches, rows, centre) -> dict[str, float]:
     return {"token_accuracy": right / count, "blank_accuracy": quiet / blanks}
 
 
-def main() -> None:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, required=True, help="SmolLM2-135M-Instruct as a transformers folder")
     parser.add_argument("--out", type=Path, required=True)
@@ -168,47 +162,114 @@ def main() -> None:
     parser.add_argument(
         "--start", type=Path, help="folder of tower.safetensors and projector.safetensors to begin with"
     )
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
+    return parser.parse_args()
 
-    rows = torch.load(args.out / "rows.pt") if (args.out / "rows.pt").exists() else None
-    if rows is None:
-        from transformers import AutoModelForCausalLM
 
-        rows = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32).get_input_embeddings().weight.data
-        torch.save(rows, args.out / "rows.pt")
-    centre = rows.mean(0)
+def embedding_rows(base: Path, out: Path) -> torch.Tensor:
+    """The language model's embedding table, (vocabulary, hidden) float32, kept in ``out``."""
+    if (out / "rows.pt").exists():
+        return torch.load(out / "rows.pt")
+    rows = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).get_input_embeddings().weight.data
+    torch.save(rows, out / "rows.pt")
+    return rows
 
-    model = build(rows.shape[1])
-    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
-    head = nn.Linear(model.config.vision_config.hidden_size, MAX_SPELL * ALPHABET_SIZE)
-    scale = nn.Parameter(torch.tensor(3.5 if args.start else 2.5))
-    hidden = [p for n, p in tower.named_parameters() if p.ndim == 2 and "encoder.layers" in n]
-    hidden += [projector.linear_1.weight]
-    chosen = {id(p) for p in hidden}
-    rest = [p for p in [*tower.parameters(), *projector.parameters()] if id(p) not in chosen]
-    optimisers = [
-        torch.optim.Muon(hidden, lr=args.lr, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW([*rest, *head.parameters(), scale], lr=args.lr * 0.5, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-    step = 0
-    checkpoint = args.out / "checkpoint.pt"
-    if args.start and not checkpoint.exists():
-        for part, name in ((tower, "tower"), (projector, "projector")):
-            part.load_state_dict({k: v.float() for k, v in load_file(args.start / f"{name}.safetensors").items()})
-    if checkpoint.exists():
-        state = torch.load(checkpoint)
-        model.load_state_dict(state["model"])
-        head.load_state_dict(state["head"])
-        scale.data.copy_(state["scale"])
-        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+
+class Learner:
+    """What is trained, its optimisers, and the checkpoint that a run goes on from.
+
+    ``head`` spells a patch's token. ``scale``: the log of the inverse temperature of naming.
+    """
+
+    def __init__(self, rows: torch.Tensor, args: argparse.Namespace):
+        self.rows, self.centre = rows, rows.mean(0)
+        self.model = build(rows.shape[1])
+        self.head = nn.Linear(self.model.config.vision_config.hidden_size, MAX_SPELL * ALPHABET_SIZE)
+        self.scale = nn.Parameter(torch.tensor(3.5 if args.start else 2.5))
+        self.rates = [args.lr, args.lr * 0.5]
+        self.optimisers = self._optimisers()
+        self.step = 0
+        self.checkpoint = args.out / "checkpoint.pt"
+        if self.checkpoint.exists():
+            self._resume()
+        elif args.start:
+            tower, projector = self.model.model.vision_tower, self.model.model.multi_modal_projector
+            for part, name in ((tower, "tower"), (projector, "projector")):
+                part.load_state_dict({k: v.float() for k, v in load_file(args.start / f"{name}.safetensors").items()})
+
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        """Muon for the matrices between layers, AdamW for the rest."""
+        tower, projector = self.model.model.vision_tower, self.model.model.multi_modal_projector
+        hidden = [p for n, p in tower.named_parameters() if p.ndim == 2 and "encoder.layers" in n]
+        hidden += [projector.linear_1.weight]
+        chosen = {id(p) for p in hidden}
+        rest = [p for p in [*tower.parameters(), *projector.parameters()] if id(p) not in chosen]
+        rest += [*self.head.parameters(), self.scale]
+        muon, adam = self.rates
+        return [
+            torch.optim.Muon(hidden, lr=muon, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=adam, betas=(0.9, 0.98), weight_decay=0.0),
+        ]
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint)
+        self.model.load_state_dict(state["model"])
+        self.head.load_state_dict(state["head"])
+        self.scale.data.copy_(state["scale"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
-        step = state["step"]
-        print(f"resumed at step {step}")
-    base_rates = [args.lr, args.lr * 0.5]
+        self.step = state["step"]
+        print(f"resumed at step {self.step}")
 
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "head": self.head.state_dict(),
+            "scale": self.scale.data,
+            "optimisers": [o.state_dict() for o in self.optimisers],
+            "step": self.step,
+        }
+        torch.save(state, self.checkpoint.with_suffix(".new"))
+        os.replace(self.checkpoint.with_suffix(".new"), self.checkpoint)
+
+    def learn(self, grey: torch.Tensor, tokens: torch.Tensor, spelling: torch.Tensor, factor: float) -> dict:
+        """One step at ``factor`` of the full rates; its losses and the share of letters that it spelled right."""
+        for optimiser, rate in zip(self.optimisers, self.rates, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST is torch.bfloat16):
+            naming, regression, letters_loss, letters = losses(
+                self.model, self.head, self.scale, grey, tokens, spelling, self.rows, self.centre, negatives=2000
+            )
+        loss = naming + regression + letters_loss
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.head.parameters(), self.scale], 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.step += 1
+        shown = tokens >= 0
+        real = spelling[shown] > 0
+        return {
+            "naming": naming.item(),
+            "regression": regression.item(),
+            "letters": letters_loss.item(),
+            "letter_accuracy": (letters.argmax(-1) == spelling[shown])[real].float().mean().item(),
+        }
+
+    def evaluate(self, held_back: dict[str, list]) -> dict[str, float]:
+        self.model.eval()
+        scores = {
+            f"{name}/{k}": v
+            for name, batches in held_back.items()
+            for k, v in evaluate(self.model, batches, self.rows, self.centre).items()
+        }
+        self.model.train()
+        return scores
+
+
+def held_back_pages(args: argparse.Namespace) -> dict[str, list]:
+    """Batches to evaluate on: pages of FigStep's look, and varied ones."""
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     source = TextSource(tokenizer, args.words, shared_phrases(args.shared))
     held_back = {}
@@ -219,70 +280,33 @@ def main() -> None:
                       image_size=IMAGE_SIZE, patches=PATCHES, widen=widen, figstep=figstep)
             for _ in range(96)
         ]  # fmt: skip
-        held_back[name] = [
-            tuple(torch.stack([torch.tensor(getattr(p, n)) for p in pages]) for n in ("pixels", "tokens", "spelling"))
-        ]
+        held_back[name] = [stacked(pages)]
+    return held_back
 
-    data = Pages(
-        args.base,
-        args.words,
-        args.shared,
-        args.seed,
-        step,
-        widen_steps=args.widen_steps,
-        batch=args.batch,
-        exponent=args.exponent,
-        share=args.share,
-    )
-    began, first = time.time(), step
+
+def main() -> None:
+    args = options()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    learner = Learner(embedding_rows(args.base, args.out), args)
+    held_back = held_back_pages(args)
+    began, first = time.time(), learner.step
     running: dict[str, float] = {}
-    for grey, tokens, spelling in DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=8):
-        if step >= args.steps:
+    for batch in DataLoader(Pages(args, learner.step), batch_size=None, num_workers=1, prefetch_factor=8):
+        if learner.step >= args.steps:
             break
-        left = (args.steps - step) / (args.decay * args.steps)
-        factor = min(1.0, (step + 1) / 150, max(left, 0.01))
-        for optimiser, rate in zip(optimisers, base_rates, strict=True):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * factor
-        with torch.autocast("cpu", torch.bfloat16, enabled=FAST is torch.bfloat16):
-            naming, regression, letters_loss, letters = losses(
-                model, head, scale, grey, tokens, spelling, rows, centre, negatives=2000
-            )
-        loss = naming + regression + letters_loss
-        for optimiser in optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([*model.parameters(), *head.parameters(), scale], 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-        step += 1
-        shown = tokens >= 0
-        real = spelling[shown] > 0
-        now = {
-            "naming": naming.item(),
-            "regression": regression.item(),
-            "letters": letters_loss.item(),
-            "letter_accuracy": (letters.argmax(-1) == spelling[shown])[real].float().mean().item(),
-        }
+        left = (args.steps - learner.step) / (args.decay * args.steps)
+        now = learner.learn(*batch, factor=min(1.0, (learner.step + 1) / 150, max(left, 0.01)))
         running = {k: 0.98 * running.get(k, v) + 0.02 * v for k, v in now.items()}
+        step = learner.step
         if step % 100 == 0:
             line = {"step": step, "images_per_second": (step - first) * args.batch / (time.time() - began), **running}
             if step % 500 == 0:
-                model.eval()
-                for name, batches in held_back.items():
-                    line |= {f"{name}/{k}": v for k, v in evaluate(model, batches, rows, centre).items()}
-                model.train()
+                line |= learner.evaluate(held_back)
             print(json.dumps({k: round(v, 4) for k, v in line.items()}), flush=True)
         if step % 500 == 0 or step == args.steps:
-            state = {
-                "model": model.state_dict(),
-                "head": head.state_dict(),
-                "scale": scale.data,
-                "optimisers": [o.state_dict() for o in optimisers],
-                "step": step,
-            }
-            torch.save(state, checkpoint.with_suffix(".new"))
-            os.replace(checkpoint.with_suffix(".new"), checkpoint)
+            learner.save()
 
 
 if __name__ == "__main__":

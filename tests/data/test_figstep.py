@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmark_files import path_of
 from safety_reminder.data import DATASETS, load_dataset
 from safety_reminder.errors import ConfigError, DataError
 
@@ -59,7 +60,7 @@ def test_the_tiny_subset_is_taken_where_it_is_the_only_one(tmp_path, file):
     lay_out(tmp_path, subset="SafeBench-Tiny", file=file, rows=ROWS[:2])
     examples = load_dataset("figstep", tmp_path)
     assert [e.id for e in examples] == ["SafeBench-Tiny/1-1", "SafeBench-Tiny/1-2"]
-    assert all(e.image.parent.name == "SafeBench-Tiny" for e in examples)
+    assert all(path_of(e).parent.name == "SafeBench-Tiny" for e in examples)
 
 
 def test_of_both_subsets_the_larger_is_the_default(tmp_path):

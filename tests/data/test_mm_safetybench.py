@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from benchmark_files import picture, write_json
+from benchmark_files import image_of, picture, write_json
 from safety_reminder.data import load_dataset
 from safety_reminder.data.benchmarks import typographic
 from safety_reminder.errors import ConfigError, DataError
@@ -82,8 +81,11 @@ def test_without_typo_images_the_key_phrase_is_rendered_and_a_warning_says_so(tm
     assert [r.getMessage().split(":")[0] for r in caplog.records] == [
         f"no {tmp_path / 'imgs' / s / 'TYPO'}" for s in (FRAUD, HEALTH)
     ]
-    assert isinstance(first.image, Image.Image)
-    assert first.image.tobytes() == typographic.render("phrase 0", numbered=False).tobytes() != second.image.tobytes()
+    assert (
+        image_of(first).tobytes()
+        == typographic.render("phrase 0", numbered=False).tobytes()
+        != image_of(second).tobytes()
+    )
 
 
 @needs_font

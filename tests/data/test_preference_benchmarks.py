@@ -9,7 +9,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from benchmark_files import picture, write_json, write_lines
+from benchmark_files import image_of, picture, write_json, write_lines
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, DataError
 
@@ -32,7 +32,7 @@ def spa_vl(root: Path) -> Path:
 def test_spa_vls_splits_are_read_with_their_images(tmp_path):
     first, second = load_dataset("spa_vl", spa_vl(tmp_path))
     assert (first.id, first.prompt, first.category, first.harmful) == ("spa_vl/harm/0", "harm 0?", "Domain", True)
-    assert [first.image.size, second.image.size] == [(5, 4), (6, 4)]
+    assert [image_of(first).size, image_of(second).size] == [(5, 4), (6, 4)]
     (helpful,) = load_dataset("spa_vl", tmp_path, split="help")
     assert (helpful.id, helpful.prompt, helpful.harmful) == ("spa_vl/help/0", "help 0?", False)
     (alone,) = load_dataset("spa_vl", tmp_path / "test" / "help-00000-of-00001.parquet", split="help")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmark_files import image_of
 from safety_reminder.data import DEMO_REQUESTS, load_dataset
 from safety_reminder.data.benchmarks import typographic
 from safety_reminder.errors import DataError
@@ -89,7 +90,7 @@ def test_columns_other_than_the_instruction_are_optional(tmp_path):
     first, second = load_dataset("typographic", path)
     assert (first.id, first.harmful, first.category) == ("mine-000", True, "")
     assert second.instruction == "Grow, and\nwater, plants."
-    assert first.image.tobytes() == typographic.render("Bake bread.").tobytes()
+    assert image_of(first).tobytes() == typographic.render("Bake bread.").tobytes()
 
 
 @needs_font
@@ -125,8 +126,8 @@ def test_a_text_that_does_not_fit_on_the_page_is_not_cut_off(tmp_path):
     with pytest.raises(DataError, match=r"row 2: the text does not fit .*dataset\.grow=true"):
         typographic.load(path)
     short, long = typographic.load(path, grow=True)
-    assert short.image.size == (760, 760)
-    assert long.image.height > 760
+    assert image_of(short).size == (760, 760)
+    assert image_of(long).height > 760
 
 
 def test_a_file_that_is_missing_is_named(tmp_path):
