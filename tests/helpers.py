@@ -100,7 +100,7 @@ def plain(model, inputs, **options: Any) -> torch.Tensor:
 
 
 def extended(inputs, tokens: list[int]) -> dict[str, torch.Tensor]:
-    """The same batch of one with ``tokens`` behind the prompt."""
+    """The same batch of one with ``tokens`` after the prompt."""
     extra = torch.tensor([tokens], dtype=torch.long)
     out = dict(inputs)
     out["input_ids"] = torch.cat([inputs["input_ids"], extra], 1)

@@ -33,7 +33,7 @@ NO_EOS = {"eos_token_id": None}
 
 
 class Ends(LogitsProcessor):
-    """Token 1 is the likeliest at the given calls (the first is 1), counted anew behind each, and else impossible."""
+    """Token 1 is the likeliest at the given calls (the first is 1), counted anew after each, and else impossible."""
 
     def __init__(self, *at: int):
         self.at, self.calls = list(at), 0
@@ -120,7 +120,7 @@ def test_without_hold_back_tokens_are_shown_at_once_and_withdrawn(llama):
     assert [e.count for e in events if isinstance(e, Retraction)] == [5]
 
 
-def test_a_second_intervention_goes_behind_the_first_reminder(llama):
+def test_a_second_intervention_comes_after_the_first_reminder(llama):
     row = outcomes(run_events(llama, single(llama), scripted(llama, 0.9, 0.9, 0.0), policy="rewind", **NO_EOS))[0]
     assert [i.dropped for i in row.interventions] == [5, 5]
     again = outcomes(run_events(llama, single(llama), scripted(llama, 0.9, 0.0), policy="rewind", **NO_EOS))[0]
@@ -285,7 +285,7 @@ def test_a_row_that_nothing_can_be_drawn_for_fails_closed_and_leaves_the_others(
             run_events(llama, inputs, unguarded[0], seed=3, **options, **unguarded[1])
 
 
-def test_an_end_straight_behind_the_reminder_corrects_nothing(llama):
+def test_an_end_right_after_the_reminder_corrects_nothing(llama):
     # Under `continue` the unsafe text stays: if the model then only ends, the fixed refusal comes instead.
     options = {"logits_processor": LogitsProcessorList([Ends(7, 1)]), "eos_token_id": 1, "policy": "continue"}
     row = outcomes(run_events(llama, single(llama), scripted(llama, 0.9), interval=100, **options))[0]
@@ -386,7 +386,7 @@ def test_whatever_the_verdicts_events_tell_one_consistent_story(
     assert isinstance(events[-1], Done)
     interventions = [e for e in events if isinstance(e, Intervention)]
     unsafe = [e for e in events if isinstance(e, Check) and e.unsafe]
-    # Under `continue` an end straight behind the reminder brings one more, without a check.
+    # Under `continue` an end right after the reminder brings one more, without a check.
     if policy == "continue" and len(interventions) > len(unsafe):
         assert interventions.pop().policy == "stop"
         assert events[-1].reason == "guard"

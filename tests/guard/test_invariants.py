@@ -187,10 +187,10 @@ def test_tokens_and_several_reminders_follow_a_cut_as_in_the_whole_sequence(mode
     with torch.no_grad():
         found = follow(model, [Place(prefix, n, s) for n, s in zip(kept, scripts, strict=True)], vectors)
     for n, script, continuation in zip(kept, scripts, found, strict=True):
-        behind = [token for part in script for token in (REMINDER_IDS if part is None else part)]
+        following = [token for part in script for token in (REMINDER_IDS if part is None else part)]
         with torch.no_grad():
-            outputs = model(**extended(inputs, answer[:n] + behind), use_cache=False, output_hidden_states=True)
-        logits, hidden = outputs.logits[0, -len(behind) :], outputs.hidden_states[-1][0, -len(behind) :]
+            outputs = model(**extended(inputs, answer[:n] + following), use_cache=False, output_hidden_states=True)
+        logits, hidden = outputs.logits[0, -len(following) :], outputs.hidden_states[-1][0, -len(following) :]
         at, reminders, runs = 0, [], []
         for part in script:
             length = len(REMINDER_IDS if part is None else part)
@@ -267,7 +267,7 @@ def test_the_gradient_of_a_whole_sequence_reaches_pixels_and_embeddings(model):
         assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(tensor.grad.norm().item(), rel=0.05)
 
 
-def test_what_is_written_behind_cuts_is_what_is_likeliest_there(model):
+def test_what_is_written_after_cuts_is_what_is_likeliest_there(model):
     inputs = single(model)
     answer = plain(model, inputs, eos_token_id=None)[0].tolist()
     vectors = reminder_of_tokens(model).vectors

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from safety_reminder.guard.reminder import SafetyReminder
 
 # Loaded when they are asked for: what decides (answer, policy, schedule, options) needs no torch, and whoever drives
-# another engine with it shall not wait for one.
+# another engine with it should not have to wait for torch.
 _WHERE = {
     "Guard": "decoding",
     "GuardedGenerateOutput": "generate_method",

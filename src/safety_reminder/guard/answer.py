@@ -74,13 +74,13 @@ class Answer:
     Args:
         guard: None: it is written unguarded.
         eos: token ids that end an answer.
-        max_tokens: at which the engine will end it.
-        tokenizer: of the text of tokens, and of the refusal; without one there is no text, and no refusal is said.
+        max_tokens: the engine ends the answer at this length.
+        tokenizer: gives tokens their text and the refusal its tokens; without one there is no text and no refusal.
         row: which row of a batch it is, for its events.
 
     Attributes:
         todo: what the engine must do next.
-        context: what the model shall have read after the prompt: token ids, and :data:`REMINDER` where one was left in.
+        context: what the model must have read after the prompt: token ids, and :data:`REMINDER` where one was left in.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Answer:
         return [*events, *self._transcript.release()]
 
     def no_scores(self) -> list[Event]:
-        """No token can be chosen, since the model's scores are not finite: as little as a verdict can be had of it.
+        """No token can be chosen, since the model's scores are not finite. It could not give a verdict either.
 
         Raises:
             ModelError: nothing guards the answer, so that nothing can be said in its place.

@@ -4,8 +4,8 @@ choose a token → every ``interval`` tokens, append the reminder and read the p
     safe:   crop the reminder from the cache; the answer goes on as if it had never been there
     unsafe: the policy decides what stays, and the reminder stays after it
 
-What to do next is decided by each row's :class:`~safety_reminder.guard.answer.Answer`, without tensors; here that is
-done, for rows of a batch together, over a live KV cache.
+What to do next is decided by each row's :class:`~safety_reminder.guard.answer.Answer`, without tensors. This module
+does it, for the rows of a batch together, over a live KV cache.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def decode(
     if input_ids.shape[0] > 1 and any(isinstance(p, PrefixConstrainedLogitsProcessor) for p in logits_processor):
         # It would be asked about rows that have finished, with the text of others.
         raise ConfigError("prefix_allowed_tokens_fn works for one conversation at a time; give a batch of one")
-    given = model_kwargs.get("past_key_values")
-    if given is not None and given.get_seq_length() > 0:
+    cache = model_kwargs.get("past_key_values")
+    if cache is not None and cache.get_seq_length() > 0:
         raise ConfigError("continuing from a filled past_key_values is not supported; pass the whole conversation")
     yield from _Decoder(
         model, input_ids, logits_processor, stopping_criteria, generation_config, guard, tokenizer, seed, model_kwargs
@@ -157,7 +157,7 @@ class _Decoder:
 
     @torch.no_grad()
     def scores(self, lane: Lane) -> tuple[Float[Tensor, "rows vocabulary"], list[bool]]:
-        """Processed logits of every row, and of which rows they are broken, so that no token can be chosen."""
+        """Processed logits of every row, and which rows have broken ones, so that no token can be chosen."""
         scores = self.in_place(lane, self.process, lane.ids, lane.logits) if self.process else lane.logits
         return scores, self.sampler.broken(scores).tolist()
 
@@ -174,8 +174,8 @@ class _Decoder:
 
     def in_place(self, lane: Lane, function: Any, *tensors: Tensor) -> Tensor:
         """``function`` of ``tensors`` (rows, ...) of the lane, with each row at its place in the whole batch, as logits
-        processors and stopping criteria that keep something for every row expect it. In the place of rows that have
-        finished, or are in another lane, stands another's."""
+        processors and stopping criteria that keep something for every row expect it. The places of rows that have
+        finished, or are in another lane, hold another row's values."""
         batch = self.input_ids.shape[0]
         if len(lane.rows) == batch:
             return function(*tensors)
@@ -221,11 +221,11 @@ class _Decoder:
         if pending is not None and self.guard.config.mode == "exact":
             lane.logits = self.runner.append(lane.context, pending[:, None]).last
             pending = None
-        found = self.runner.append(lane.context, None if pending is None else pending[:, None], self.vectors)
+        appended = self.runner.append(lane.context, None if pending is None else pending[:, None], self.vectors)
         if pending is not None:
-            lane.logits = found.first
-        lane.reminded = found.last
-        hidden = found.hidden
+            lane.logits = appended.first
+        lane.reminded = appended.last
+        hidden = appended.hidden
         assert hidden is not None
         try:
             p_unsafe = self.guard.reminder.probe(hidden)
@@ -260,8 +260,8 @@ class _Decoder:
         else:
             # The prompt's entries have left the sliding window, so it is read again; only a restart goes so far back.
             kwargs = {**self.model_kwargs, "past_key_values": None}
-            again, _ = self.runner.prefill(self.input_ids, kwargs, roll_back=True)
-            lane.context = again.select([row.row for row in lane.rows])
+            prompts, _ = self.runner.prefill(self.input_ids, kwargs, roll_back=True)
+            lane.context = prompts.select([row.row for row in lane.rows])
         lane.follow_answers()
         lane.logits = self.runner.append(lane.context, None, self.vectors).last
 

@@ -18,7 +18,7 @@ _ARGUMENTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn
 
 
 def generate_arguments(vlm: VLM, sampling: Sampling, stop: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
-    """The model to call ``generate`` on, and with which arguments. Nothing that is given is changed: neither the
+    """The model to call ``generate`` on, and with which arguments. Nothing that comes in is changed, neither the
     model's generation configuration nor the caller's.
 
     Raises:
@@ -31,27 +31,27 @@ def generate_arguments(vlm: VLM, sampling: Sampling, stop: tuple[str, ...]) -> t
         if name not in known:
             raise ConfigError(unknown_name("generation option", name, known | GUARD_OPTIONS | OURS))
     _require_whole_number("max_length", options.get("max_length"))
-    given = options.get("generation_config")
-    if given is not None:
-        if not isinstance(given, GenerationConfig):
-            raise ConfigError(f"generation_config must be a GenerationConfig, got {type(given).__name__}")
-        given = options["generation_config"] = copy.deepcopy(given)
-    configs = [config for config in (given, own) if config is not None]
-    asked = [options.get("num_return_sequences"), *(config.num_return_sequences for config in configs)]
-    if next((count for count in asked if count is not None), 1) > 1:
+    callers_config = options.get("generation_config")
+    if callers_config is not None:
+        if not isinstance(callers_config, GenerationConfig):
+            raise ConfigError(f"generation_config must be a GenerationConfig, got {type(callers_config).__name__}")
+        callers_config = options["generation_config"] = copy.deepcopy(callers_config)
+    configs = [config for config in (callers_config, own) if config is not None]
+    counts = [options.get("num_return_sequences"), *(config.num_return_sequences for config in configs)]
+    if next((count for count in counts if count is not None), 1) > 1:
         raise ConfigError("num_return_sequences must be 1 here; repeat the conversation in generate_batch")
     if options.get("max_length", 0) is None:
         del options["max_length"]
     if not options.keys() & set(_LENGTHS) and not any(getattr(c, n) for c in configs for n in _LENGTHS):
-        if given is None:
+        if callers_config is None:
             options["max_new_tokens"] = NEW_TOKENS
         else:
-            given.max_new_tokens = NEW_TOKENS
+            callers_config.max_new_tokens = NEW_TOKENS
     # `generate` does not hand its tokenizer on to a callable, and cannot find stop strings without one.
     strings = options.pop("stop_strings", None) or next((c.stop_strings for c in configs if c.stop_strings), None)
     texts = [*stop, *stop_texts("stop_strings", strings)]
-    if given is not None:
-        given.stop_strings = None
+    if callers_config is not None:
+        callers_config.stop_strings = None
     if texts:
         options["stopping_criteria"] = [*(options.pop("stopping_criteria", None) or []), vlm.stop_criterion(texts)]
     return _without_stop_strings(vlm.model), options

@@ -98,10 +98,10 @@ class GuardedVLM:
         return self.respond(self._parse(batch, guard, options))
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
-        """Answer requests in one batch, whose settings are the same.
+        """Answer requests that have the same settings in one batch.
 
         Raises:
-            ConfigError: they are not, or an option that cannot be. MessageError: messages or an image.
+            ConfigError: their settings differ, or an option is not valid. MessageError: messages or an image.
         """
         if not requests:
             return []

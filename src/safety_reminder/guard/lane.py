@@ -41,7 +41,7 @@ class Lane:
         self.pending = tokens
 
     def follow_answers(self) -> None:
-        """Take from ``ids`` what the rows' answers have taken back; the cache is the context's business."""
+        """Remove the tokens from ``ids`` that the rows' answers have taken back; the context looks after the cache."""
         count = self.answered - self.rows[0].written
         if count:
             self.ids = self.ids[:, :-count]

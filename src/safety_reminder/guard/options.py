@@ -25,7 +25,7 @@ def parse(
 
     Args:
         options: ``seed`` (one for all, so that row i draws from ``seed + i``, or one for each row), ``stop``, fields of
-            :class:`GuardConfig`, fields of :class:`Sampling`; all others are left to what generates.
+            :class:`GuardConfig`, fields of :class:`Sampling`; ``generate`` judges all others.
         guard: False: answer unguarded.
         base: how the model is guarded, which fields change; None: it is not.
 
@@ -37,11 +37,11 @@ def parse(
     changes = {name: value for name, value in options.items() if name in GUARD_OPTIONS}
     if changes and not (guard and base is not None):
         raise ConfigError(f"guard options {sorted(changes)} were given, but this generation is not guarded")
-    chosen: GuardConfig | bool = base.replace(**changes) if changes and base is not None else guard
+    guard_of_each: GuardConfig | bool = base.replace(**changes) if changes and base is not None else guard
     sampling = Sampling.of({name: v for name, v in options.items() if name not in GUARD_OPTIONS | OURS})
     stop = stop_texts("stop", options.get("stop"))
     seeds = _seeds(options.get("seed"), len(batch))
-    return [Request(messages, sampling, chosen, seed, stop) for messages, seed in zip(batch, seeds, strict=True)]
+    return [Request(messages, sampling, guard_of_each, seed, stop) for messages, seed in zip(batch, seeds, strict=True)]
 
 
 def stop_texts(name: str, given: Any) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ def stop_texts(name: str, given: Any) -> tuple[str, ...]:
 
 
 def shared_settings(requests: Sequence[Request]) -> Request:
-    """The first of requests that are to be answered in one batch.
+    """The first of the requests of one batch, whose settings all of them have.
 
     Raises:
         ConfigError: they have different settings.
@@ -68,14 +68,14 @@ def shared_settings(requests: Sequence[Request]) -> Request:
     return first
 
 
-def _seeds(given: Any, rows: int) -> list[int | None]:
-    seeds = given if isinstance(given, list | tuple) else [given]
+def _seeds(value: Any, rows: int) -> list[int | None]:
+    seeds = value if isinstance(value, list | tuple) else [value]
     for seed in seeds:
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
-            raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, or one for each row, got {given!r}")
-    if isinstance(given, list | tuple):
-        if len(given) != rows:
-            raise ConfigError(f"{len(given)} seeds were given for {rows} rows")
-        return list(given)
-    # Counted on at the end of the range, so that the last seed that is allowed serves a batch too.
-    return [None if given is None else (given + row) % 2**63 for row in range(rows)]
+            raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, or one for each row, got {value!r}")
+    if isinstance(value, list | tuple):
+        if len(value) != rows:
+            raise ConfigError(f"{len(value)} seeds were given for {rows} rows")
+        return list(value)
+    # Seeds wrap around at the end of the range, so that the last one that is allowed serves a batch too.
+    return [None if value is None else (value + row) % 2**63 for row in range(rows)]

@@ -1,4 +1,4 @@
-"""The reminder: a few soft-prompt vectors, the probe that is read behind them, and where they came from."""
+"""The reminder: a few soft-prompt vectors, the probe that is read after them, and where they came from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SafetyReminder:
         base_model: what it was trained for (hub id, configured name or folder).
         fingerprint: of that model's weights, from :func:`safety_reminder.models.fingerprint`.
         interval, threshold, policy: how it was meant to be used; the defaults of ``GuardConfig`` for this pack.
-        calibration: how ``threshold`` was found.
+        calibration: how ``threshold`` was chosen.
         training: data manifest and hashes, seed, losses.
     """
 

@@ -24,7 +24,7 @@ class Sampler:
             self.generators = [torch.Generator(device).manual_seed(s) for s in seeds]
 
     def broken(self, scores: Float[Tensor, "rows vocabulary"]) -> Bool[Tensor, " rows"]:
-        """Rows of which no token can be chosen: NaN among the scores, or nothing but minus infinity. An infinite score
+        """Rows for which no token can be chosen: NaN among the scores, or nothing but minus infinity. An infinite score
         can be the highest one, but has no probability."""
         highest = scores.amax(dim=-1)  # NaN if there is one
         return ~highest.isfinite() if self.do_sample else highest.isnan() | highest.isneginf()

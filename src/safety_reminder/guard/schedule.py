@@ -23,17 +23,17 @@ class Schedule:
         return self.final and since > 0
 
     def places(self, length: int) -> list[int]:
-        """After how many tokens an answer is checked that nothing interrupts: ``length`` tokens and then the one that
-        ends it. With ``final``, one that is cut off at ``length`` is checked at the same places."""
-        found = [0] if self.prompt else []
+        """After how many tokens an uninterrupted answer is checked: ``length`` tokens, then the one that ends it. With
+        ``final``, an answer that is cut off at ``length`` is checked at the same places."""
+        places = [0] if self.prompt else []
         passed = 0
         for written in range(1, length + 1):
             if self.periodic(written - passed):
-                found.append(written)
+                places.append(written)
                 passed = written
         if self.at_end(length - passed):
-            found.append(length)
-        return found
+            places.append(length)
+        return places
 
 
 def checkable(answer_ids: Sequence[int], eos_ids: Collection[int]) -> list[int]:

@@ -59,7 +59,7 @@ class Transcript:
         yield Retraction(len(withdrawn), "".join(withdrawn), self.row)
 
     def say(self, text: str) -> Iterator[Token]:
-        """Show ``text``, which did not come from the model, behind what was shown."""
+        """Show ``text``, which did not come from the model, after what was shown."""
         if any(self.pieces):
             text = "\n\n" + text
         if self.tokenizer is None:
