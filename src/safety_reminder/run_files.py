@@ -28,13 +28,13 @@ _DEBRIS = {".DS_Store", ".gitignore", ".gitkeep", "multirun.yaml"}  # may lie be
 def run_folder(output: str | Path, *, reads: Iterable[str | Path | None] = ()) -> Iterator[Path]:
     """The folder of a run, made if new, for this process alone as long as the context lasts.
 
-    Where a process was killed, the lock is free again: it is the system's, not the file's being there.
+    The lock of a process that was killed is free again: the system holds it, and a lock file alone does not lock.
 
     Args:
-        output, reads: as of :func:`claim_folder`.
+        output, reads: as for :func:`claim_folder`.
 
     Raises:
-        ConfigError: as of :func:`claim_folder`; or another run is writing there.
+        ConfigError: as :func:`claim_folder` raises it; or another run is writing there.
     """
     folder = claim_folder(output, reads=reads)
     lock = FileLock(folder / LOCK, timeout=0)
@@ -51,14 +51,14 @@ def run_folder(output: str | Path, *, reads: Iterable[str | Path | None] = ()) -
 
 
 def claim_folder(output: str | Path, *, reads: Iterable[str | Path | None] = ()) -> Path:
-    """The folder of a run, made if new and marked as one, so that nothing of somebody else's is ever written over.
+    """The folder of a run, made if new and marked as one, so that nobody else's files are ever written over.
 
     A folder that is there must be empty, or a run's: marked, or with a file in it that only a run of this package
     leaves, or with nothing but such folders in it, as a sweep leaves them.
 
     Args:
-        output: a folder; ``~`` stands for the home folder. Not the current one by an empty name.
-        reads: what the run reads, such as packs and models. What is no path here (a name, a hub id) does not matter.
+        output: a folder; ``~`` stands for the home folder. An empty name does not stand for the current folder.
+        reads: what the run reads, such as packs and models. Names and hub ids, which are not paths here, do not matter.
 
     Raises:
         ConfigError: there is no name, or what is there is a file, somebody else's folder, or one of ``reads``; or the
@@ -96,8 +96,8 @@ def _require_apart(folder: Path, reads: Iterable[Path]) -> None:
             raise ConfigError(f"{part} is a link to {part.resolve()}, which a run would write over; remove the link")
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.exists() and one.samefile(other)
+def _same(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
 
 
 def _require_ours(folder: Path) -> None:
@@ -107,8 +107,8 @@ def _require_ours(folder: Path) -> None:
         raise ConfigError(f"{folder} holds {kind} (config.json), not a run; give another output=DIR")
     if not names or _is_run(folder) or all((folder / name).is_dir() and _is_run(folder / name) for name in names):
         return
-    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    raise ConfigError(f"{folder} is not empty, and holds no run of safety-reminder ({some}); give another output=DIR")
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    raise ConfigError(f"{folder} is not empty, and holds no run of safety-reminder ({listed}); give another output=DIR")
 
 
 def _foreign_config(path: Path) -> str | None:
@@ -165,8 +165,8 @@ def _has_columns(*names: str) -> Callable[[Path], bool]:
 
 
 def _has_provenance(path: Path) -> bool:
-    found = _read_object(path).get("provenance")
-    return isinstance(found, dict) and "safety-reminder" in found
+    value = _read_object(path).get("provenance")
+    return isinstance(value, dict) and "safety-reminder" in value
 
 
 # By which files a run folder is known that was written before run folders were marked, or copied without the mark.
@@ -259,7 +259,7 @@ def provenance() -> dict[str, Any]:
     """Versions, machine and, inside a git checkout, the revision and whether it was changed."""
     import torch
 
-    found: dict[str, Any] = {
+    info: dict[str, Any] = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "torch": torch.__version__,
@@ -271,8 +271,8 @@ def provenance() -> dict[str, Any]:
             ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
         git("ls-files", "--error-unmatch", Path(__file__).name)  # else it is installed in somebody's own repository
-        found["git_revision"] = git("rev-parse", "HEAD")
-        found["git_dirty"] = bool(git("status", "--porcelain"))
+        info["git_revision"] = git("rev-parse", "HEAD")
+        info["git_dirty"] = bool(git("status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):
-        found["git_revision"] = None  # installed, not checked out
-    return found
+        info["git_revision"] = None  # installed, not checked out
+    return info

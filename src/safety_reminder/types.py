@@ -55,7 +55,7 @@ class Sampling:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Sampling:
-        """Of options by name; those that are no fields go into ``more``."""
+        """From options by name; those that are not fields go into ``more``."""
         names = {f.name for f in fields(cls)} - {"more"}
         more = {name: value for name, value in options.items() if name not in names}
         return cls(**{name: value for name, value in options.items() if name in names}, more=more)
@@ -162,7 +162,7 @@ class Response:
     ``text`` and ``token_ids`` are what stands at the end; ``seen_text`` is everything the user was ever shown,
     retracted tokens included, and is what safety is judged on. ``leaked_tokens`` counts the answer tokens the user
     had been shown when the guard first intervened. ``text[tail_start:]`` is what follows the last intervention.
-    ``extra_tokens``: what the model wrote for it beside, such as a verdict on its first answer.
+    ``extra_tokens``: what else the model wrote for it, such as a verdict on its first answer.
     """
 
     text: str

@@ -42,7 +42,7 @@ class Context:
     Shapes: ``ids`` (rows, entries), of what is cached, left padded, with :data:`STAND_IN` for vectors; ``mask`` (rows,
     entries) or None where nothing is padded; ``position`` (..., rows, 1), of the newest entry, whose leading axes are
     M-RoPE's where the model has them. ``aligned``: further inputs that have a column for every token of the prompt,
-    (rows, prompt, ...). ``options``: what else each pass takes.
+    (rows, prompt, ...). ``options``: what each pass takes besides.
     """
 
     cache: Cache
@@ -68,7 +68,7 @@ class Context:
         return any(self.cache.is_sliding)
 
     def reaches(self, entries: int) -> bool:
-        """Whether :meth:`crop` can go back to so many entries: what a sliding window has let go does not come back."""
+        """Whether :meth:`crop` can go back to so many entries: what a sliding window has dropped does not come back."""
         return entries >= self.cropped_to or not self.slides
 
     def crop(self, count: int) -> None:
@@ -126,7 +126,7 @@ class Runner:
         """Read prompts, images included.
 
         Args:
-            kwargs: as of :func:`prepare`.
+            kwargs: as :func:`prepare` gives them.
             roll_back: entries will be taken back again.
 
         Returns:
@@ -197,7 +197,8 @@ class Runner:
         return Appended(_float32(outputs.logits[:, at], device), last, hidden)
 
     def _prepared(self, context: Context, positions: Tensor, width: int, *, told: int) -> dict[str, Any]:
-        """Inputs of a pass over the newest ``width`` entries of ``context.ids``, of which ``told`` are tokens."""
+        """Inputs of a pass over the newest ``width`` entries of ``context.ids``; the first ``told`` of them are
+        tokens."""
         options = dict(context.options)
         if "logits_to_keep" in options:
             # After the tokens and after all: what stands between is not looked at, and the output embedding is large.
@@ -218,7 +219,8 @@ class Runner:
 @contextmanager
 def final_hidden_states(model: Any) -> Iterator[list[Tensor]]:
     """While this is open, what this thread's passes give to the output embedding is collected: the hidden states after
-    the final norm, (rows, positions, hidden_size), at the positions whose logits are computed. No hook stays behind.
+    the final norm, (rows, positions, hidden_size), at the positions whose logits are computed. The hook is removed at
+    the end.
 
     Raises:
         ModelError: on closing, if the model ran without its output embedding.

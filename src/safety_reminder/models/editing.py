@@ -1,4 +1,4 @@
-"""Conversations changed: copies with other text, without images, or with other ones."""
+"""Changed conversations: copies with other text, without images, or with other images."""
 
 from __future__ import annotations
 

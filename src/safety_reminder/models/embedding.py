@@ -21,6 +21,6 @@ def hidden_size(model: Any) -> int:
 
 @torch.no_grad()
 def token_vectors(model: Any, ids: Sequence[int]) -> Float[Tensor, "tokens hidden_size"]:
-    """(len(ids), hidden_size) float32: what the model embeds these tokens as. Some families scale the table's rows."""
+    """(len(ids), hidden_size) float32: the model's embeddings of these tokens. Some families scale the table's rows."""
     embedding = model.get_input_embeddings()
     return embedding(torch.tensor(list(ids), device=embedding.weight.device)).float().clone()

@@ -1,7 +1,7 @@
 """Telling a pack's base model from another: a few random projections of its weights.
 
 Exact hashes would differ between bfloat16 and float32 copies of the same weights. A projection of a weight matrix on
-random signs has the size of its norm, changes by that share of it that the weights change, and hardly with rounding.
+random signs is about as large as its norm, changes by the same share of it as the weights, and hardly with rounding.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def fingerprint(model: PreTrainedModel) -> dict[str, Any]:
 def weights_digest(model: PreTrainedModel) -> str:
     """12 hex digits of the :func:`fingerprint`, coarse enough that another machine, which sums in another order, finds
     the same (in all but about one in a hundred)."""
-    found = fingerprint(model)
-    coarse = {name: [f"{value:.3e}" for value in values] for name, values in found["projections"].items()}
-    return hashlib.sha256(json.dumps({**found, "projections": coarse}, sort_keys=True).encode()).hexdigest()[:12]
+    full = fingerprint(model)
+    coarse = {name: [f"{value:.3e}" for value in values] for name, values in full["projections"].items()}
+    return hashlib.sha256(json.dumps({**full, "projections": coarse}, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def fingerprint_mismatch(stored: dict[str, Any], model: PreTrainedModel, *, tolerance: float = ROUNDING) -> str | None:
@@ -50,9 +50,9 @@ def fingerprint_mismatch(stored: dict[str, Any], model: PreTrainedModel, *, tole
     """
     if not stored:
         return None
-    for key, found in (("architecture", type(model).__name__), ("parameters", _count(model))):
-        if stored.get(key) != found:
-            return f"its {key} should be {stored.get(key)}, found {found}"
+    for key, actual in (("architecture", type(model).__name__), ("parameters", _count(model))):
+        if stored.get(key) != actual:
+            return f"its {key} should be {stored.get(key)}, found {actual}"
     weights = dict(model.named_parameters())
     for name, expected in stored["projections"].items():
         if name not in weights:
@@ -65,9 +65,9 @@ def fingerprint_mismatch(stored: dict[str, Any], model: PreTrainedModel, *, tole
 
 
 def _chosen(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The embedding and, of the decoder, the matrices of a middle and of the last layer."""
+    """The embedding, and the matrices of a middle layer and the last layer of the decoder."""
     matrices = {n: p for n, p in model.named_parameters() if p.ndim >= 2 and "vision" not in n and "visual" not in n}
-    layers = {n: int(found[1]) for n in matrices if (found := _LAYER.search(n))}
+    layers = {n: int(match[1]) for n in matrices if (match := _LAYER.search(n))}
     last = max(layers.values(), default=0)
     embedding = embedding_weight(model)
     return {n: p for n, p in matrices.items() if p is embedding or layers.get(n) in (last // 2, last)}

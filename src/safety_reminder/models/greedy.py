@@ -16,8 +16,8 @@ def write_greedily(
     """What the model writes after left-padded ``inputs``, which may be on another device and in another precision.
 
     Returns:
-        Token ids (batch, new tokens), padded at the end; and, if asked for, the logits (batch, vocabulary) from which
-        each new token was chosen.
+        Token ids (batch, new tokens), padded at the end; and, if asked for, the logits (batch, vocabulary) that each
+        new token was chosen from.
     """
     device, dtype = model.device, model.dtype
     tensors = {

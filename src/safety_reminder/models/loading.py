@@ -25,8 +25,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 def load_checkpoint(
     name: str, *, device: str | torch.device | None = None, dtype: str | torch.dtype = "auto", kind: str = "model"
 ) -> tuple[Any, Any]:
-    """The model, in ``eval`` mode, and its processor, or its tokenizer where it reads text only. Code of a checkpoint's
-    own is never run.
+    """The model, in ``eval`` mode, and its processor, or its tokenizer where it reads text only. Code that a checkpoint
+    brings along is never run.
 
     Args:
         name: ``pocket``, a hub id or a folder.

@@ -78,7 +78,7 @@ class Prefix:
 
 
 def side_by_side(cuts: Sequence[tuple[Prefix, int]], room: int) -> tuple[Cache, torch.Tensor | None, torch.Tensor]:
-    """Prefixes of which so many answer tokens are kept, side by side, with ``room`` for entries after them: a cache,
+    """Prefixes, each with so many of its answer tokens, side by side, with ``room`` for entries after them: a cache,
     the mask over all entries (None: nothing is padded), and the positions (..., cuts, room) of what is to come."""
     lengths = [prefix.prompt_length + kept for prefix, kept in cuts]
     longest = max(lengths)
@@ -108,17 +108,17 @@ def _preallocated(
             out[:, row, :, start:longest] = piece[:, :, :length]
         return out
 
-    made: list[PreallocatedLayer] = []
+    joined_layers: list[PreallocatedLayer] = []
     for run in range(len(prefixes[0].keys)):
         keys = joined([prefix.keys[run] for prefix in prefixes])
         values = joined([prefix.values[run] for prefix in prefixes])
-        made += [PreallocatedLayer(k, v, longest) for k, v in zip(keys, values, strict=True)]
-    return made
+        joined_layers += [PreallocatedLayer(k, v, longest) for k, v in zip(keys, values, strict=True)]
+    return joined_layers
 
 
 class PreallocatedLayer(DynamicLayer):
-    """A cache layer of what is there already, (rows, heads, entries, head size) with room after the first ``filled``:
-    one that grew would copy it all again, and copies are what a training step waits for."""
+    """A cache layer over existing tensors, (rows, heads, entries, head size) with room after the first ``filled``: a
+    layer that grew would copy them all again, and copies are what a training step waits for."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, filled: int) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ class Place:
 class Continuation:
     """What the model makes of one script.
 
-    ``logits``: of each run of tokens in the script, if wanted, (tokens, vocabulary), what it predicted in their stead;
+    ``logits``: of each run of tokens in the script, if wanted, (tokens, vocabulary), what it predicted in their place;
     where a script begins with tokens, :func:`follow` has nothing that predicts the first of them, and its row is
     missing. ``hidden``: (reminders, hidden_size), final hidden states at the last vector of each reminder, where the
     probe reads. ``last``: (hidden_size,), that of the last entry.
@@ -75,7 +75,7 @@ def follow(
             reminder if part is None else embedding(torch.tensor(list(part), device=weight.device))
             for part in place.script
         ]
-        # What a short script is filled up with stands after it, where nothing looks.
+        # A short script is padded after its end, where nothing looks.
         rows.append(F.pad(torch.cat(parts), (0, 0, 0, max(widths) - used)))
     read = sorted({at for place in places for at in _looked_at(place.script, k)})
     few = not logits and "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -106,13 +106,13 @@ def score(
 ) -> list[Continuation]:
     """Run whole sequences, each a prompt and the script that follows it, in one pass without a cache.
 
-    What the continuation of a beginning is, is a script that begins with its tokens. The gradient reaches ``vectors``,
+    The answer's beginning, if there is one, is the first part of the script. The gradient reaches ``vectors``,
     the images (``inputs["pixel_values"]`` may require it) and ``embeddings``.
 
     Args:
         inputs: prompts as :meth:`VLM.encode` gives them, a row for each of ``scripts``.
         vectors: of the reminder.
-        embeddings: at these columns of the prompts, in the place of what their tokens embed as.
+        embeddings: at these columns of the prompts, these replace the embeddings of their tokens.
         logits: False: only hidden states are wanted.
 
     Returns:
@@ -150,7 +150,7 @@ def _looked_at(script: Script, k: int) -> list[int]:
 def _continuation(
     script: Script, k: int, predicted: Tensor, hidden: Tensor, index: Mapping[int, int], *, logits: bool
 ) -> Continuation:
-    """Of one row. ``index``: where entry number so-and-so of the script is in ``predicted`` and ``hidden``."""
+    """One row's. ``index``: number of an entry in the script → its place in ``predicted`` and ``hidden``."""
     runs, at = [], 0
     for part in script:
         length = k if part is None else len(part)
@@ -188,10 +188,10 @@ def _overlaid(
     model: Any, reminders: Sequence[tuple[int, int]], vectors: Tensor, columns: Mapping[int, Tensor]
 ) -> Iterator[None]:
     """While this is open, the first tokens that the model embeds have ``vectors`` from each of the places ``reminders``
-    (row, column) on, and at ``columns`` what is given there."""
+    (row, column) on, and the embeddings of ``columns`` at those columns."""
     done = False
 
-    def replace(module: Any, given: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def replace(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         nonlocal done
         if done:
             return None
@@ -222,7 +222,7 @@ def go_on(
 ) -> list[list[int]]:
     """``count`` greedy tokens after the reminder, which follows the first so many answer tokens of each prefix.
 
-    The model must run in the precision in which the prefixes were.
+    The model must run in the same precision as for the prefixes.
     """
     run: Any = model
     embedding: Any = model.get_input_embeddings()
@@ -231,11 +231,11 @@ def go_on(
     written: list[Tensor] = []
     for _ in range(count):
         seen, new = cache.get_seq_length(), entries.shape[1]
-        here, positions = positions[..., :new], positions[..., new:]
+        current, positions = positions[..., :new], positions[..., new:]
         outputs = run(
             inputs_embeds=entries,
             attention_mask=None if mask is None else mask[:, : seen + new],
-            position_ids=here,
+            position_ids=current,
             past_key_values=cache,
             use_cache=True,
         )

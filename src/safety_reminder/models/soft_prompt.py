@@ -32,16 +32,16 @@ def replaced_embeddings(model: Any, ids: Sequence[int], vectors: torch.Tensor) -
             return None
         done = True
         rows, count = inputs[0].shape[0], len(ids)
-        wanted = torch.tensor(list(ids), device=inputs[0].device)
+        prompt = torch.tensor(list(ids), device=inputs[0].device)
         if inputs[0].shape[1] < count:
             raise ModelError("a prompt is shorter than the soft prompt that belongs in it")
-        found = (inputs[0].unfold(1, count, 1) == wanted).all(-1)
-        if not found.any(1).all():
+        matches = (inputs[0].unfold(1, count, 1) == prompt).all(-1)
+        if not matches.any(1).all():
             raise ModelError(
                 "a prompt does not hold the soft prompt's text as it was trained; is it the same template?"
             )
-        at = found.int().argmax(1, keepdim=True) + torch.arange(count, device=found.device)
-        row = torch.arange(rows, device=found.device)[:, None].expand_as(at)
+        at = matches.int().argmax(1, keepdim=True) + torch.arange(count, device=matches.device)
+        row = torch.arange(rows, device=matches.device)[:, None].expand_as(at)
         return output.index_put((row, at), vectors.to(output).expand(rows, -1, -1))
 
     handle = model.get_input_embeddings().register_forward_hook(replace)

@@ -225,7 +225,7 @@ def tiny_inputs(model: PreTrainedModel, lengths: Sequence[int] = (9,), *, seed: 
 
 
 def byte_tokenizer(special: Sequence[str], template: str, **options: Any) -> PreTrainedTokenizerFast:
-    """A token a byte, behind ``<pad>`` (0), ``<|end|>`` (1, the end of sequence) and ``special``."""
+    """One token for each byte, after ``<pad>`` (0), ``<|end|>`` (1, the end of sequence) and ``special``."""
     ours = ["<pad>", "<|end|>", *special]
     vocabulary = {token: i for i, token in enumerate([*ours, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

