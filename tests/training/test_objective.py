@@ -61,9 +61,9 @@ def test_a_cut_leaves_something_to_predict(
         assert cut.unsafe == (False,)
     else:
         assert sum(runs, ()) == (CORRECTION if cut.tokens else REFUSAL)
-        # Where a reminder comes behind a part of the refusal, the text is safe; in front of it, it is not.
-        behind = [bool(i and cut.script[i - 1] is not None) for i, part in enumerate(cut.script) if part is None]
-        assert cut.unsafe == tuple(not b for b in behind)
+        # Where a reminder comes after a part of the refusal, the text is safe; in front of it, it is not.
+        follows_text = [bool(i and cut.script[i - 1] is not None) for i, part in enumerate(cut.script) if part is None]
+        assert cut.unsafe == tuple(not b for b in follows_text)
 
 
 def cuts(row: Sample, *, empty_prob: float = 1 / 3, count: int = 2000, **options: Any) -> list[int]:
@@ -102,7 +102,7 @@ def test_reminders_in_the_middle_of_a_refusal_come_as_often_as_asked(option, scr
 
 
 @pytest.mark.parametrize("safe", [True, False])
-def test_behind_an_unheeded_reminder_the_second_reads_the_same_and_only_what_is_wanted_is_learnt(safe):
+def test_after_an_unheeded_reminder_the_second_reads_the_same_and_only_what_is_wanted_is_learnt(safe):
     rng, row = random.Random(0), sample(12, safe=safe)
     config = TrainingConfig(unheeded_prob=0.25, target_tokens=6)
     drawn = [draw_cut(row, rng, config) for _ in range(2000)]

@@ -54,7 +54,7 @@ def refitted(vlm, tmp_path_factory):
 @pytest.mark.parametrize("where", ["reminder", "header", "last"])
 def test_what_is_read_at_each_check_is_the_state_of_the_whole_sequence(vlm, where):
     samples = make_samples(vlm, rows(3), CONFIG)
-    behind = {"reminder": REMINDER_IDS, "header": vlm.assistant_header(), "last": []}[where]
+    following = {"reminder": REMINDER_IDS, "header": vlm.assistant_header(), "last": []}[where]
     reminder = reminder_of_tokens(vlm.model)
     found = read(
         Prefixes(vlm, CONFIG.with_changes(micro_batch_size=4), Path()), samples, reminder.vectors, 4, where=where
@@ -64,7 +64,7 @@ def test_what_is_read_at_each_check_is_the_state_of_the_whole_sequence(vlm, wher
         sample = samples[group]
         inputs = vlm.encode([sample.example.conversation()])
         with torch.no_grad():
-            expected = recomputed_hidden(vlm.model, inputs, [*sample.answer[:tokens], *behind])
+            expected = recomputed_hidden(vlm.model, inputs, [*sample.answer[:tokens], *following])
         assert torch.allclose(hidden, expected, atol=1e-4)
 
 
@@ -88,7 +88,7 @@ def test_three_probes_are_judged_side_by_side_on_rows_they_were_not_fitted_to(re
     for tables in found.values():
         assert set(tables["source"]) == {"bad 0", "bad 1"}
         assert set(tables["tokens"]) >= {"0", "4"}
-    # Behind some tokens of the answers, what they say tells the kinds apart; at the bare prompts, the words do.
+    # After some tokens of the answers, what they say tells the kinds apart; at the bare prompts, the words do.
     assert found["last"]["tokens"]["4"] > 0.9
     assert pack.training["test"]["rivals"].keys() == {"header", "last"}
     with (folder / "auc.csv").open() as file:
@@ -138,7 +138,7 @@ def test_a_refitted_pack_keeps_the_options_that_it_was_trained_with_as_they_were
     assert (used["unheeded_prob"], used["interval"], used["learning_rate"]) == (0.25, 4, CONFIG.learning_rate)
 
 
-def test_behind_a_refusal_that_has_begun_the_text_is_safe(vlm, tmp_path):
+def test_after_a_refusal_that_has_begun_the_text_is_safe(vlm, tmp_path):
     samples = [sample for sample in make_samples(vlm, rows(4), CONFIG) if not sample.example.safe]
     vectors = random_reminder().vectors
     for option in ("repeat_prob", "correction_prob"):
@@ -267,10 +267,10 @@ def test_the_rivals_read_the_header_and_the_last_token(vlm, tmp_path):
     prefixes = Prefixes(vlm, CONFIG, tmp_path)
     ids = vlm.encode([[{"role": "user", "content": "Good?"}]])["input_ids"][0].tolist()
     answer = list(samples[0].answer)
-    for where, behind in (("header", vlm.assistant_header()), ("last", [])):
+    for where, following in (("header", vlm.assistant_header()), ("last", [])):
         found = read(prefixes, samples, random_reminder().vectors, 4, where=where)
         for hidden, tokens in zip(found.hidden, found.tokens.tolist(), strict=True):
-            whole = torch.tensor([ids + answer[:tokens] + behind])
+            whole = torch.tensor([ids + answer[:tokens] + following])
             with torch.no_grad():
                 expected = vlm.model(whole, output_hidden_states=True).hidden_states[-1][0, -1]
             assert torch.allclose(hidden, expected, atol=1e-4)

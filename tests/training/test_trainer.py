@@ -229,7 +229,7 @@ def test_the_options_of_the_objective_change_what_is_learned(trained, tmp_path, 
     assert not torch.equal(fit(tmp_path, **changes).vectors, trained.reminder.vectors)
 
 
-def test_with_unheeded_reminders_the_probe_is_also_fitted_behind_them(trained, tmp_path):
+def test_with_unheeded_reminders_the_probe_is_also_fitted_after_them(trained, tmp_path):
     found = fit(tmp_path, unheeded_prob=0.5, interval=2)
     plain = fit(tmp_path / "plain", interval=2)
     assert not torch.equal(found.vectors, trained.reminder.vectors)

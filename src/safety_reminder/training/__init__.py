@@ -11,7 +11,7 @@ __all__ = ["TrainingConfig", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """The trainer pulls in torch, which the options should not."""
+    """The trainer imports torch; whoever only wants the options should not wait for that."""
     if name == "train":
         from safety_reminder.training.trainer import train
 

@@ -29,7 +29,7 @@ RENAMED = {
 
 
 def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as a pack or a checkpoint has them, of this version or an earlier one, under today's names."""
+    """Options of a pack or a checkpoint, written by this version or an earlier one, under today's names."""
     return {RENAMED.get(name, name): value for name, value in values.items()}
 
 

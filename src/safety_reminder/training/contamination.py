@@ -29,17 +29,17 @@ def refuse_contamination(examples: Sequence[TrainingExample], evaluation: Mappin
         known_prompts = {prompt for prompt, count in counted.items() if count == 1}
         # What an image says is a prompt too, where the set tells.
         known_prompts |= {_plain(row.instruction) for row in rows if row.instruction}
-        known_prompts -= {""}  # of no letter or digit: nothing to compare
+        known_prompts -= {""}  # a prompt without letters and digits: nothing to compare
         known_images = {image_digest(row.image) for row in rows if row.image is not None}
-        found = [
+        shared = [
             example
             for example, prompt, image in zip(examples, prompts, images, strict=True)
             if prompt & known_prompts or image in known_images
         ]
-        if found:
+        if shared:
             raise DataError(
-                f"{len(found)} of {len(examples)} training rows are also in {name} (the first: "
-                f"{found[0].prompt[:60]!r}); take them out, or set allow_contamination=true and do not report "
+                f"{len(shared)} of {len(examples)} training rows are also in {name} (the first: "
+                f"{shared[0].prompt[:60]!r}); take them out, or set allow_contamination=true and do not report "
                 "results on that set"
             )
 

@@ -1,11 +1,11 @@
 """Training a soft safety prompt: DRO (Zheng et al., ICML 2024, arXiv:2401.18018), a rival.
 
-Which way the hidden state at a prompt's end moves when the model is to refuse is found first: principal components of
+First, it looks for the way the hidden state at a prompt's end moves when the model refuses: principal components of
 these states, over harmful and harmless requests, bare and under safety prompts, and in them two logistic regressions,
 of "it refused" and of "the request is harmful". The prompt's embeddings then learn to move harmful requests along the
 first direction and harmless ones against it, and to move nothing outside the plane.
 
-What differs from the paper's code: requests may have images; a refusal is what the caller finds in one greedy answer,
+What differs from the paper's code: requests may have images; the caller judges whether one greedy answer is a refusal,
 not a rate over sampled ones; the anchors are prompts of our own; and the regressions are scikit-learn's, with its
 default penalty, on all requests, not averaged over splits.
 """
@@ -44,7 +44,7 @@ from safety_reminder.types import TrainingExample
 log = logging.getLogger(__name__)
 ENOUGH = 10  # refusals, and answers, from which on the fit is not warned of
 
-# Safety prompts under which the plane is found, beside none at all and the one that is trained.
+# Safety prompts for fitting the plane, besides none at all and the one that is trained.
 ANCHORS = (
     SAFETY_PROMPT,
     "Refuse harmful requests.",
@@ -76,9 +76,9 @@ class Plane:
 
         few = min(sum(refused), len(refused) - sum(refused))
         if not few:
-            some = "all" if refused[0] else "none"
+            which = "all" if refused[0] else "none"
             raise ConfigError(
-                f"the model refuses {some} of these requests, bare or under a safety prompt, so what refusing looks "
+                f"the model refuses {which} of these requests, bare or under a safety prompt, so what refusing looks "
                 "like cannot be told; give requests of both kinds"
             )
         if few < ENOUGH:
@@ -88,7 +88,7 @@ class Plane:
             )
         if components > min(states.shape):
             raise ConfigError(f"training.components={components} needs as many requests; there are {states.shape[0]}")
-        # Exact: what sklearn takes for many rows is random.
+        # Exact: the solver that sklearn picks for many rows is random.
         pca = PCA(components, svd_solver="full").fit(states.double().numpy())
         coordinates = pca.transform(states.double().numpy())
         weights, auc = {}, {}
@@ -132,7 +132,7 @@ def train_soft_prompt(
     """Train for ``guarded``'s model, and write the soft prompt to ``output/prompt`` and the losses to ``losses.csv``.
 
     Args:
-        examples: only what is asked in them matters, and whether it is harmful.
+        examples: only their requests matter, and whether these are harmful.
         refuses: whether an answer is a refusal.
         source: what to call ``examples``.
 
@@ -140,7 +140,7 @@ def train_soft_prompt(
         DataError: no harmful, or no harmless requests.
         ConfigError: the model refuses all of them, or none.
     """
-    if importlib.util.find_spec("sklearn") is None:  # it would be late to find out
+    if importlib.util.find_spec("sklearn") is None:  # later, it would cost a whole run to notice
         raise MissingExtraError("sklearn", "train")
     vlm, model = guarded.vlm, guarded.vlm.model
     ids = system_tokens(vlm, config.prompt)
@@ -212,26 +212,27 @@ class Query:
 
 
 def draw_queries(examples: Sequence[TrainingExample], config: DROConfig) -> list[Query]:
-    """``config.queries`` different requests of each kind, or all there are; shuffled. What is harmful in a row is.
+    """``config.queries`` different requests of each kind, or all there are; shuffled. A request that is harmful in one
+    row is harmful.
 
     Raises:
         DataError: none of one kind.
     """
     rng = random.Random(config.seed)
-    asked: dict[str, Query] = {}
+    by_key: dict[str, Query] = {}
     for example in examples:
         name, harmful = key(example), not example.safe or example.harmful_prompt
-        if name not in asked or harmful:
-            asked[name] = Query(example.conversation(), harmful, name)
-    found: list[Query] = []
+        if name not in by_key or harmful:
+            by_key[name] = Query(example.conversation(), harmful, name)
+    queries: list[Query] = []
     for harmful in (True, False):
-        some = sorted((query for query in asked.values() if query.harmful is harmful), key=lambda query: query.key)
-        if not some:
+        of_kind = sorted((query for query in by_key.values() if query.harmful is harmful), key=lambda query: query.key)
+        if not of_kind:
             raise DataError(f"there are no {'harmful' if harmful else 'harmless'} requests to train on")
-        rng.shuffle(some)
-        found += some[: config.queries]
-    rng.shuffle(found)
-    return found
+        rng.shuffle(of_kind)
+        queries += of_kind[: config.queries]
+    rng.shuffle(queries)
+    return queries
 
 
 def manifest(queries: Sequence[Query], source: str) -> dict[str, Any]:
@@ -291,8 +292,8 @@ def _find_plane(
             answers += [refuses(response.text) for response in responses]
         refused += answers
         shares[text or ""] = {
-            name: _share([said for said, kind in zip(answers, harmful, strict=True) if kind is wanted])
-            for name, wanted in (("harmful", True), ("harmless", False))
+            name: _share([said for said, kind in zip(answers, harmful, strict=True) if kind is is_harmful])
+            for name, is_harmful in (("harmful", True), ("harmless", False))
         }
     return Plane.fit(torch.cat(states), refused, harmful * len(prompts), config.components), shares
 

@@ -1,4 +1,4 @@
-"""What a run tells while it learns: losses by step as a CSV, and accelerate's trackers, where they are asked for."""
+"""What a run reports while it learns: losses by step as a CSV, and accelerate's trackers on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from safety_reminder.errors import ConfigError, MissingExtraError, unknown_name
 
 
 def trackers(log_with: str) -> list[str]:
-    """Names of accelerate's trackers, such as ``tensorboard`` and ``wandb``, from a list with commas; ``none`` is none.
+    """Names of accelerate's trackers, such as ``tensorboard`` and ``wandb``, from a list with commas; ``none`` stands
+    for no tracker.
 
     Raises:
         ConfigError: an unknown one, or one whose package is not installed; says what to install.
@@ -21,16 +22,16 @@ def trackers(log_with: str) -> list[str]:
     for name in names:
         if name not in (*LOGGER_TYPE_TO_CLASS, "none"):
             raise ConfigError(unknown_name("training.log_with", name, (*LOGGER_TYPE_TO_CLASS, "none")))
-    wanted = [name for name in names if name != "none"]
+    asked_for = [name for name in names if name != "none"]
     installed = {str(name) for name in get_available_trackers()}
-    for name in wanted:
+    for name in asked_for:
         if name in installed:
             continue
         if name == "tensorboard":
             raise MissingExtraError(name, "train")
         package = name.replace("_", "-")
         raise ConfigError(f"training.log_with={name}, but {package} is not installed; run: pip install {package}")
-    return wanted
+    return asked_for
 
 
 class LossFile:
@@ -44,7 +45,7 @@ class LossFile:
         self._rewrite(rows)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line. A name that is new becomes a column, empty in the lines before."""
+        """One line. A new name becomes a new column, empty in earlier lines."""
         row = {"step": step, **{name: f"{value:.6g}" for name, value in values.items()}}
         if new := [name for name in row if name not in self.columns]:
             rows = self._rows(step - 1)

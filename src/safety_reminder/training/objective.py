@@ -30,7 +30,7 @@ class Cut:
 
 
 def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
-    """A random cut: with ``empty_prob`` nothing is kept, else any number of tokens that leaves one to predict.
+    """A random cut: with ``empty_prob`` nothing is kept, else any number of tokens that leaves at least one to predict.
 
     Of an unsafe answer, with ``repeat_prob``, a second reminder comes in the middle of the refusal, as the checks after
     an intervention do; with ``correction_prob`` the refusal has begun without a reminder, as when a model notices by
@@ -89,10 +89,10 @@ def losses(
     """Language-model loss and the probe's cross-entropy; with ``kl`` also the divergence KL(unguarded ‖ with the
     reminder) of next tokens after safe cuts of at least one token (elsewhere 0). One forward pass, or two with ``kl``.
     """
-    found = follow(model, [Place(prefix, cut.tokens, cut.script) for prefix, cut in places], vectors)
-    device = found[0].hidden.device
+    continuations = follow(model, [Place(prefix, cut.tokens, cut.script) for prefix, cut in places], vectors)
+    device = continuations[0].hidden.device
     language, probe = [], []
-    for continuation, (_, cut) in zip(found, places, strict=True):
+    for continuation, (_, cut) in zip(continuations, places, strict=True):
         runs = [run for run in cut.script if run is not None]
         learned = [
             (logits.float(), torch.tensor(list(run), device=device))
@@ -107,33 +107,33 @@ def losses(
         probe.append(F.binary_cross_entropy_with_logits(score, unsafe))
     divergence = torch.zeros(len(places), device=device)
     if kl:
-        divergence = _divergence(model, places, found, vectors)
+        divergence = _divergence(model, places, continuations, vectors)
     return Losses(torch.stack(language), torch.stack(probe), divergence)
 
 
 def _divergence(
-    model: Any, places: Sequence[tuple[Prefix, Cut]], found: Sequence[Continuation], vectors: Tensor
+    model: Any, places: Sequence[tuple[Prefix, Cut]], reminded: Sequence[Continuation], vectors: Tensor
 ) -> Float[Tensor, " places"]:
-    chosen = [i for i, (_, cut) in enumerate(places) if cut.tokens and not any(cut.unsafe) and cut.script[0] is None]
-    out = torch.zeros(len(places), device=found[0].hidden.device)
-    if not chosen:
+    compared = [i for i, (_, cut) in enumerate(places) if cut.tokens and not any(cut.unsafe) and cut.script[0] is None]
+    out = torch.zeros(len(places), device=reminded[0].hidden.device)
+    if not compared:
         return out
     with torch.no_grad():
-        # The same tokens with no reminder: the last kept one is run again, for what it predicts.
-        again = []
-        for i in chosen:
+        # The same tokens without a reminder: the last kept one is run again, since it predicts the first of them.
+        unguarded_places = []
+        for i in compared:
             prefix, cut = places[i]
             target = cut.script[1]
             assert target is not None
-            again.append(Place(prefix, cut.tokens - 1, [[prefix.tokens[cut.tokens], *target]]))
-        plain = follow(model, again, vectors)
+            unguarded_places.append(Place(prefix, cut.tokens - 1, [[prefix.tokens[cut.tokens], *target]]))
+        plain = follow(model, unguarded_places, vectors)
     rows = [
         F.kl_div(
-            found[i].logits[0].float().log_softmax(-1),
+            reminded[i].logits[0].float().log_softmax(-1),
             unguarded.logits[0].float().log_softmax(-1),
             log_target=True,
             reduction="batchmean",
         )
-        for i, unguarded in zip(chosen, plain, strict=True)
+        for i, unguarded in zip(compared, plain, strict=True)
     ]
-    return out.index_put((torch.tensor(chosen, device=out.device),), torch.stack(rows))
+    return out.index_put((torch.tensor(compared, device=out.device),), torch.stack(rows))

@@ -1,4 +1,5 @@
-"""Prefixes of samples, run once and kept on the device, in the host's memory or on disk; and what is run after them."""
+"""Prefixes of samples, run once and kept on the device, in the host's memory or on disk; and passes over what
+follows."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def passes(items: Sequence[T], script: Callable[[T], Script], k: int, at_once: int) -> Iterator[Sequence[T]]:
-    """What is to be run, at most ``at_once`` of it in a pass. Scripts of like length go together, since the shorter
-    ones of a pass are filled up."""
+    """The items, at most ``at_once`` in each pass. Scripts of similar length go together, since the shorter ones of a
+    pass are padded."""
     return slices(sorted(items, key=lambda item: width(script(item), k)), at_once)
 
 
@@ -68,7 +69,7 @@ class Prefixes:
         return prefix
 
     def leave_out(self, sample: Sample, reason: str, advice: str = "") -> None:
-        """What cannot be used stops the run; with ``on_error=skip`` it is named and left out."""
+        """A sample that cannot be used stops the run; with ``on_error=skip`` it is named and left out."""
         message = f"{reason} on {sample.name}"
         if self.on_error == "stop":
             raise SafetyReminderError(f"{message}; {advice}remove the row, or leave such rows out with on_error=skip")
@@ -78,9 +79,9 @@ class Prefixes:
         """Samples with their cuts → (samples, [(prefix, cut), ...]), in :func:`passes` of at most so many cuts.
         A prefix is looked up once for all its cuts, since it may have to be read from disk or run again; at most
         ``micro_batch_size`` prefixes are held at a time."""
-        for some in slices(drawn, self.micro_batch_size):
+        for rows in slices(drawn, self.micro_batch_size):
             places = []
-            for sample, cuts in some:
+            for sample, cuts in rows:
                 prefix = self.of(sample)
                 places += [(sample, prefix, cut) for cut in cuts]
             for part in passes(places, lambda row: row[2].script, self.k, self.micro_batch_size):

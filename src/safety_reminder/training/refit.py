@@ -1,4 +1,4 @@
-"""What can be redone for a reminder that is there: its probe, and its threshold."""
+"""What can be redone for an existing reminder: its probe, and its threshold."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def calibrate(
 
 
 def _with_prompt_check(config: TrainingConfig, reminder: SafetyReminder) -> TrainingConfig:
-    """As the reminder has it, unless it was asked for or declined: a new threshold does not turn off a check."""
+    """As the reminder has it, unless the options turn it on or off: a new threshold does not turn off a check."""
     if config.prompt_check is None:
         return config.with_changes(prompt_check=reminder.prompt_check)
     return config
@@ -95,7 +95,7 @@ def refit_probe(
     further = {name: max(getattr(config, name), trained.get(name, 0.0)) for name in config.marked("further_place")}
     config = _with_prompt_check(config.with_changes(**further), reminder)
     samples = make_samples(vlm, examples, config)
-    # Rows that the vectors were trained on can only be fitted to.
+    # Rows that the vectors were trained on can only serve for fitting.
     seen = reminder.training.get("seen", ())
     parts = split(samples, config, held_back=("calibration", "test"), seen=seen)
     if not parts["test"]:
@@ -105,8 +105,8 @@ def refit_probe(
     prefixes = Prefixes(vlm, config, output / "prefixes")
     options: dict[str, Any] = {"vectors": reminder.vectors, "interval": reminder.interval}
     fitted = {where: fit_at(where, prefixes, parts, config, **options) for where in get_args(Where)}
-    judged = {where: (one.probe, one.test) for where, one in fitted.items() if one.test is not None}
-    found = write_report(output, judged, reminder.interval)
+    judged = {where: (fit.probe, fit.test) for where, fit in fitted.items() if fit.test is not None}
+    aucs = write_report(output, judged, reminder.interval)
     own = fitted["reminder"]
     threshold, calibration = calibrate_on_split(own.probe, prefixes, parts, config, **options)
     prefixes.forget()
@@ -119,7 +119,7 @@ def refit_probe(
             **reminder.training,
             "seen": sorted({*seen, *(seen_as(sample.key) for sample in parts["training"])}),
             "probe": {**own.how, "data": manifest(source, samples)},
-            "test": {"auc": found["reminder"], "rivals": {name: found[name] for name in RIVALS}},
+            "test": {"auc": aucs["reminder"], "rivals": {name: aucs[name] for name in RIVALS}},
         },
     )
     refitted.save_pretrained(output / "pack")
@@ -127,4 +127,4 @@ def refit_probe(
     options = config.with_changes(interval=reminder.interval).model_dump()
     about = {"data": manifest(source, samples), "training": options}
     write_summary(output, vlm, auc_metrics(judged, reminder.interval), about)
-    return refitted, found
+    return refitted, aucs

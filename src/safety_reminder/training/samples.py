@@ -1,4 +1,4 @@
-"""Rows made ready: tokens, digests of what is asked, and the parts that they are shared out to."""
+"""Prepared rows: their tokens, digests of what is asked, and the parts that they are split into."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def make_samples(
     vlm: VLM, examples: Sequence[TrainingExample], config: TrainingConfig, *, option: str = "training.on_error"
 ) -> list[Sample]:
     """Tokens and digests of every row. Each prompt is encoded here too, so that a broken image, or one that the model's
-    processor does not take, is found before training.
+    processor does not take, stops the run before training.
 
     Args:
         option: what the user sets ``on_error`` with, for the message.
@@ -113,7 +113,7 @@ def manifest(source: str, samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def seen_as(key: str) -> str:
-    """A key as a pack lists it, shortened: a pack shall stay small."""
+    """A key as a pack lists it, shortened, so that a pack stays small."""
     return key[:16]
 
 
@@ -128,7 +128,7 @@ def split(
     calibration, for the threshold; and test, for the report. Harmful and harmless prompts are shared out alike.
 
     Args:
-        held_back: the parts that are wanted beside ``training``; others stay empty.
+        held_back: the parts to fill besides ``training``; others stay empty.
         seen: what a reminder was trained on already (:func:`seen_as`); it stays in the training part.
 
     Raises:

@@ -60,7 +60,7 @@ class State:
 
     @property
     def learned(self) -> dict[str, torch.Tensor]:
-        """Without gradient, and not copies: the next step changes them."""
+        """Without gradient. They are not copies: the next step changes them."""
         return {name: getattr(self, name).detach() for name in ("vectors", "weight", "bias")}
 
     def judge(self, loss: float, patience: int) -> None:
@@ -87,7 +87,7 @@ class State:
         os.replace(path.with_suffix(".new"), path)
 
     def load(self, path: Path, identity: Mapping[str, Any], model: Any) -> None:
-        """Go on from a checkpoint, which may be of an earlier version.
+        """Go on from a checkpoint, also from one of an earlier version.
 
         Raises:
             ConfigError: it is damaged, or of a run with other options, data or model.
@@ -105,7 +105,7 @@ class State:
 
 @contextmanager
 def frozen(model: torch.nn.Module) -> Iterator[None]:
-    """Weights that ask for no gradient, for the while."""
+    """While this is open, the model's weights need no gradient."""
     required = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     model.requires_grad_(False)
     try:
@@ -147,8 +147,8 @@ def initial_vectors(vlm: VLM, config: TrainingConfig) -> torch.Tensor:
     if config.init == "random":
         generator = torch.Generator().manual_seed(config.seed)
         drawn = torch.randn(config.k, vlm.hidden_size, generator=generator)
-        some = token_vectors(vlm.model, range(min(1024, len(embedding_weight(vlm.model)))))
-        return (drawn * some.std().cpu()).to(vlm.model.device)
+        embeddings = token_vectors(vlm.model, range(min(1024, len(embedding_weight(vlm.model)))))
+        return (drawn * embeddings.std().cpu()).to(vlm.model.device)
     ids = vlm.tokenizer(config.init_text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ConfigError("training.init_text is empty; the reminder starts from the embeddings of its tokens")

@@ -48,7 +48,7 @@ def train(
 
     Under ``accelerate launch`` the rows of a batch are shared among the processes; the result is that of one process.
     ``source`` names where the examples come from, for the pack's manifest; ``origin`` is what else the pack and
-    ``summary.json`` shall say of them, such as the options they were drawn with.
+    ``summary.json`` say about them, such as the options they were drawn with.
     """
     return Trainer(vlm, examples, config, output, source, origin).run()
 
@@ -65,7 +65,7 @@ class Trainer:
         source: str,
         origin: Mapping[str, Any] | None = None,
     ) -> None:
-        for package in ("sklearn", "matplotlib"):  # they are needed at the end, and that would be late to find out
+        for package in ("sklearn", "matplotlib"):  # needed at the end, when a missing one would cost the whole run
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError(package, "train")
         self.vlm, self.config, self.output, self.origin = vlm, config, output, dict(origin or {})
@@ -195,18 +195,23 @@ class Trainer:
         sums: dict[str, float] = dict.fromkeys(names, 0.0)
         learned = self.state.parameters
         for samples, places in self.prefixes.batches(mine):
-            found = losses(self.vlm.model, places, *learned, kl=config.kl_weight > 0)
-            kept = self._finite(found.total(config), samples)
+            batch_losses = losses(self.vlm.model, places, *learned, kl=config.kl_weight > 0)
+            kept = self._finite(batch_losses.total(config), samples)
             if not all(kept):
                 places = [place for place, fine in zip(places, kept, strict=True) if fine]
                 if not places:
                     continue
                 # Run again without them: times 0, their gradient would not be finite all the same.
-                found = losses(self.vlm.model, places, *learned, kl=config.kl_weight > 0)
-            each = found.total(config)
+                batch_losses = losses(self.vlm.model, places, *learned, kl=config.kl_weight > 0)
+            each = batch_losses.total(config)
             if backward:
                 each.sum().backward()
-            for name, value in (("loss", each), ("language", found.language), ("probe", found.probe), ("kl", found.kl)):
+            for name, value in (
+                ("loss", each),
+                ("language", batch_losses.language),
+                ("probe", batch_losses.probe),
+                ("kl", batch_losses.kl),
+            ):
                 sums[name] += float(value.detach().sum())
             sums["count"] += len(places)
         totals = self.accelerator.reduce(
@@ -270,17 +275,17 @@ class Trainer:
         return reminder
 
     def _report(self, probes: dict[str, Fitted]) -> dict[str, Any]:
-        """What the test rows say, for the pack; and for the run folder, plots and metrics."""
+        """Results on the test rows for the pack; plots and metrics for the run folder."""
         judged = {name: (fitted.probe, fitted.test) for name, fitted in probes.items() if fitted.test is not None}
         if not judged:
             return {}
         interval = self.config.interval
-        found = {name: auc_by(probe(test.hidden), test, interval) for name, (probe, test) in judged.items()}
+        aucs = {name: auc_by(probe(test.hidden), test, interval) for name, (probe, test) in judged.items()}
         if self.accelerator.is_main_process:
             write_report(self.output, judged, interval)
             self.metrics = auc_metrics(judged, interval)
-        rivals = {name: auc for name, auc in found.items() if name != "reminder"}
-        return {"auc": found["reminder"], "rows": len(self.parts["test"]), **({"rivals": rivals} if rivals else {})}
+        rivals = {name: auc for name, auc in aucs.items() if name != "reminder"}
+        return {"auc": aucs["reminder"], "rows": len(self.parts["test"]), **({"rivals": rivals} if rivals else {})}
 
 
 def validation_cuts(samples: Sequence[Sample], config: TrainingConfig) -> list[tuple[Sample, list[Cut]]]:
@@ -300,8 +305,8 @@ def validation_loss(
     """What training minimises, on the fixed cuts of ``samples``, for vectors and a probe from anywhere."""
     total, count = 0.0, 0
     for _, places in prefixes.batches(validation_cuts(samples, config)):
-        found = losses(prefixes.vlm.model, places, vectors, weight, bias, kl=config.kl_weight > 0)
-        total += float(found.total(config).sum())
+        batch_losses = losses(prefixes.vlm.model, places, vectors, weight, bias, kl=config.kl_weight > 0)
+        total += float(batch_losses.total(config).sum())
         count += len(places)
     return total / count
 

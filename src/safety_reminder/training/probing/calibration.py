@@ -20,7 +20,7 @@ from safety_reminder.training.samples import Sample
 
 
 def needed(budget: float) -> int:
-    """How many safe responses it takes at least for a guarantee of ``budget``: ``ceil(1 / budget) - 1``."""
+    """The least number of safe responses for a guarantee of ``budget``: ``ceil(1 / budget) - 1``."""
     return math.ceil(1 / budget - 1e-9) - 1
 
 
@@ -37,7 +37,7 @@ def choose_threshold(highest: Float[Tensor, " responses"], budget: float) -> tup
         highest: (n,) the highest ``p_unsafe`` among all checks of each safe response.
 
     Returns:
-        The threshold, and how it was found, with the false-alarm probability that is ``guaranteed``.
+        The threshold, and how it was chosen, with the false-alarm probability that is ``guaranteed``.
 
     Raises:
         ConfigError: no scores, or one that is not finite.
@@ -66,13 +66,14 @@ def choose_threshold(highest: Float[Tensor, " responses"], budget: float) -> tup
 
 
 def calibrate_on(probe: Probe, checks: Readings, budget: float, *, prompt_check: bool) -> tuple[float, dict[str, Any]]:
-    """:func:`choose_threshold` over ``checks`` of safe responses; the bare prompt's count with ``prompt_check``.
+    """:func:`choose_threshold` over ``checks`` of safe responses; those of the bare prompt count only with
+    ``prompt_check``.
 
     What is guaranteed holds for responses of up to ``tokens``, where the last of these checks was.
     """
     used = checks if prompt_check else checks.select(checks.tokens > 0)
-    threshold, found = choose_threshold(highest_by_group(probe(used.hidden), used.groups), budget)
-    return threshold, {**found, "prompt_check": prompt_check, "tokens": int(used.tokens.max())}
+    threshold, calibration = choose_threshold(highest_by_group(probe(used.hidden), used.groups), budget)
+    return threshold, {**calibration, "prompt_check": prompt_check, "tokens": int(used.tokens.max())}
 
 
 def calibrate_on_split(
@@ -88,17 +89,19 @@ def calibrate_on_split(
     says which (``rows``): the validation rows chose the vectors, so what they give is no guarantee.
 
     Parts are drawn by what is asked, so the answers to one prompt are one score, the highest: counted one by one, they
-    would make more of the same prompts than there is.
+    would make the same prompts count as more than they are.
     """
     part = "calibration" if parts["calibration"] else "validation"
     safe = [sample for sample in parts[part] if sample.example.safe]
     checks = read(prefixes, safe, vectors, interval, description="calibrating")
     number = {key: n for n, key in enumerate(sorted({sample.key for sample in safe}))}
     checks = replace(checks, groups=torch.tensor([number[safe[group].key] for group in checks.groups.tolist()]))
-    threshold, found = calibrate_on(probe, checks, config.false_alarm_budget, prompt_check=bool(config.prompt_check))
+    threshold, calibration = calibrate_on(
+        probe, checks, config.false_alarm_budget, prompt_check=bool(config.prompt_check)
+    )
     if part == "validation":
-        found["guaranteed"] = None
-    return threshold, {**found, "rows": part}
+        calibration["guaranteed"] = None
+    return threshold, {**calibration, "rows": part}
 
 
 def highest_by_group(scores: Float[Tensor, " n"], groups: Int[Tensor, " n"]) -> Float[Tensor, " groups"]:

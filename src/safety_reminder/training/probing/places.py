@@ -20,7 +20,7 @@ RIVALS: tuple[Where, ...] = ("header", "last")
 
 @dataclass(frozen=True)
 class Fitted:
-    """A probe, how it was found, and what it is judged on (None without test rows)."""
+    """A probe, how it was fitted, and what it is judged on (None without test rows)."""
 
     probe: Probe
     how: dict[str, Any]

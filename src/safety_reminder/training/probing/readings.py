@@ -73,9 +73,9 @@ def read(
     header = vlm.assistant_header() if where == "header" else []
     hidden, rows = [], []
     with tqdm(total=len(samples), desc=description, unit="example", dynamic_ncols=True) as progress:
-        for some in slices(list(enumerate(samples)), at_once):
+        for numbered in slices(list(enumerate(samples)), at_once):
             looks: list[_Look] = []
-            for number, sample in some:
+            for number, sample in numbered:
                 prefix = prefixes.of(sample)
                 cuts = check_places(sample.example, sample.answer, interval, vlm.eos_ids)
                 for n in cuts:
@@ -93,7 +93,7 @@ def read(
                 if look.number not in spoilt:
                     hidden.append(state)
                     rows.append((look.unsafe, look.number, look.tokens))
-            progress.update(len(some))
+            progress.update(len(numbered))
     if not rows:
         raise SafetyReminderError(f"{description}: no row of {len(samples)} has a hidden state that can be used")
     unsafe, groups, tokens = zip(*rows, strict=True)
@@ -117,18 +117,18 @@ class _Look:
 
 
 def _states(model: Any, looks: Sequence[_Look], vectors: torch.Tensor, at_once: int) -> list[torch.Tensor]:
-    """Of each, (hidden_size,) float32 on the CPU."""
+    """One state for each look, (hidden_size,) float32 on the CPU."""
     states: dict[int, torch.Tensor] = {}
     for part in passes(range(len(looks)), lambda i: looks[i].place.script, len(vectors), at_once):
-        found = follow(model, [looks[i].place for i in part], vectors, logits=False)
-        states |= {i: state.last.float().cpu() for i, state in zip(part, found, strict=True)}
+        continuations = follow(model, [looks[i].place for i in part], vectors, logits=False)
+        states |= {i: state.last.float().cpu() for i, state in zip(part, continuations, strict=True)}
     return [states[i] for i in range(len(looks))]
 
 
 def _further(
     number: int, sample: Sample, prefix: Prefix, cuts: Sequence[int], interval: int, config: TrainingConfig | None
 ) -> Iterator[_Look]:
-    """Beyond the checks of a plain answer."""
+    """Looks beyond the checks of a plain answer."""
     if config is None:
         return
     if config.unheeded_prob and interval in cuts and 0 in cuts:
@@ -148,10 +148,10 @@ def _further(
 
 def positions(tokens: torch.Tensor, interval: int) -> dict[str, torch.Tensor]:
     """Which checks stand where: after ``0``, ``interval``, ... tokens, and ``end`` for those at an answer's end that
-    are at no such place. ``tokens``: (n,) ints; the masks are (n,) bool."""
+    are at none of these places. ``tokens``: (n,) ints; the masks are (n,) bool."""
     periodic = tokens % interval == 0
-    found = {str(n): tokens == n for n in sorted(set(tokens[periodic].tolist()))}
-    return found if periodic.all() else {**found, "end": ~periodic}
+    masks = {str(n): tokens == n for n in sorted(set(tokens[periodic].tolist()))}
+    return masks if periodic.all() else {**masks, "end": ~periodic}
 
 
 def where_is(place: str) -> str:
@@ -162,20 +162,20 @@ def where_is(place: str) -> str:
 def auc_by(scores: torch.Tensor, readings: Readings, interval: int) -> dict[str, dict[str, float]]:
     """The probe's AUC over all checks, by tokens so far (:func:`positions`) and by source against all safe rows.
 
-    What has one kind only is left out.
+    Where all checks are of one kind, there is no AUC.
     """
     unsafe = readings.unsafe
-    found: dict[str, dict[str, float]] = {"all": {}, "tokens": {}, "source": {}}
+    aucs: dict[str, dict[str, float]] = {"all": {}, "tokens": {}, "source": {}}
     if unsafe.any() and not unsafe.all():
-        found["all"]["all"] = auc(scores, unsafe)
-    for place, here in positions(readings.tokens, interval).items():
-        if unsafe[here].any() and not unsafe[here].all():
-            found["tokens"][place] = auc(scores[here], unsafe[here])
+        aucs["all"]["all"] = auc(scores, unsafe)
+    for place, mask in positions(readings.tokens, interval).items():
+        if unsafe[mask].any() and not unsafe[mask].all():
+            aucs["tokens"][place] = auc(scores[mask], unsafe[mask])
     of_row = [readings.sources[group] for group in readings.groups.tolist()]
     for source in sorted(set(of_row)):
-        here = torch.tensor([name == source for name in of_row])
-        if unsafe[here].any():
-            here |= ~unsafe
-            if not unsafe[here].all():
-                found["source"][source] = auc(scores[here], unsafe[here])
-    return found
+        mask = torch.tensor([name == source for name in of_row])
+        if unsafe[mask].any():
+            mask |= ~unsafe
+            if not unsafe[mask].all():
+                aucs["source"][source] = auc(scores[mask], unsafe[mask])
+    return aucs

@@ -23,7 +23,7 @@ def fit_probe(
     kind: str = "logistic",
     components: int = 32,
 ) -> tuple[Probe, dict[str, Any]]:
-    """The probe whose regularisation predicts best in a cross-validation by group, and how it was found.
+    """The probe whose regularisation predicts best in a cross-validation by group, and how it was fitted.
 
     Args:
         hidden: (n, hidden_size). unsafe: (n,) bool; both classes weigh the same, whatever their numbers.
@@ -83,7 +83,8 @@ def _fold(pipeline: Any) -> Probe:
 def auc_interval(
     scores: torch.Tensor, unsafe: torch.Tensor, groups: torch.Tensor, *, resamples: int = 500
 ) -> tuple[float, float]:
-    """A 95 % percentile bootstrap interval of :func:`auc`. Whole answers are drawn: the checks of one are alike."""
+    """A 95 % percentile bootstrap interval of :func:`auc`. Whole answers are drawn, since the checks of one answer are
+    alike."""
     draw = np.random.default_rng(0)
     _, member_of = np.unique(groups.numpy(), return_inverse=True)
     count = int(member_of.max()) + 1

@@ -29,31 +29,31 @@ def write_report(output: Path, probes: Mapping[str, tuple[Probe, Readings]], int
     """
     output.mkdir(parents=True, exist_ok=True)
     scores = {name: probe(readings.hidden) for name, (probe, readings) in probes.items()}
-    found = {name: auc_by(scores[name], readings, interval) for name, (_, readings) in probes.items()}
+    aucs = {name: auc_by(scores[name], readings, interval) for name, (_, readings) in probes.items()}
     with (output / "auc.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["probe", "by", "of", "auc"])
-        for name, tables in found.items():
+        for name, tables in aucs.items():
             writer.writerows([name, by, of, f"{value:.4f}"] for by, row in tables.items() for of, value in row.items())
     _plot(output, probes, scores, interval)
-    return found
+    return aucs
 
 
 def auc_metrics(probes: Mapping[str, tuple[Probe, Readings]], interval: int) -> dict[str, dict[str, float]]:
-    """``probe_auc`` over all checks and by tokens so far, each with a 95 % interval and the number of checks; of probes
-    that are not the reminder's, with their name before it."""
+    """``probe_auc`` over all checks and by tokens so far, each with a 95 % interval and the number of checks; a probe
+    that is not the reminder's has its name in front."""
     metrics = {}
     for probe_name, (probe, readings) in probes.items():
         prefix = "probe_auc" if probe_name == "reminder" else f"{probe_name}_probe_auc"
         scores = probe(readings.hidden)
         places = {prefix: torch.ones_like(readings.unsafe)}
-        for place, here in positions(readings.tokens, interval).items():
-            places[f"{prefix}_at_the_end" if place == "end" else f"{prefix}_after_{place}_tokens"] = here
-        for name, here in places.items():
-            unsafe = readings.unsafe[here]
+        for place, mask in positions(readings.tokens, interval).items():
+            places[f"{prefix}_at_the_end" if place == "end" else f"{prefix}_after_{place}_tokens"] = mask
+        for name, mask in places.items():
+            unsafe = readings.unsafe[mask]
             if unsafe.any() and not unsafe.all():
-                low, high = auc_interval(scores[here], unsafe, readings.groups[here])
-                metrics[name] = {"value": auc(scores[here], unsafe), "low": low, "high": high, "n": int(here.sum())}
+                low, high = auc_interval(scores[mask], unsafe, readings.groups[mask])
+                metrics[name] = {"value": auc(scores[mask], unsafe), "low": low, "high": high, "n": int(mask.sum())}
     return metrics
 
 
@@ -151,14 +151,14 @@ def _plot_components(path: Path, readings: Readings, interval: int) -> None:
     of_row = [readings.sources[group] for group in readings.groups.tolist()]
     flat = PCA(2, random_state=0).fit_transform(readings.hidden.numpy())
     figure, panels = _panels(len(shown), width=12, sharex=True)
-    for axes, (place, here) in zip(panels, shown, strict=True):
+    for axes, (place, mask) in zip(panels, shown, strict=True):
         for source, marker in zip(sorted(set(of_row)), itertools.cycle("ox^sD"), strict=False):
-            from_it = here & torch.tensor([name == source for name in of_row])
+            from_it = mask & torch.tensor([name == source for name in of_row])
             for unsafe, colour, label in ((False, "tab:blue", "safe"), (True, "tab:red", "unsafe")):
-                chosen = from_it & (readings.unsafe == unsafe)
-                if chosen.any():
+                points = from_it & (readings.unsafe == unsafe)
+                if points.any():
                     axes.scatter(
-                        *flat[chosen.numpy()].T, s=9, alpha=0.6, color=colour, marker=marker,
+                        *flat[points.numpy()].T, s=9, alpha=0.6, color=colour, marker=marker,
                         label=f"{label}, {source}",
                     )  # fmt: skip
         axes.set(title=where_is(place), xlabel="first component")
@@ -180,10 +180,10 @@ def _curves(
     for name, (_, readings) in probes.items():
         add("all checks", name, readings.unsafe, scores[name])
     name, (_, readings) = next(iter(probes.items()))
-    for place, here in positions(readings.tokens, interval).items():
-        add("by tokens so far", place, readings.unsafe[here], scores[name][here])
+    for place, mask in positions(readings.tokens, interval).items():
+        add("by tokens so far", place, readings.unsafe[mask], scores[name][mask])
     of_row = [readings.sources[group] for group in readings.groups.tolist()]
     for source in sorted(set(of_row)):
-        here = torch.tensor([found == source for found in of_row]) | ~readings.unsafe
-        add("by source", source, readings.unsafe[here], scores[name][here])
+        mask = torch.tensor([other == source for other in of_row]) | ~readings.unsafe
+        add("by source", source, readings.unsafe[mask], scores[name][mask])
     return {title: lines for title, lines in panels.items() if lines}
