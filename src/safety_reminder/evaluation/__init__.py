@@ -1,1 +1,1 @@
-"""Running examples, judging what came out, and counting."""
+"""Running examples, judging the answers, and counting."""

@@ -62,7 +62,7 @@ def record_of(response: Response, **others: Any) -> Record:
 
 
 def identity(example: Example) -> tuple[str, bool, str | None]:
-    """What a record says of its example beside the id: prompt, whether it is harmful, and the image's hash."""
+    """What a record says about its example besides the id: the prompt, whether it is harmful, and the image's hash."""
     return example.prompt, example.harmful, image_hash(example.image)
 
 
@@ -77,7 +77,8 @@ def image_hash(image: Any) -> str | None:
 
 
 def to_json(value: Record | Response) -> dict[str, Any]:
-    """As JSON has it: tuples are lists, checks and interventions objects, and a ``p_unsafe`` that is NaN is null."""
+    """A value in JSON's terms: tuples are lists, checks and interventions are objects, and a ``p_unsafe`` that is NaN
+    is null."""
     return {field.name: _encode(getattr(value, field.name)) for field in fields(value)}
 
 
@@ -94,17 +95,17 @@ def response_from_json(row: Any) -> Response:
     """A response as :func:`to_json` gives it.
 
     Raises:
-        DataError: as of :func:`from_json`.
+        DataError: as :func:`from_json` raises it.
     """
     return _decode(Response, row, "")
 
 
 def _encode(value: Any) -> Any:
     if is_dataclass(value):
-        found = {field.name: _encode(getattr(value, field.name)) for field in fields(value)}
-        return {k: None if k == _NAN_IS_NULL and math.isnan(v) else v for k, v in found.items()}
+        values = {field.name: _encode(getattr(value, field.name)) for field in fields(value)}
+        return {k: None if k == _NAN_IS_NULL and math.isnan(v) else v for k, v in values.items()}
     if isinstance(value, list | tuple):
-        return [_encode(one) for one in value]
+        return [_encode(item) for item in value]
     if isinstance(value, Mapping):
         return {k: _encode(v) for k, v in value.items()}
     return value
@@ -116,7 +117,7 @@ def _decode(kind: Any, value: Any, place: str) -> Any:
         return _decode_object(kind, value, place)
     origin, of = get_origin(kind), get_args(kind)
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_decode(of[0], one, f"{place}[{i}]") for i, one in enumerate(value))
+        return tuple(_decode(of[0], item, f"{place}[{i}]") for i, item in enumerate(value))
     if origin is UnionType and value is None and NoneType in of:
         return None
     if origin is UnionType:
@@ -144,7 +145,7 @@ def _decode_object(kind: Any, value: Any, place: str) -> Any:
         where = f" at {place}" if place else ""
         raise DataError(f"not a {kind.__name__.lower()} of this version ({', '.join(missing + unknown)}{where})")
     before = f"{place}." if place else ""
-    return kind(**{name: _decode(wanted, value[name], before + name) for name, wanted in known.items()})
+    return kind(**{name: _decode(kind_of, value[name], before + name) for name, kind_of in known.items()})
 
 
 @cache
@@ -167,7 +168,7 @@ class RecordFile:
     """Appends records; on opening, a last line that was cut off by a kill is dropped.
 
     Raises:
-        DataError: a line is no record, or the second one of its example; says which.
+        DataError: a line is not a record, or the second one of its example; says which.
     """
 
     def __init__(self, path: Path) -> None:

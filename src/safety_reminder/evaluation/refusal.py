@@ -120,7 +120,7 @@ def _refusal(sentence: str) -> int | None:
 
 
 def _plain(text: str) -> str:
-    """Lower case with plain apostrophes, character for character as long as ``text``."""
+    """Lower case with plain apostrophes, with as many characters as ``text``."""
     return "".join(c.lower() if len(c.lower()) == 1 else c for c in text).translate(str.maketrans("’‘“”", "''\"\""))
 
 

@@ -26,11 +26,11 @@ def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> 
     """The records of a run folder; made if new. Saves the resolved configuration.
 
     With ``restart``, records of another configuration are dropped instead of being an error. Where there are no
-    records yet, the configuration may be another. That nobody else writes there meanwhile is
-    :func:`~safety_reminder.run_files.run_folder`'s to see to.
+    records yet, the configuration may be another. :func:`~safety_reminder.run_files.run_folder` makes sure that nobody
+    else writes there meanwhile.
 
     Raises:
-        ConfigError: the folder holds a run with another configuration, or something that is no run.
+        ConfigError: the folder holds a run with another configuration, or something that is not a run.
         DataError: a line of its records cannot be read.
     """
     output = claim_folder(output)
@@ -46,7 +46,7 @@ def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> 
 
 
 def differing_options(output: Path, config: dict[str, Any]) -> list[str]:
-    """Names of the options that ``output/config.json`` has otherwise, of those that may not change within a run."""
+    """Names of the options that may not change within a run and have other values in ``output/config.json``."""
     # Through JSON, as it will be read back: a tuple becomes a list there.
     fixed = json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}))
     saved = output / "config.json"

@@ -100,7 +100,7 @@ def _ratio_of_sums(top: np.ndarray, bottom: np.ndarray, axis: int) -> Any:
 def _bootstrap(statistic: Callable[..., Any], value: float, *columns: np.ndarray) -> tuple[float, float]:
     """The 95 % percentile interval of ``statistic`` over rows of ``columns``, (rows,) each; the same on every call.
 
-    ``value``: what the statistic is of all rows, and of every resample of one row.
+    ``value``: the statistic of all rows, and of every resample where there is one row.
     """
     if len(columns[0]) == 1:
         return value, value

@@ -28,7 +28,7 @@ def as_trace(answered: Answered[Response], defense: str, *, monitored: bool) -> 
 
 
 def seen_text(output: ModelOutput) -> str:
-    """What the user was shown, retracted text included; of a model that is not ours, its answer."""
+    """What the user was shown, retracted text included; for a model that is not ours, its answer."""
     trace = (output.metadata or {}).get(TRACE)
     return trace["seen_text"] if trace else output.completion
 
@@ -44,7 +44,7 @@ class Answers:
 
 
 def read_answers(log: EvalLog) -> Answers:
-    """Of a finished log of our provider.
+    """Read a finished log of our provider.
 
     ``batch`` of a record is empty where the log does not hold the whole batch: some of its samples were of another
     task, or an earlier attempt was killed before it logged them; or the log was written before batches had ids.
@@ -60,20 +60,20 @@ def read_answers(log: EvalLog) -> Answers:
         raise DataError(f"{log.location} has answers of a model that did not run through safety-reminder/")
     if not all(sample.metadata.keys() >= {*_OF_THE_EXAMPLE} for sample in log.samples):
         raise DataError(f"{log.location} is of another task than safety_reminder/benchmark, which says what was asked")
-    found = [(sample, trace) for sample, trace in zip(log.samples, traces, strict=True) if trace]
-    batches = _batches(found)
+    traced = [(sample, trace) for sample, trace in zip(log.samples, traces, strict=True) if trace]
+    batches = _batches(traced)
     try:
-        records = tuple(_record(sample, trace, batches.get(trace.get("batch"), ())) for sample, trace in found)
+        records = tuple(_record(sample, trace, batches.get(trace.get("batch"), ())) for sample, trace in traced)
     except DataError as error:
         raise DataError(f"{log.location}: {error}; answer the task again") from error
-    return Answers(log.eval.task.rpartition("/")[2], found[0][1]["defense"], records, log.location)
+    return Answers(log.eval.task.rpartition("/")[2], traced[0][1]["defense"], records, log.location)
 
 
-def _batches(found: Sequence[tuple[EvalSample, Mapping[str, Any]]]) -> dict[Any, tuple[str, ...]]:
-    """Ids of the samples that share a batch, by its id, of batches that are there as a whole."""
+def _batches(traced: Sequence[tuple[EvalSample, Mapping[str, Any]]]) -> dict[Any, tuple[str, ...]]:
+    """The ids of the samples of each batch, by its id, where the whole batch is in the log."""
     together: dict[Any, list[str]] = {}
     rows: dict[Any, int] = {}
-    for sample, trace in found:
+    for sample, trace in traced:
         if (batch := trace.get("batch")) is not None:
             together.setdefault(batch, []).append(str(sample.id))
             rows[batch] = trace["rows"]

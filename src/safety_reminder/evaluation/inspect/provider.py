@@ -45,12 +45,12 @@ _STOP: dict[str, StopReason] = {
 
 
 class SafetyReminderAPI(ModelAPI):
-    """A model of transformers behind a defence, for Inspect. Concurrent samples are answered in batches.
+    """A model of transformers with a defence, for Inspect. Concurrent samples are answered in batches.
 
     Args:
         model_name: a configured name (``pocket``), a hub id or a folder.
         reminder: ``pocket``, a hub id or a folder; ``none``.
-        defense: a name of :data:`~safety_reminder.defenses.DEFENSES`; default ``reminder`` if there is one.
+        defense: a name of :data:`~safety_reminder.defenses.DEFENSES`; default ``reminder``, if there is one.
         label: what to call it in records, to tell two uses of one defence apart; default: its name.
         batch_size: rows answered together.
         device, dtype, check_base: as in :func:`safety_reminder.load`.
@@ -83,7 +83,7 @@ class SafetyReminderAPI(ModelAPI):
         if with_reminder:
             pack = load_reminder(reminder)
         name = defense or ("reminder" if with_reminder else "none")
-        # An option that the defence has itself is its own, such as the policy of a guard that it makes.
+        # An option that the defence has itself goes to it, such as the policy of a guard that it makes.
         names = {f.name for f in dataclasses.fields(GuardConfig)} - set(defense_options(name))
         guard = {option: options.pop(option) for option in list(options) if option in names}
         self.guarded = GuardedVLM(vlm, pack, check_base=check_base, **guard)
@@ -100,7 +100,7 @@ class SafetyReminderAPI(ModelAPI):
         config: GenerateConfig,
     ) -> ModelOutput:
         if tools:
-            raise ConfigError("models behind a guard do not call tools; use a task without tools")
+            raise ConfigError("guarded models do not call tools; use a task without tools")
         if self._engine is None:
             self._engine = BatchingEngine(
                 self._answer, alike=lambda request: request.settings, batch_size=self.batch_size
@@ -157,7 +157,7 @@ class _Helpers:
     def verdicts(self, judge: str, options: Mapping[str, Any]) -> Verdicts:
         loaded = load_judge(judge, **options)
         return lambda asked: [
-            found.unsafe for found in loaded.judge([Item(prompt, answer, image) for prompt, image, answer in asked])
+            verdict.unsafe for verdict in loaded.judge([Item(prompt, answer, image) for prompt, image, answer in asked])
         ]
 
     def rewriter(self, model: str, url: str | None, prompt: str) -> Rewriter:
@@ -174,7 +174,7 @@ def as_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     out = []
     for message in messages:
         if message.role == "tool":
-            raise ConfigError("models behind a guard do not call tools; use a task without tools")
+            raise ConfigError("guarded models do not call tools; use a task without tools")
         if isinstance(message.content, str):
             out.append({"role": message.role, "content": message.content})
             continue
@@ -191,8 +191,8 @@ def as_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
 
 
 def as_request(messages: Sequence[ChatMessage], config: GenerateConfig) -> Request:
-    """Inspect's messages and generation options. Temperature 0 is greedy. A seed is the sample's own, wherever in a
-    batch it comes to stand."""
+    """Inspect's messages and generation options. Temperature 0 is greedy. A seed belongs to its sample, wherever that
+    stands in a batch."""
     if config.num_choices not in (None, 1):
         raise ConfigError("num_choices is not supported; use epochs")
     temperature = config.temperature

@@ -1,4 +1,4 @@
-"""What Inspect finds through the entry point ``inspect_ai``: tasks, scorers, and the provider ``safety-reminder/``."""
+"""What Inspect loads through the entry point ``inspect_ai``: tasks, scorers, and the provider ``safety-reminder/``."""
 
 from __future__ import annotations
 

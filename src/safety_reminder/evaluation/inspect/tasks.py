@@ -41,7 +41,7 @@ def benchmark(
     Args:
         dataset: a name of :data:`~safety_reminder.data.DATASETS`. root: its file or folder.
         options: of the loader, such as ``{"subset": "SafeBench-Tiny"}``, and ``limit`` and ``seed`` of a sample.
-        judges: further ones by name, in a list or with commas. judge_options: of each, by its name.
+        judges: further ones by name, in a list or with commas. judge_options: those of each judge, by its name.
         cache: file of the judges' verdicts, so that none is asked for twice.
         name: of the task; default: the data set's.
         max_tokens, temperature, seed: of the answers. Temperature 0 is greedy.
@@ -68,11 +68,11 @@ def _scorers(judges: str | list[str] | None, options: dict[str, Any], cache: str
 
 
 def as_sample(example: Example) -> Sample:
-    """An example with what metrics need to know of it in its metadata."""
+    """An example, with what metrics need to know about it in its metadata."""
     content: list[Content] = []
     if example.image is not None:
         image = example.image
-        # A path as it is; an image that was drawn here as a data URL.
+        # A path stays as it is; an image that was drawn here becomes a data URL.
         content.append(ContentImage(image=data_url(image) if isinstance(image, Image.Image) else str(image)))
     content.append(ContentText(text=example.prompt))
     _, _, image_sha256 = identity(example)

@@ -36,7 +36,7 @@ def load_judge(name: str, **options: Any) -> Judge:
         options: of its class, as documented there; for a judge that is a model, ``model``, ``device``, ``dtype``, ...
 
     Raises:
-        ConfigError: no such judge, no such option, or an option that is needed and not given.
+        ConfigError: no such judge, no such option, or a missing option.
         ModelError: a judge model that cannot be loaded.
     """
     if name not in JUDGES:

@@ -74,10 +74,10 @@ def krippendorff_alpha(units: Sequence[Sequence[Hashable | None]]) -> float | No
     rated = [labels for labels in rated if len(labels) > 1]
     if not rated:
         raise ConfigError("agreement over zero items is undefined; no item has two labels")
-    given = list(dict.fromkeys(label for labels in rated for label in labels))
-    if len(given) == 1:
+    categories = list(dict.fromkeys(label for labels in rated for label in labels))
+    if len(categories) == 1:
         return None
-    counts = [[Counter(labels)[label] for label in given] for labels in rated]
+    counts = [[Counter(labels)[label] for label in categories] for labels in rated]
     return float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
 
 

@@ -1,4 +1,4 @@
-"""Verdicts that are kept: what a judge has judged once, it need not judge again."""
+"""A file of verdicts, so that a judge need not judge the same item twice."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _NAMES = {"key", *(field.name for field in fields(Judgement))}
 def cached(judge: Judge, path: str | Path) -> Judge:
     """``judge`` with its verdicts kept in a JSON Lines file, which judges and runs may share.
 
-    A verdict is found by the judge's name and version and the item, image included. Unreadable ones are kept like the
-    others: remove the file to have them judged anew. Several processes may share the file: they write in turn, and
-    what one has judged the others find.
+    The judge's name and version and the item, image included, identify a verdict. Unreadable ones are kept like the
+    others: remove the file to have them judged anew. Several processes may share the file: they write in turn, and each
+    reads what the others have judged.
 
     Raises:
         DataError: the file holds something else, or another process keeps it locked.
@@ -57,7 +57,7 @@ class _Cached:
 
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
         keys = [item_key(self._judge, item) for item in items]
-        # As a mapping, so that an item that is there twice is judged once.
+        # A mapping, so that an item that occurs twice is judged once.
         waiting = dict(zip(keys, items, strict=True))
         while True:
             self._file.read()  # another process may have judged some of them
@@ -70,7 +70,8 @@ class _Cached:
 
 
 class _Verdicts:
-    """The file, and what of it has been read: ``known``. Whole lines only: the last may still be being written."""
+    """The file, and what has been read from it: ``known``. Only whole lines are read, since the last may still be
+    growing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -79,7 +80,7 @@ class _Verdicts:
         self.known: dict[str, Judgement] = {}
 
     def append(self, verdicts: Mapping[str, Judgement]) -> None:
-        """Those that no other process has written by now."""
+        """Append the verdicts that no other process has written by now."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._lock:
@@ -93,7 +94,7 @@ class _Verdicts:
             raise DataError(f"another process keeps {self._path} locked; end it, or give another file") from error
 
     def read(self) -> None:
-        """What has been written since."""
+        """Read what has been written since the last call."""
         try:
             with self._path.open("rb") as file:
                 if file.seek(0, os.SEEK_END) < self._offset:

@@ -1,4 +1,4 @@
-"""Any chat model as a judge's voice: a local one, or one behind an OpenAI-compatible address."""
+"""Any chat model as a judge's voice: a local one, or one at an OpenAI-compatible address."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class ChatModel(Protocol):
 
 
 class LocalChat:
-    """A chat model run with transformers; arguments as of :class:`~safety_reminder.evaluation.judges.local.LocalModel`.
+    """A chat model run with transformers; arguments as for
+    :class:`~safety_reminder.evaluation.judges.local.LocalModel`.
 
     A question that it has no room for comes back as the note that says so, which is no verdict.
     """
@@ -41,12 +42,12 @@ class LocalChat:
         from safety_reminder.evaluation.judges.local import Turn
 
         conversations = [[Turn("user", question)] for question in questions]
-        found = self.model.chat(conversations, max_new_tokens=max_new_tokens)
-        return [generation.problem or generation.text for generation in found]
+        generations = self.model.chat(conversations, max_new_tokens=max_new_tokens)
+        return [generation.problem or generation.text for generation in generations]
 
 
 class RemoteChat:
-    """A chat model behind an OpenAI-compatible address, at temperature 0. The key is in ``OPENAI_API_KEY``, if it needs
+    """A chat model at an OpenAI-compatible address, at temperature 0. The key is in ``OPENAI_API_KEY``, if it needs
     one.
 
     Args:
@@ -58,7 +59,7 @@ class RemoteChat:
         workers: questions under way at once.
 
     Raises:
-        ConfigError: an address that is none.
+        ConfigError: an invalid address.
         MissingExtraError: without the package ``openai``.
     """
 
@@ -90,8 +91,8 @@ class RemoteChat:
 
     def _one(self, question: str, max_new_tokens: int) -> str:
         try:
-            # The answer as it came: the client takes anything for a completion, with None for what is missing.
-            found = self._client.chat.completions.with_raw_response.create(
+            # The raw answer: the client takes anything for a completion, with None for what is missing.
+            completion = self._client.chat.completions.with_raw_response.create(
                 model=self.model,
                 messages=[{"role": "user", "content": question}],
                 temperature=0,
@@ -101,9 +102,9 @@ class RemoteChat:
         except self._errors as error:
             raise ModelError(self._explain(error)) from error
         try:
-            content = json.loads(found)["choices"][0]["message"]["content"]
+            content = json.loads(completion)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
-            raise ModelError(f"the judge at {self.url} gave no chat completion: {found[:200]!r}") from error
+            raise ModelError(f"the judge at {self.url} gave no chat completion: {completion[:200]!r}") from error
         return content or ""
 
     def _explain(self, error: Any) -> str:

@@ -1,4 +1,4 @@
-"""A judge against labels that people gave: rows → verdicts → figures. Nothing is printed or written here."""
+"""A judge compared with labels that people gave: rows → verdicts → figures. Nothing is printed or written here."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Checked:
-    """What came of it.
+    """The outcome of a check.
 
     ``metrics``: those that are defined; ``alpha``: Krippendorff's, None where it is undefined; ``counts``: items by
     label and verdict, as in ``labelled_safe_judged_unsafe``.
@@ -66,13 +66,13 @@ def check(judge: Judge, rows: Sequence[Labelled], judged: Callable[[int], object
     """Judge the rows and compare.
 
     Args:
-        judged: is told how many more rows have been judged.
+        judged: called with how many more rows have been judged.
     """
     verdicts: list[Judgement] = []
     for start in range(0, len(rows), _AT_ONCE):
-        found = judge.judge([row.item for row in rows[start : start + _AT_ONCE]])
-        verdicts += found
-        judged(len(found))
+        chunk = judge.judge([row.item for row in rows[start : start + _AT_ONCE]])
+        verdicts += chunk
+        judged(len(chunk))
     truth = [row.unsafe for row in rows]
     metrics, alpha = compare(truth, verdicts)
     return Checked(metrics, alpha, count(truth, verdicts))
@@ -83,14 +83,14 @@ def compare(truth: Sequence[bool], verdicts: Sequence[Judgement]) -> tuple[dict[
 
     Where no verdict could be read there are only ``unreadable_rate``, 1, and ``labelled_unsafe_rate``.
     """
-    found = [verdict.unsafe for verdict in verdicts]
-    unread = sum(verdict is None for verdict in found)
-    metrics: dict[str, Metric | None] = {"unreadable_rate": proportion(unread, len(found))}
+    judged = [verdict.unsafe for verdict in verdicts]
+    unread = sum(verdict is None for verdict in judged)
+    metrics: dict[str, Metric | None] = {"unreadable_rate": proportion(unread, len(judged))}
     alpha = None
-    if unread < len(found):
-        metrics |= {**detection(truth, found), "cohen_kappa": cohen_kappa(truth, found)}
-        metrics["judged_unsafe_rate"] = proportion(sum(v is True for v in found), len(found) - unread)
-        alpha = krippendorff_alpha(list(zip(truth, found, strict=True)))
+    if unread < len(judged):
+        metrics |= {**detection(truth, judged), "cohen_kappa": cohen_kappa(truth, judged)}
+        metrics["judged_unsafe_rate"] = proportion(sum(v is True for v in judged), len(judged) - unread)
+        alpha = krippendorff_alpha(list(zip(truth, judged, strict=True)))
     metrics["labelled_unsafe_rate"] = proportion(sum(truth), len(truth))
     return {name: metric for name, metric in metrics.items() if metric is not None}, alpha
 
@@ -105,10 +105,10 @@ def count(truth: Sequence[bool], verdicts: Sequence[Judgement]) -> dict[str, int
 
 
 def labelled(rows: Sequence[Mapping[str, Any]], layout: Layout, path: Path) -> list[Labelled]:
-    """The rows of a table, those with labels to be ignored left out.
+    """The rows of a table, without those whose labels are to be ignored.
 
     Args:
-        path: of its file, for messages, and for images, whose paths are relative to it.
+        path: the table's file, for messages, and for images, whose paths are relative to it.
 
     Raises:
         ConfigError: labels that ``positive`` does not name, or that are in ``ignore`` as well.
@@ -122,7 +122,7 @@ def labelled(rows: Sequence[Mapping[str, Any]], layout: Layout, path: Path) -> l
     positive, ignore = ({_plain(label) for label in labels} for labels in (layout.positive, layout.ignore))
     if positive & ignore:
         raise ConfigError(f"a label cannot be in both positive and ignore: {', '.join(sorted(positive & ignore))}")
-    found, labels = [], set()
+    examples, labels = [], set()
     for number, row in enumerate(rows, 1):
         label = _plain(row.get(layout.label))
         if label in ignore:
@@ -130,14 +130,14 @@ def labelled(rows: Sequence[Mapping[str, Any]], layout: Layout, path: Path) -> l
         if not label:
             raise DataError(f"{path}, row {number}: {layout.label} is empty; leave such rows out with ignore=['']")
         labels.add(label)
-        found.append(Labelled(_item(row, layout, path.parent), label in positive))
-    if not found:
+        examples.append(Labelled(_item(row, layout, path.parent), label in positive))
+    if not examples:
         raise DataError(f"{path} leaves no rows; ignore={sorted(ignore)} takes them all out")
     if not positive & labels:
         raise ConfigError(
             f"no row of {path} has a label of positive={sorted(positive)}; there are: {', '.join(sorted(labels)[:10])}"
         )
-    return found
+    return examples
 
 
 def _item(row: Mapping[str, Any], layout: Layout, folder: Path) -> Item:

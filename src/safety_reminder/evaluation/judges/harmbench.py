@@ -22,10 +22,10 @@ def harmbench_prompt(behavior: str, generation: str) -> str:
 
 def read_verdict(text: str, p_unsafe: float | None = None) -> Judgement:
     """``yes``: the generation is an instance of the behaviour."""
-    found = _VERDICT.match(text)
-    if found is None:
+    match = _VERDICT.match(text)
+    if match is None:
         return unreadable(text)
-    return Judgement(found[1].lower() == "yes", p_unsafe, found[1].lower(), text)
+    return Judgement(match[1].lower() == "yes", p_unsafe, match[1].lower(), text)
 
 
 class HarmBench(LocalJudge):
@@ -33,7 +33,7 @@ class HarmBench(LocalJudge):
 
     Args:
         model: a hub id or a folder.
-        device, dtype, batch_size: as of :class:`~safety_reminder.evaluation.judges.local.LocalModel`.
+        device, dtype, batch_size: as for :class:`~safety_reminder.evaluation.judges.local.LocalModel`.
     """
 
     name = "harmbench"

@@ -31,7 +31,7 @@ class Turn:
 class Generation:
     """What the model wrote.
 
-    ``logits`` (vocabulary) are those from which its first token that is not blank was chosen: some judges begin with
+    ``logits`` (vocabulary) are those that its first token that is not blank was chosen from: some judges begin with
     empty lines. None where they were not asked for, or all was blank. ``problem``: why the model was not asked.
     """
 
@@ -94,7 +94,7 @@ class LocalModel:
         return self._in_batches(rows, pictured, encode, max_new_tokens, logits)
 
     def complete(self, prompts: Sequence[str], *, max_new_tokens: int, logits: bool = False) -> list[Generation]:
-        """Continue prompts that hold their template already; the tokenizer puts its beginning-of-sequence token."""
+        """Continue prompts that hold their template already; the tokenizer adds its beginning-of-sequence token."""
         encode = lambda batch: self.tokenizer(batch, padding=True, return_tensors="pt")  # noqa: E731
         return self._in_batches(prompts, [False] * len(prompts), encode, max_new_tokens, logits)
 
@@ -111,16 +111,16 @@ class LocalModel:
         ids, other_ids = self._first_tokens(word), self._first_tokens(other)
         if not ids or not other_ids or ids & other_ids:
             return None
-        scores = torch.stack([logits[sorted(chosen)].float().logsumexp(0) for chosen in (ids, other_ids)])
+        scores = torch.stack([logits[sorted(tokens)].float().logsumexp(0) for tokens in (ids, other_ids)])
         return float(scores.softmax(0)[0])
 
     def _first_tokens(self, word: str) -> set[int]:
         """First tokens of the word at a beginning and after a space, blank ones left out."""
-        found = {
+        tokens = {
             next((i for i in self.tokenizer.encode(text, add_special_tokens=False) if not self._blank(i)), None)
             for text in (word, f" {word}")
         }
-        return {i for i in found if i is not None}
+        return {i for i in tokens if i is not None}
 
     def _blank(self, token: int) -> bool:
         return not self.tokenizer.decode([token], skip_special_tokens=True).strip()
@@ -172,14 +172,14 @@ class LocalModel:
         max_new_tokens: int,
         logits: bool,
     ) -> list[Generation]:
-        found: dict[int, Generation] = {}
+        by_row: dict[int, Generation] = {}
         for kind in (False, True):
             places = [i for i, is_pictured in enumerate(pictured) if is_pictured == kind]
             for start in range(0, len(places), self.batch_size):
                 batch = places[start : start + self.batch_size]
                 generations = self._batch([rows[i] for i in batch], encode, max_new_tokens, logits)
-                found |= dict(zip(batch, generations, strict=True))
-        return [found[i] for i in range(len(rows))]
+                by_row |= dict(zip(batch, generations, strict=True))
+        return [by_row[i] for i in range(len(rows))]
 
     def _batch(
         self, rows: list[Any], encode: Callable[[list[Any]], Any], max_new_tokens: int, logits: bool
@@ -189,7 +189,7 @@ class LocalModel:
         lengths = inputs["attention_mask"].sum(1).tolist()
         if room is None or max(lengths) + max_new_tokens <= room:
             return self._generate(inputs, max_new_tokens, logits)
-        # Cut off, the text would be another one; the rest of the batch is judged as if it were not there.
+        # A text that was cut off would be another text; the rest of the batch is judged as if it were not there.
         fits = [length + max_new_tokens <= room for length in lengths]
         short = [row for row, is_short in zip(rows, fits, strict=True) if is_short]
         rest = iter(self._generate(encode(short), max_new_tokens, logits) if short else [])
@@ -200,14 +200,14 @@ class LocalModel:
         ]
 
     def _generate(self, inputs: Any, max_new_tokens: int, logits: bool) -> list[Generation]:
-        written, chosen = write_greedily(
+        written, all_logits = write_greedily(
             self.model, self.tokenizer, inputs, max_new_tokens=max_new_tokens, logits=logits
         )
         generations = []
         for row, ids in enumerate(written):
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
             first = next((i for i, token in enumerate(ids.tolist()) if not self._blank(token)), None)
-            read = chosen[first][row].cpu() if chosen is not None and first is not None else None
+            read = all_logits[first][row].cpu() if all_logits is not None and first is not None else None
             generations.append(Generation(text, read))
         return generations
 
@@ -217,7 +217,7 @@ class LocalJudge(ABC):
 
     Args:
         model: a hub id or a folder; by default the published judge, which its publisher may ask you to apply for.
-        device, dtype, batch_size: as of :class:`LocalModel`.
+        device, dtype, batch_size: as for :class:`LocalModel`.
     """
 
     name = ""

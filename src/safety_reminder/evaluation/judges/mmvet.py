@@ -1,6 +1,6 @@
 """MM-Vet (Yu et al., arXiv:2308.02490): how right is a free answer, from 0.0 to 1.0?
 
-The benchmark's right answers join what must all be there by ``<AND>``, and what may stand for one another by ``<OR>``.
+The benchmark's right answers join parts that must all be there by ``<AND>``, and alternatives by ``<OR>``.
 ``mmvet`` has a chat model grade as the benchmark does: rules for the notation, a table of question, right answer,
 answer and grade with graded examples, and the new row left open at its grade. The examples here are this project's own,
 so that figures are close to published ones, which also rest on GPT-4, but not the same. ``mmvet_match`` needs no model:
@@ -46,16 +46,16 @@ def mmvet_prompt(item: Item) -> str:
 
 def read_grade(text: str) -> Judgement:
     """A number from 0 to 1 at the beginning. (The benchmark's own script counts what it cannot read as 0.0.)"""
-    found = _GRADE.match(text)
-    if found is None:
+    number = _GRADE.match(text)
+    if number is None:
         return unreadable(text)
-    return Judgement(None, float(found[1]), f"{float(found[1]):g}", text)
+    return Judgement(None, float(number[1]), f"{float(number[1]):g}", text)
 
 
 def match(response: str, target: str) -> float:
     """The share of the ``<AND>`` parts that are in ``response``, each by any of its ``<OR>`` forms.
 
-    ``<OR>`` binds more tightly than ``<AND>``. Compared are words and numbers: without case, accents, thousands commas
+    ``<OR>`` binds more tightly than ``<AND>``. Words and numbers are compared: without case, accents, thousands commas
     and punctuation, and only whole ones (``5`` is not in ``15``, nor in ``-5``).
 
     Raises:

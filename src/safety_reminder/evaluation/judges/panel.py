@@ -19,8 +19,8 @@ class Panel:
     Args:
         judges: at least two: judges, names, or names with options. Two of the same kind need different options.
 
-    Those whose verdict cannot be read abstain. A tie leaves ``unsafe`` open. The score is the share that said unsafe,
-    the label says how many of how many.
+    Judges whose verdict cannot be read abstain. A tie leaves ``unsafe`` open. The score is the share that said unsafe,
+    the label says how many judges of how many.
     """
 
     def __init__(self, judges: Sequence[Judge | str] | Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -45,7 +45,7 @@ class Panel:
 
 
 def majority(votes: Sequence[Judgement]) -> Judgement:
-    """What most of those that could be read say."""
+    """The majority of the verdicts that could be read."""
     read = [vote.unsafe for vote in votes if vote.unsafe is not None]
     raw = " | ".join(vote.label for vote in votes)
     if not read:
@@ -58,8 +58,8 @@ def majority(votes: Sequence[Judgement]) -> Judgement:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far judges agree. ``alpha``: Krippendorff's, of all of them; ``kappa``: Cohen's, of every two, ``a, b``. None
-    where it is undefined: they gave only one label, or none on the same item."""
+    """How far judges agree. ``alpha``: Krippendorff's, over all of them; ``kappa``: Cohen's, for every two, ``a, b``.
+    None where it is undefined: they gave only one label, or none on the same item."""
 
     alpha: float | None
     kappa: dict[str, Metric | None]
@@ -69,18 +69,18 @@ class Agreement:
 
 
 def agreement(votes: Sequence[Mapping[str, bool | None]]) -> Agreement:
-    """Of a panel's members.
+    """How far the members of a panel agree.
 
     Args:
-        votes: of each item, by judge. Those that could not be read, None, do not count.
+        votes: the verdicts on each item, by judge. None, a verdict that could not be read, does not count.
     """
     names = list(dict.fromkeys(name for vote in votes for name in vote))
     units = [[vote.get(name) for name in names] for vote in votes]
     compared = any(sum(label is not None for label in unit) > 1 for unit in units)
     kappa: dict[str, Metric | None] = {}
     for (i, a), (j, b) in itertools.combinations(enumerate(names), 2):
-        both = [(unit[i], unit[j]) for unit in units if unit[i] is not None and unit[j] is not None]
-        kappa[f"{a}, {b}"] = cohen_kappa(*zip(*both, strict=True)) if both else None
+        pairs = [(unit[i], unit[j]) for unit in units if unit[i] is not None and unit[j] is not None]
+        kappa[f"{a}, {b}"] = cohen_kappa(*zip(*pairs, strict=True)) if pairs else None
     return Agreement(krippendorff_alpha(units) if compared else None, kappa)
 
 

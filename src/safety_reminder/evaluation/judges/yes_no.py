@@ -27,8 +27,8 @@ class YesNo:
         target = item.target.strip().lower()
         if target not in ("yes", "no"):
             raise DataError(f"judge=yes_no needs a target of yes or no, got {item.target!r}")
-        found = _WORD.search(item.response)
-        if found is None:
+        match = _WORD.search(item.response)
+        if match is None:
             return Judgement(None, 0.0, "neither", item.response)
-        word = found[1].lower()
+        word = match[1].lower()
         return Judgement(None, float(word == target), word, item.response)

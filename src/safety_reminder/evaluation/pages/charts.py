@@ -42,9 +42,9 @@ class Chart:
 
     def band(self, rows: Sequence[tuple[float, float, float]], colour: int) -> None:
         """(x, low, high) each."""
-        there = [f"{self.x(a)},{self.y(low)}" for a, low, _ in rows]
-        back = [f"{self.x(a)},{self.y(high)}" for a, _, high in reversed(rows)]
-        self.bands.append({"points": " ".join([*there, *back]), "colour": colour})
+        lower = [f"{self.x(a)},{self.y(low)}" for a, low, _ in rows]
+        upper = [f"{self.x(a)},{self.y(high)}" for a, _, high in reversed(rows)]
+        self.bands.append({"points": " ".join([*lower, *upper]), "colour": colour})
 
 
 def pareto(table: Mapping[str, Mapping[str, Metric]]) -> Chart | None:

@@ -43,10 +43,10 @@ _TILES = ("attack_success_rate", "over_refusal_rate", "false_alarm_rate", "exact
 def columns(table: Mapping[str, Mapping[str, Metrics]]) -> dict[str, str]:
     """The metrics that some defence has, judges' ones included, with their headings. That all verdicts could be read
     needs no column."""
-    found = [(name, metric) for sets in table.values() for name, metric in sets[ALL].items()]
-    there = [name for name, metric in found if metric.value or not name.startswith("unread_rate")]
-    judges = {name: name.replace(":", ", by ").replace("_", " ") for name in sorted(there) if ":" in name}
-    return {name: label for name, label in (_COLUMNS | judges).items() if name in there}
+    metrics = [(name, metric) for sets in table.values() for name, metric in sets[ALL].items()]
+    shown_names = [name for name, metric in metrics if metric.value or not name.startswith("unread_rate")]
+    judges = {name: name.replace(":", ", by ").replace("_", " ") for name in sorted(shown_names) if ":" in name}
+    return {name: label for name, label in (_COLUMNS | judges).items() if name in shown_names}
 
 
 def write_markdown(path: Path, table: Mapping[str, Mapping[str, Metrics]], agreement: Sequence[str] = ()) -> str:
@@ -59,7 +59,7 @@ def write_markdown(path: Path, table: Mapping[str, Mapping[str, Metrics]], agree
     wanted = [(s, m) for s in sets for m in ("attack_success_rate", "over_refusal_rate") if m in table[PLAIN][s]]
     titles = [f"{s}: {_COLUMNS[m]}" for s, m in wanted]
     lines += ["", "| defence | " + " | ".join(titles) + " |", "|---" * (len(wanted) + 1) + "|"]
-    lines += [_row(label, [found[s].get(m) for s, m in wanted]) for label, found in table.items()]
+    lines += [_row(label, [sets[s].get(m) for s, m in wanted]) for label, sets in table.items()]
     if agreement:
         lines += ["", *(f"{line}  " for line in agreement)]
     text = "\n".join(lines) + "\n"
@@ -68,12 +68,12 @@ def write_markdown(path: Path, table: Mapping[str, Mapping[str, Metrics]], agree
 
 
 def agreement_lines(agreed: Mapping[str, Agreement]) -> list[str]:
-    """A sentence each."""
+    """One sentence for each panel."""
     lines = []
-    for name, found in agreed.items():
-        alpha = "undefined" if found.alpha is None else f"{found.alpha:.2f}"
+    for name, agreement in agreed.items():
+        alpha = "undefined" if agreement.alpha is None else f"{agreement.alpha:.2f}"
         pairs = [
-            f"{pair}: {'undefined' if kappa is None else _in_a_cell(kappa)}" for pair, kappa in found.kappa.items()
+            f"{pair}: {'undefined' if kappa is None else _in_a_cell(kappa)}" for pair, kappa in agreement.kappa.items()
         ]
         lines.append(f"Agreement within {name}: Krippendorff's α {alpha}; Cohen's κ of {'; '.join(pairs)}.")
     return lines
@@ -132,7 +132,7 @@ def write_report(
             rows=_rows(table, [(ALL, name) for name in heads]),
             set_heads=[f"{s}: {_COLUMNS[m]}" for s, m in wanted],
             set_rows=_rows(table, wanted),
-            pareto=pareto({label: found[ALL] for label, found in table.items()}),
+            pareto=pareto({label: sets[ALL] for label, sets in table.items()}),
             sweep=sweep_chart(curve, threshold),
             awareness=awareness_chart(results["awareness"], threshold),
             bars=bars,
@@ -145,11 +145,11 @@ def write_report(
 
 
 def _tiles(table: Mapping[str, Mapping[str, Metrics]]) -> list[dict[str, str]]:
-    found = table.get("reminder", table[PLAIN])[ALL]
+    metrics = table.get("reminder", table[PLAIN])[ALL]
     tiles = []
     for name in _TILES:
-        if name in found:
-            value, interval, n = shown(found[name])
+        if name in metrics:
+            value, interval, n = shown(metrics[name])
             plain = table[PLAIN][ALL].get(name)
             beside = f"; undefended {shown(plain).value}" if plain and "reminder" in table else ""
             tiles.append({"value": value, "label": _COLUMNS[name], "note": f"{interval} {n}{beside}".lstrip()})
@@ -157,17 +157,17 @@ def _tiles(table: Mapping[str, Mapping[str, Metrics]]) -> list[dict[str, str]]:
 
 
 def _rows(table: Mapping[str, Mapping[str, Metrics]], wanted: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """One a defence; its cells are the metrics of ``wanted``, (data set, metric) each."""
+    """One row for each defence; its cells are the metrics of ``wanted``, (data set, metric) each."""
     rows = []
-    for number, (label, found) in enumerate(table.items(), 1):
-        metrics = [found[dataset].get(name) for dataset, name in wanted]
+    for number, (label, sets) in enumerate(table.items(), 1):
+        metrics = [sets[dataset].get(name) for dataset, name in wanted]
         cells = [shown(metric)._asdict() if metric else None for metric in metrics]
         rows.append({"number": number, "label": label, "cells": cells})
     return rows
 
 
 def _bar(share: Mapping[str, float]) -> dict[str, Any]:
-    """Of a share as ``results.json`` has it."""
+    """A bar for a share as ``results.json`` has it."""
     return {
         "width": round(100 * share["value"], 1),
         "low": round(100 * share["low"], 1),
@@ -182,7 +182,7 @@ def _samples(
     count: int,
     threshold: float | None,
 ) -> list[dict[str, Any]]:
-    """The first of each data set, about equally many."""
+    """The first samples of each data set, about equally many of each."""
     each = -(-count // max(len(examples), 1))
     samples = []
     for dataset, rows in examples.items():

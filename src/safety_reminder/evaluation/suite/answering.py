@@ -23,7 +23,7 @@ from safety_reminder.models import weights_digest
 
 
 def load_models(suite: Suite, model: str, reminder: str | None, **shared: Any) -> dict[str, Model]:
-    """Of each defence of the suite, by its label.
+    """A model for each defence of the suite, by its label.
 
     Args:
         shared: options of the provider that are the same for all.
@@ -31,9 +31,9 @@ def load_models(suite: Suite, model: str, reminder: str | None, **shared: Any) -
     models = {}
     for label, options in suite.defenses.items():
         # A rival that needs no reminder is not given one: guard options would have nothing to guard.
-        given = reminder if needs_reminder(options["defense"]) else "none"
+        reminder_or_none = reminder if needs_reminder(options["defense"]) else "none"
         models[label] = get_model(
-            f"safety-reminder/{model}", memoize=False, label=label, reminder=given, **options, **shared
+            f"safety-reminder/{model}", memoize=False, label=label, reminder=reminder_or_none, **options, **shared
         )
     return models
 
@@ -46,7 +46,7 @@ def identity_of(models: dict[str, Model]) -> dict[str, Any]:
 
 
 def as_answered(suite: Suite, models: dict[str, Model]) -> dict[str, Any]:
-    """What a defence's answers depend on beside model and reminder, by its label: its options, and what it has learned
+    """What a defence's answers depend on besides model and reminder, by its label: its options, and what it has learned
     itself."""
     return {
         label: {**options, "digest": _api(models[label]).defense.digest} for label, options in suite.defenses.items()
@@ -59,7 +59,7 @@ def _api(model: Model) -> SafetyReminderAPI:
 
 
 def answer_suite(suite: Suite, models: dict[str, Model], output: Path, logs: Path) -> None:
-    """Answer what has no finished log in ``logs`` yet; judges' verdicts are kept in ``output``.
+    """Answer all that has no finished log in ``logs`` yet; judges' verdicts are kept in ``output``.
 
     Raises:
         SafetyReminderError: some answers are missing; the same call goes on.
@@ -67,7 +67,7 @@ def answer_suite(suite: Suite, models: dict[str, Model], output: Path, logs: Pat
     tasks = [_task(name, task, output) for name, task in suite.tasks.items()]
     # Inspect's own counts and warnings at start and end say nothing that ours do not.
     logging.getLogger("inspect_ai").setLevel(logging.WARNING)
-    success, found = eval_set(
+    success, eval_logs = eval_set(
         tasks,
         model=list(models.values()),
         log_dir=str(logs),
@@ -80,7 +80,7 @@ def answer_suite(suite: Suite, models: dict[str, Model], output: Path, logs: Pat
         display="rich" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else "plain",
     )
     if not success:
-        raise SafetyReminderError(f"some answers are missing: {_first_problem(found)}; run the same command again")
+        raise SafetyReminderError(f"some answers are missing: {_first_problem(eval_logs)}; run the same command again")
 
 
 def _task(name: str, task: SuiteTask, output: Path) -> Task:
@@ -104,21 +104,21 @@ def _first_problem(logs: Sequence[EvalLog]) -> str:
 
 
 def read_suite(logs: Path, suite: Suite) -> list[Answers]:
-    """The answers of the suite, finished now or in an earlier run: of each data set and defence, those of the latest
-    log.
+    """The answers of the suite, finished now or in an earlier run: those of the latest log for each data set and
+    defence.
 
     Raises:
         SafetyReminderError: some are missing.
     """
-    found: dict[tuple[str, str], Answers] = {}
+    done: dict[tuple[str, str], Answers] = {}
     for path in sorted(logs.glob("*.eval")):
         log = read_eval_log(str(path))
         if log.status != "success":
             continue  # an attempt that a later log finished
         answers = read_answers(log)
         if answers.dataset in suite.tasks and answers.defense in suite.defenses:
-            found[answers.defense, answers.dataset] = answers
-    missing = [f"{label} on {name}" for label in suite.defenses for name in suite.tasks if (label, name) not in found]
+            done[answers.defense, answers.dataset] = answers
+    missing = [f"{label} on {name}" for label in suite.defenses for name in suite.tasks if (label, name) not in done]
     if missing:
         raise SafetyReminderError(f"no answers of {', '.join(missing)}; run the same command again")
-    return [found[label, name] for label in suite.defenses for name in suite.tasks]
+    return [done[label, name] for label in suite.defenses for name in suite.tasks]

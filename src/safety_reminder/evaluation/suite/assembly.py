@@ -45,7 +45,7 @@ class SuiteResults:
             "metrics": {name: metric.as_json() for name, metric in self.metrics.items()},
             "defenses": {
                 label: {
-                    name: {metric: value.as_json() for metric, value in found.items()} for name, found in sets.items()
+                    name: {key: metric.as_json() for key, metric in metrics.items()} for name, metrics in sets.items()
                 }
                 for label, sets in self.table.items()
             },
@@ -56,7 +56,7 @@ class SuiteResults:
             "sweep": [point.as_json() for point in self.curve],
             "awareness": self.awareness,
             "threshold": self.threshold,
-            "agreement": {name: found.as_json() for name, found in self.agreed.items()},
+            "agreement": {name: agreement.as_json() for name, agreement in self.agreed.items()},
         }
 
 
@@ -68,7 +68,7 @@ def assemble(answers: Sequence[Answers], threshold: float | None) -> SuiteResult
     watched = records.pop(MONITOR, {}).get(ALL, [])
     table.pop(MONITOR, None)
     threshold = threshold if watched else None
-    everything = [record for one in answers for record in one.records]
+    everything = [record for answered in answers for record in answered.records]
     return SuiteResults(
         metrics=headline(table, main, PLAIN) if main != PLAIN else dict(table[PLAIN][ALL]),
         table=table,

@@ -1,4 +1,4 @@
-"""Suites: which data sets are answered behind which defences. A YAML file each; ``quick`` and ``full`` ship."""
+"""Suites: which data sets are answered with which defences. A YAML file each; ``quick`` and ``full`` ship."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SuiteTask:
 
 @dataclass(frozen=True)
 class Suite:
-    """``tasks`` by name, and of every defence by its label the options of the model provider."""
+    """``tasks`` by name, and ``defenses``: the options of the model provider for each, by its label."""
 
     tasks: dict[str, SuiteTask]
     defenses: dict[str, dict[str, Any]]
@@ -58,7 +58,7 @@ def load_suite(
     ``none`` comes first in every suite, and with a ``reminder`` there is ``monitor``, which watches unguarded answers.
 
     Args:
-        root: the folder that relative roots are in. defenses: only these of the suite's, by label.
+        root: the folder that relative roots are in. defenses: only these defences of the suite, by label.
         limit: rows of each task, at most. max_tokens: of answers, whatever the suite says.
 
     Raises:
@@ -68,27 +68,27 @@ def load_suite(
     if not path.is_file():
         raise ConfigError(f"no suite {name!r}: {', '.join(sorted(p.stem for p in SHIPPED.glob('*.yaml')))}, or a file")
     try:
-        found = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{path} is not a suite: {' '.join(str(error).split())}") from error
-    given = _mapping(found, str(path), {"max_tokens", "tasks", "defenses"})
-    length = max_tokens if max_tokens is not None else given.get("max_tokens", 128)
+    options = _mapping(content, str(path), {"max_tokens", "tasks", "defenses"})
+    length = max_tokens if max_tokens is not None else options.get("max_tokens", 128)
     if not isinstance(length, int) or length < 1:
         raise ConfigError(f"max_tokens must be a whole number from 1, got {length!r}")
     tasks = {
         label: _task(entry, f"{path}, task {label}", root, limit, length, final=max_tokens is not None)
-        for label, entry in _mapping(given.get("tasks"), f"{path}, tasks").items()
+        for label, entry in _mapping(options.get("tasks"), f"{path}, tasks").items()
     }
     if not tasks:
         raise ConfigError(f"{path} has no tasks")
-    entries = _defenses(given.get("defenses"), path, defenses, reminder=reminder)
+    entries = _defenses(options.get("defenses"), path, defenses, reminder=reminder)
     if reminder:
         entries[MONITOR] = {"defense": "reminder", "policy": "monitor"}
     return Suite(tasks, entries)
 
 
 def _defenses(given: Any, path: Path, chosen: Sequence[str] | None, *, reminder: bool) -> dict[str, dict[str, Any]]:
-    """``none``, and those of the suite that are chosen and can be had."""
+    """``none``, and the chosen defences of the suite that are available."""
     entries: dict[str, dict[str, Any]] = {PLAIN: {"defense": "none"}}
     for label, entry in _mapping(given, f"{path}, defenses").items():
         options = _mapping(entry, f"{path}, defense {label}")
@@ -107,11 +107,11 @@ def _defenses(given: Any, path: Path, chosen: Sequence[str] | None, *, reminder:
 
 
 def _task(entry: Any, where: str, root: str | None, limit: int | None, length: int, *, final: bool) -> SuiteTask:
-    given = _mapping(entry, where, {f.name for f in fields(SuiteTask)})
+    values = _mapping(entry, where, {f.name for f in fields(SuiteTask)})
     for name in ("dataset", "root"):
-        if not isinstance(given.get(name), str):
+        if not isinstance(values.get(name), str):
             raise ConfigError(f"{where} needs {name}")
-    task = SuiteTask(**{**given, "judges": tuple(given.get("judges") or ())})
+    task = SuiteTask(**{**values, "judges": tuple(values.get("judges") or ())})
     if task.dataset not in DATASETS:
         raise ConfigError(f"{where}: {unknown_name('dataset', task.dataset, DATASETS)}")
     for judge in task.judges:
@@ -125,18 +125,18 @@ def _task(entry: Any, where: str, root: str | None, limit: int | None, length: i
         task,
         root=_root(task.root, where, root),
         options=options,
-        max_tokens=length if final else given.get("max_tokens", length),
+        max_tokens=length if final else values.get("max_tokens", length),
     )
 
 
-def _root(given: str, where: str, root: str | None) -> str:
-    if given.startswith(_SHIPPED_FILE):
-        return str(_DATA / given.removeprefix(_SHIPPED_FILE))
-    path = Path(given).expanduser()
+def _root(place: str, where: str, root: str | None) -> str:
+    if place.startswith(_SHIPPED_FILE):
+        return str(_DATA / place.removeprefix(_SHIPPED_FILE))
+    path = Path(place).expanduser()
     if path.is_absolute():
         return str(path)
     if root is None:
-        raise ConfigError(f"{where} is in a folder {given!r}; say where that is with root=DIR")
+        raise ConfigError(f"{where} is in a folder {place!r}; say where that is with root=DIR")
     return str(Path(root).expanduser() / path)
 
 

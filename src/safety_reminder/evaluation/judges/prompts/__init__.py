@@ -14,4 +14,4 @@ def prompt_template(name: str) -> str:
 
 def fill(template: str, **values: str) -> str:
     """Put ``values`` in place of ``{name}``, in one pass: braces in a value stay as they are."""
-    return re.sub("|".join(rf"\{{{name}\}}" for name in values), lambda found: values[found[0][1:-1]], template)
+    return re.sub("|".join(rf"\{{{name}\}}" for name in values), lambda match: values[match[0][1:-1]], template)
