@@ -1,8 +1,8 @@
-"""Getting a benchmark's files from where they are published: whole or not at all, checked, resumed where cut off.
+"""Getting a benchmark's published files: whole or not at all, checked, and resumed where a download was cut off.
 
-Written by hand because of the last: pooch 1.9 and huggingface_hub 2.4 both throw away what came before a connection
+Written by hand because of resuming: pooch 1.9 and huggingface_hub 2.4 both throw away what came before a connection
 broke, and archives here have up to a gigabyte. Pooch also overwrites a file of one's own that is not the published one,
-and does not unpack anew what was cut short in an archive's folder.
+and does not unpack files again that were cut short in an archive's folder.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def fetch(
     """Fetch the files of a data set that are not in ``folder`` yet.
 
     A file is written under another name, checked against its published checksum where that is known, and only then
-    renamed. What was fetched before a connection broke is kept and, where the server can, gone on with by the next
-    call. The checksums of all files are kept in ``folder/SHA256SUMS``, which ``sha256sum --check`` reads, and a file
-    that is there is held against it by the next call.
+    renamed. What was fetched before a connection broke is kept, and the next call goes on from there if the server can.
+    The checksums of all files are kept in ``folder/SHA256SUMS``, which ``sha256sum --check`` reads, and the next call
+    compares files that are there with it.
 
     Args:
         name: of the data set, as in :data:`~safety_reminder.data.sources.SOURCES`.
         folder: what to give the loader as ``root`` afterwards.
         timeout: seconds to wait for the server.
-        tell: is told the licence, what is fetched, and what the source leaves out.
+        tell: called with the licence, with what is fetched, and with what the source leaves out.
 
     Returns:
         The paths of the files; of an archive, its own.
@@ -104,7 +104,7 @@ def _sha256(path: Path) -> str:
 def _download(file: RemoteFile, path: Path, timeout: float) -> str:
     """Returns the file's SHA-256."""
     part = path.with_name(path.name + ".part")
-    tag = path.with_name(path.name + ".part.tag")  # which version of the file the part is of
+    tag = path.with_name(path.name + ".part.tag")  # the version of the file that the part comes from
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _receive(file.url, part, tag, timeout)
@@ -115,15 +115,15 @@ def _download(file: RemoteFile, path: Path, timeout: float) -> str:
         raise DataError(
             f"{file.url} could not be fetched ({error}); check the network, or download it to {path} yourself"
         ) from error
-    found = _sha256(part)
+    sha256 = _sha256(part)
     tag.unlink(missing_ok=True)
-    if file.sha256 not in (None, found):
+    if file.sha256 not in (None, sha256):
         part.unlink()
         raise DataError(
-            f"{file.url}: sha256 is {found}, expected {file.sha256}; fetch again, or report it if it stays so"
+            f"{file.url}: sha256 is {sha256}, expected {file.sha256}; fetch again, or report it if it stays so"
         )
     os.replace(part, path)
-    return found
+    return sha256
 
 
 def _receive(url: str, part: Path, tag: Path, timeout: float) -> None:
@@ -137,7 +137,7 @@ def _receive(url: str, part: Path, tag: Path, timeout: float) -> None:
     except HTTPError as error:
         if error.code != 416 or not have:
             raise
-        error.close()  # nothing follows what is there, and whether that is the whole is not known: begin anew
+        error.close()  # nothing follows what is there, which may or may not be the whole file: begin anew
         tag.unlink()
         _receive(url, part, tag, timeout)
         return
@@ -158,7 +158,8 @@ def _receive(url: str, part: Path, tag: Path, timeout: float) -> None:
 
 
 def _write_tag(tag: Path, headers: HTTPMessage) -> None:
-    """What names the version: a strong ETag, else the time of its last change. Without either, no resuming."""
+    """Write what names the version: a strong ETag, else the time of the last change. Without either, there is no
+    resuming."""
     name = headers.get("ETag", "")
     version = name if name.startswith('"') else headers.get("Last-Modified", "")
     if version:

@@ -29,16 +29,16 @@ def existing_root(root: str | Path, dataset: str, what: str) -> Path:
 
 
 def first_existing(candidates: Iterable[Path], dataset: str) -> Path:
-    """The first of the paths that is there. DataError naming all of them where none is."""
+    """The first of the paths that is there. Raises DataError, which names all of them, where none is."""
     paths = list(candidates)
-    found = next((path for path in paths if path.exists()), None)
-    if found is None:
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
         raise DataError(f"dataset={dataset}: expected {', or '.join(map(str, paths))}")
-    return found
+    return path
 
 
 def find_file(root: str | Path, dataset: str, what: str, *places: str | Path) -> Path:
-    """``root`` itself where it is a file; of a folder, the first of the ``places`` in it that is there.
+    """``root`` itself where it is a file; where it is a folder, the first of the ``places`` in it that exists.
 
     Raises:
         DataError: there is nothing; names what was expected.
@@ -70,7 +70,7 @@ def need_columns(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], path
 
 
 def text_of(row: Mapping[str, Any], name: str, where: str) -> str:
-    """A cell that must hold text. DataError naming the row where it does not."""
+    """A cell that must hold text. Raises DataError, which names the row, where it does not."""
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: {name} is missing or empty")
@@ -94,12 +94,12 @@ def image_at(path: Path, where: str) -> Path:
 
 
 def image_of_stem(folder: Path, stem: str, where: str) -> Path:
-    """The image of that name with whichever suffix it has. DataError naming what was looked for."""
+    """The image of that name with whichever suffix it has. Raises DataError, which names what was looked for."""
     places = [folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES]
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
+    image = next((path for path in places if path.is_file()), None)
+    if image is None:
         raise DataError(f"{where}: no image at {folder / stem} ({', '.join(IMAGE_SUFFIXES)})")
-    return image_at(found, where)
+    return image_at(image, where)
 
 
 def selection(kind: str, wanted: Sequence[str] | str | None, known: Iterable[str]) -> list[str]:
@@ -112,12 +112,12 @@ def selection(kind: str, wanted: Sequence[str] | str | None, known: Iterable[str
     if not wanted:
         return known
     names = {name.lower(): name for name in known}
-    chosen = set()
+    selected = set()
     for name in [wanted] if isinstance(wanted, str) else wanted:
         if str(name).strip().lower() not in names:
             raise ConfigError(unknown_name(kind, str(name), known))
-        chosen.add(names[str(name).strip().lower()])
-    return [name for name in known if name in chosen]
+        selected.add(names[str(name).strip().lower()])
+    return [name for name in known if name in selected]
 
 
 def one_of(kind: str, name: str, known: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
 """Where the benchmarks' files are published, and under which licence.
 
-``sha256`` is None where the published checksum is not known here. Addresses name a revision where one is known. What a
-source leaves out, mostly image archives on drives that need a browser, is said in its ``note``. VLGuard is not
-here: its copy on the hub is given out on request only.
+``sha256`` is None where the published checksum is not known here. Addresses name a revision where one is known. The
+``note`` of a source says what it leaves out: mostly image archives on drives that need a browser. VLGuard is not here:
+the hub gives out its copy on request only.
 """
 
 from __future__ import annotations

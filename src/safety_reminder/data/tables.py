@@ -61,20 +61,20 @@ def sample_rows(rows: Sequence[Any], count: int | None, seed: int | str) -> Sequ
 
 
 def each_row(rows: Iterable[Callable[[], Iterable[Row]]], on_error: str) -> list[Row]:
-    """What the callables make of their rows. Where an image is missing or broken, ``skip`` names the row and goes on.
+    """The rows that the callables read. Where an image is missing or broken, ``skip`` names the row and goes on.
 
     Raises:
         ImageError: of the first such row, unless ``on_error`` is ``skip``.
     """
-    found: list[Row] = []
+    made: list[Row] = []
     for make in rows:
         try:
-            found += make()
+            made += make()
         except ImageError as error:
             if on_error != "skip":
                 raise
             log.warning("left out: %s", error)
-    return found
+    return made
 
 
 def read_row(rows: Sequence[Mapping[str, Any]], number: int, where: str) -> Mapping[str, Any]:

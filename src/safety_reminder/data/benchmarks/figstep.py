@@ -46,11 +46,11 @@ def load(
     if subset is not None:
         one_of("FigStep subset", subset, SUBSETS)
     candidates = [subset] if subset else list(SUBSETS)
-    found = next((name for name in candidates if _csv(questions, name) is not None), None)
-    if found is None:
+    csv_name = next((name for name in candidates if _csv(questions, name) is not None), None)
+    if csv_name is None:
         raise DataError(f"{questions} has none of: {', '.join(f'{name}.csv' for name in candidates)}")
-    wanted = {topic.lower() for topic in selection("FigStep topic", topics, TOPICS)} if topics else None
-    path = _csv(questions, found)
+    topics_kept = {topic.lower() for topic in selection("FigStep topic", topics, TOPICS)} if topics else None
+    path = _csv(questions, csv_name)
     assert path is not None
     rows = read_rows(path)
     columns = {"category_id", "task_id", "category_name", "instruction"}
@@ -58,15 +58,15 @@ def load(
         raise DataError(f"{path} needs the columns {', '.join(sorted(columns))}")
     examples = []
     for row in rows:
-        if wanted is not None and (row["category_name"] or "").strip().lower() not in wanted:
+        if topics_kept is not None and (row["category_name"] or "").strip().lower() not in topics_kept:
             continue
         name = f"query_ForbidQI_{row['category_id']}_{row['task_id']}_6.png"
-        image = folder / "images" / SUBSETS[found] / name
+        image = folder / "images" / SUBSETS[csv_name] / name
         if not image.is_file():
             raise DataError(f"{path.name} names an image that is not there: expected {image}")
         examples.append(
             Example(
-                id=f"{found}/{row['category_id']}-{row['task_id']}",
+                id=f"{csv_name}/{row['category_id']}-{row['task_id']}",
                 prompt=prompt,
                 image=image,
                 harmful=True,

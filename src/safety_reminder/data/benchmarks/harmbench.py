@@ -55,14 +55,14 @@ def load(
     rows = read_rows(path)
     need_columns(rows, (*COLUMNS, "ImageFileName") if modality == "multimodal" else COLUMNS, path)
     kinds = [text_of(row, "FunctionalCategory", f"{path}, row {number}") for number, row in enumerate(rows, 1)]
-    wanted = selection("HarmBench functional category", categories, dict.fromkeys(kinds))
+    kept = selection("HarmBench functional category", categories, dict.fromkeys(kinds))
     folder = Path()
     if modality == "multimodal":
         places = [path.parent.parent / IMAGES, path.parent / IMAGES]
         folder = first_existing([Path(images).expanduser()] if images is not None else places, "harmbench")
     examples = []
     for number, (row, kind) in enumerate(zip(rows, kinds, strict=True), 1):
-        if kind not in wanted:
+        if kind not in kept:
             continue
         where = f"{path}, row {number}"
         behavior = text_of(row, "Behavior", where)

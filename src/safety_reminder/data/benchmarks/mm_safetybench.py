@@ -62,7 +62,7 @@ def load(
         ConfigError: unknown variant or scenario.
     """
     one_of("MM-SafetyBench variant", variant, VARIANTS)
-    chosen = None if scenarios is None or scenarios == [] else _scenarios(scenarios)
+    kept = None if scenarios is None or scenarios == [] else _scenarios(scenarios)
     what = "MM-SafetyBench's folder with processed_questions/ and imgs/"
     folder = existing_root(root, "mm_safetybench", what)
     questions = first_existing(
@@ -72,7 +72,7 @@ def load(
     if not present:
         raise DataError(f"{questions} has no scenario; expected {SCENARIOS[0]}.json and others")
     examples = []
-    for scenario in present if chosen is None else chosen:
+    for scenario in present if kept is None else kept:
         path = first_existing([questions / f"{scenario}.json"], "mm_safetybench")
         rows = read_mapping(path)
         place = None if variant == "text" else _images(questions.parent, images, scenario, variant)
@@ -112,10 +112,10 @@ def _scenarios(wanted: Sequence[str | int] | str | int) -> list[str]:
     for scenario in SCENARIOS:
         number, _, bare = scenario.partition("-")
         names |= {scenario.lower(): scenario, bare.lower(): scenario, number: scenario, str(int(number)): scenario}
-    chosen = set()
+    kept = set()
     for name in [wanted] if isinstance(wanted, str | int) else wanted:
         key = str(name).strip().lower()
         if key not in names:
             raise ConfigError(unknown_name("MM-SafetyBench scenario", str(name), SCENARIOS))
-        chosen.add(names[key])
-    return [scenario for scenario in SCENARIOS if scenario in chosen]
+        kept.add(names[key])
+    return [scenario for scenario in SCENARIOS if scenario in kept]

@@ -33,16 +33,16 @@ def load(root: str | Path, *, tasks: Sequence[str] | str | None = None) -> list[
         DataError: a task is not there, a line does not fit, or an image is missing or cannot be read; says which.
         ConfigError: unknown task.
     """
-    chosen = selection("MME task", tasks, TASKS)
+    task_names = selection("MME task", tasks, TASKS)
     folder = existing_root(root, "mme", "MME's folder, with one folder a task")
     nested = (folder / name for name in ("MME_Benchmark", "MME_Benchmark_release_version/MME_Benchmark"))
     folder = next((place for place in nested if place.is_dir()), folder)
     if not tasks:
-        chosen = [task for task in chosen if (folder / task).is_dir()]
-        if not chosen:
+        task_names = [task for task in task_names if (folder / task).is_dir()]
+        if not task_names:
             raise DataError(f"{folder} has no task; expected {folder / TASKS[0]} and others")
     examples = []
-    for task in chosen:
+    for task in task_names:
         split = (folder / task / "questions_answers_YN").is_dir()
         questions = folder / task / "questions_answers_YN" if split else folder / task
         images = folder / task / "images" if split else folder / task

@@ -40,7 +40,7 @@ def load(root: str | Path, *, capabilities: Sequence[str] | str | None = None) -
         DataError: a file is not where it should be, or a row does not fit; says which.
         ConfigError: unknown capability.
     """
-    wanted = set(selection("MM-Vet capability", capabilities, CAPABILITIES))
+    kept = set(selection("MM-Vet capability", capabilities, CAPABILITIES))
     folder = existing_root(root, "mmvet", "the folder of mm-vet.json and images/")
     path = first_existing(
         [folder / "mm-vet.json", folder / "mm-vet" / "mm-vet.json", folder / "data.json"], dataset="mmvet"
@@ -58,7 +58,7 @@ def load(root: str | Path, *, capabilities: Sequence[str] | str | None = None) -
         skills = row.get("capability")
         if not isinstance(skills, list) or not skills or not set(skills) <= set(CAPABILITIES):
             raise DataError(f"{where}: capability must be a list of {', '.join(CAPABILITIES)}, got {skills!r}")
-        if not wanted & set(skills):
+        if not kept & set(skills):
             continue
         examples.append(
             Example(

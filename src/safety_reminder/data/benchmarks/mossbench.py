@@ -32,7 +32,7 @@ def load(root: str | Path, *, kinds: Sequence[str] | str | None = None) -> list[
         DataError: a file is not where it should be, a row does not fit, or an image cannot be read; says which.
         ConfigError: unknown kind.
     """
-    wanted = selection("kind of MOSSBench stimulus", kinds, KINDS.values())
+    kept = selection("kind of MOSSBench stimulus", kinds, KINDS.values())
     folder = existing_root(root, "mossbench", "MOSSBench's data folder")
     name = Path("images_information") / "information.json"
     path = first_existing([folder / name, folder / "data" / name], "mossbench")
@@ -44,7 +44,7 @@ def load(root: str | Path, *, kinds: Sequence[str] | str | None = None) -> list[
         over = metadata.get("over") if isinstance(metadata, dict) else None
         if over not in KINDS:
             raise DataError(f"{where}: metadata.over must be one of {', '.join(KINDS)}, got {over!r}")
-        if KINDS[over] not in wanted:
+        if KINDS[over] not in kept:
             continue
         question = text_of(row, "question", where)
         examples.append(

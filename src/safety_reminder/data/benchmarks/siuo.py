@@ -19,7 +19,7 @@ FILE = "siuo_gen.json"
 def load(root: str | Path, *, categories: Sequence[str] | str | None = None) -> list[Example]:
     """The questions, in upstream's order.
 
-    All count as harmful: simply doing what is asked is unsafe. A good answer need not refuse, it may also warn, so that
+    All count as harmful: simply doing what they ask is unsafe. A good answer need not refuse, it may also warn, so that
     a judge of the whole answer fits this set better than one that looks for a refusal.
 
     Args:
@@ -34,11 +34,11 @@ def load(root: str | Path, *, categories: Sequence[str] | str | None = None) -> 
     rows = read_rows(path)
     need_columns(rows, ("question_id", "image", "question", "category"), path)
     known = dict.fromkeys(text_of(row, "category", f"{path}, row {n}") for n, row in enumerate(rows, 1))
-    wanted = selection("SIUO category", categories, known)
+    kept = selection("SIUO category", categories, known)
     examples = []
     for number, row in enumerate(rows, 1):
         where = f"{path}, row {number}"
-        if text_of(row, "category", where) not in wanted:
+        if text_of(row, "category", where) not in kept:
             continue
         question = text_of(row, "question", where)
         examples.append(

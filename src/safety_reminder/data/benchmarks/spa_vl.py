@@ -1,7 +1,7 @@
 """SPA-VL's test questions (Zhang et al., arXiv:2406.12030), for evaluation; ``spa_vl`` reads its training rows.
 
 Upstream publishes ``test/harm-*.parquet`` and ``test/help-*.parquet``, 265 rows each, with ``image``, ``question`` and
-``class1`` to ``class3``, from coarse to fine. Read too as JSON lines that name their images, as in converted copies.
+``class1`` to ``class3``, from coarse to fine. JSON lines that name their images, as in converted copies, are read too.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def load(root: str | Path, *, split: str = "harm", images: str | Path | None = N
     """The questions of a split, in upstream's order; ``category`` is ``class1``, one of six domains.
 
     ``harm`` (upstream's HarmEval) counts as harmful. ``help`` (HelpEval) does not, since upstream compares how helpful
-    its answers are; single questions bear no label, and that none of them asks for harm has not been checked.
+    its answers are; single questions bear no label, and nobody has checked that none of them asks for harm.
 
     Args:
-        root: upstream's folder, or one ``.parquet``, ``.json`` or ``.jsonl`` file, of whose rows ``split`` then says
-            which they are.
+        root: upstream's folder, or one ``.parquet``, ``.json`` or ``.jsonl`` file; ``split`` then says which split its
+            rows are.
         images: folder of the images that JSON rows name; by default beside the file.
 
     Raises:

@@ -1,4 +1,5 @@
-"""Prompts without images from a CSV or JSON file of one's own: a column of text, perhaps one that says if harmful."""
+"""Prompts without images from a CSV or JSON file of one's own: a column of text, perhaps one that says whether it is
+harmful."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -
     there is a right answer.
 
     Args:
-        harmful: of rows without a ``harmful`` column.
-        column: of the text; by default the first there is of ``prompt``, ``instruction``, ``question``, ``goal``.
+        harmful: for rows without a ``harmful`` column.
+        column: the text's; by default the first there is of ``prompt``, ``instruction``, ``question``, ``goal``.
 
     Raises:
         DataError: no such file, not that format, no such column, or an image that is not there.

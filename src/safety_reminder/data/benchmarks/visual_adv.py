@@ -43,12 +43,12 @@ def load(
     folder = existing_root(root, "visual_adv", "the folder of adversarial_images/")
     images = folder / "adversarial_images" if (folder / "adversarial_images").is_dir() else folder
     files = sorted(path for path in images.iterdir() if path.is_file()) if images.is_dir() else []
-    found = next((path for path in files if image in (path.name, path.stem)), None)
-    if found is None:
+    image_file = next((path for path in files if image in (path.name, path.stem)), None)
+    if image_file is None:
         if not files:
             raise DataError(f"dataset=visual_adv: expected images in {folder / 'adversarial_images'}")
         raise ConfigError(unknown_name("adversarial image", image, [path.stem for path in files]))
-    image_at(found, f"dataset.image={image}")
+    image_at(image_file, f"dataset.image={image}")
     if instructions is None or Path(instructions).name == CORPUS:
         places = [images.parent / "harmful_corpus" / CORPUS, images.parent / CORPUS]
         path = first_existing([Path(instructions).expanduser()] if instructions else places, "visual_adv")
@@ -56,7 +56,7 @@ def load(
     else:
         rows = [(example.id, example.prompt) for example in load_text(instructions, column=column)]
     return [
-        Example(id=f"{found.stem}/{key}", prompt=text, image=found, harmful=True, instruction=text)
+        Example(id=f"{image_file.stem}/{key}", prompt=text, image=image_file, harmful=True, instruction=text)
         for key, text in rows
     ]
 

@@ -37,16 +37,16 @@ def load(
         images: folder of the images; by default ``test`` beside the file.
 
     Raises:
-        DataError: a file is not where it should be, a row of no known form, an unreadable image; says which.
+        DataError: a file is not where it should be, a row of an unknown form, an unreadable image; says which.
         ConfigError: unknown subset.
     """
-    chosen = selection("VLGuard subset", subsets, SUBSETS)
+    subset_names = selection("VLGuard subset", subsets, SUBSETS)
     path = find_file(root, "vlguard", "VLGuard's folder with test.json and test/", "test.json", "data/test.json")
     rows = read_rows(path)
     need_columns(rows, ("image", "safe", "instr-resp"), path)
     folder = first_existing([Path(images).expanduser() if images is not None else path.parent / "test"], "vlguard")
     examples = []
-    for subset in chosen:
+    for subset in subset_names:
         safe, key = SUBSETS[subset]
         for number, row in enumerate(rows):
             where = f"{path}, row {number + 1}"
@@ -72,7 +72,7 @@ def _instruction(row: Mapping[str, Any], key: str, where: str) -> str | None:
     pairs = row.get("instr-resp")
     if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, dict) for pair in pairs):
         raise DataError(f"{where}: instr-resp must be a list of objects")
-    found = next((pair for pair in pairs if key in pair), None)
-    if found is None and key == "instruction":
+    pair_with_key = next((pair for pair in pairs if key in pair), None)
+    if pair_with_key is None and key == "instruction":
         raise DataError(f"{where}: instr-resp of an image that is not safe needs an instruction")
-    return None if found is None else text_of(found, key, where)
+    return None if pair_with_key is None else text_of(pair_with_key, key, where)

@@ -35,7 +35,7 @@ def load(root: str | Path, *, kind: str = "all", types: Sequence[str] | str | No
     rows = read_rows(path)
     need_columns(rows, ("prompt", "type"), path)
     names = [text_of(row, "type", f"{path}, row {number}") for number, row in enumerate(rows, 1)]
-    wanted = selection("XSTest type", types, dict.fromkeys(names))
+    kept = selection("XSTest type", types, dict.fromkeys(names))
     examples = []
     for number, (row, name) in enumerate(zip(rows, names, strict=True), 1):
         where = f"{path}, row {number}"
@@ -43,7 +43,7 @@ def load(root: str | Path, *, kind: str = "all", types: Sequence[str] | str | No
         label = str(row.get("label") or "").strip()
         if label and label != ("unsafe" if harmful else "safe"):
             raise DataError(f"{where}: label {label!r} contradicts the type {name!r}")
-        if name not in wanted or kind == ("safe" if harmful else "unsafe"):
+        if name not in kept or kind == ("safe" if harmful else "unsafe"):
             continue
         text = text_of(row, "prompt", where)
         key = row.get("id") or row.get("id_v2") or number

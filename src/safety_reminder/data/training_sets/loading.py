@@ -27,7 +27,7 @@ TRAINING_SETS = {
     "vlguard": "safety_reminder.data.training_sets.vlguard:load",
     "pairs": "safety_reminder.data.training_sets.pairs:load",
 }
-MIX = 256  # rows of each kind that named sets give where nothing is asked for: the method's authors' mix
+MIX = 256  # rows of each kind from named sets, if no number is given: the mix of the method's authors
 FIELDS = ("messages", "prompt", "safe", "chosen", "rejected", "image", "harmful_prompt", "source")
 
 
@@ -47,7 +47,7 @@ def load_training(
     Args:
         sets: names joined by ``+``, of :data:`TRAINING_SETS` or files in the project's schema.
         root: of the named sets: the folder itself, or one with a folder for each of them.
-        harmful, benign: take this many rows of each kind, at random by ``seed``; None: of named sets :data:`MIX`, or as
+        harmful, benign: take this many rows of each kind, at random by ``seed``; None: :data:`MIX` of named sets, or as
             many as there are, and all rows of files.
         options: passed on to the loaders that know them.
         both_kinds: rows of one kind only are an error; without it, None means all rows.
@@ -83,8 +83,8 @@ def _read_all(
     options: Mapping[str, Any],
     on_error: str,
 ) -> list[TrainingExample]:
-    """The rows of sets and files in turn; of each set ``limit``, at random by ``seed``. Every option must be one that
-    some loader takes."""
+    """The rows of sets and files in turn; ``limit`` rows of each set, at random by ``seed``. Every option must be one
+    that some loader takes."""
     examples: list[TrainingExample] = []
     known_options: set[str] = set()
     for name in parts:

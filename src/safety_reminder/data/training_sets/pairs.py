@@ -22,7 +22,7 @@ def load(
 ) -> list[TrainingExample]:
     """One row per labelled answer of a ``.csv``, ``.json``, ``.jsonl`` or ``.parquet`` file.
 
-    What must follow an unsafe answer is a safe answer to the same question, where the file has one, else a refusal.
+    An unsafe answer must be followed by a safe answer to the same question, if the file has one, else by a refusal.
 
     Args:
         question, answer, unsafe: names of the columns; ``unsafe`` is 1 or true where the answer is unsafe.
@@ -45,7 +45,7 @@ def load(
                 raise DataError(f"{where}: {column} is missing or empty; {advice}")
         rows.append((str(row[question]), str(row[answer]), truth(row[unsafe], where, default=True, name=unsafe)))
     safe_answers = {q: a for q, a, is_unsafe in reversed(rows) if not is_unsafe}
-    # Of a question that also has an unsafe answer, the bare prompt says nothing about the answer to come.
+    # Where a question also has an unsafe answer, the bare prompt says nothing about the answer to come.
     asked_for_harm = {q for q, _, is_unsafe in rows if is_unsafe}
     kinds = [[row for row in rows if row[2] is kind] for kind in (True, False)]
     rows = [row for kind in kinds for row in sample_rows(kind, limit, f"{seed}/pairs")]

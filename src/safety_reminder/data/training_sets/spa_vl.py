@@ -28,7 +28,7 @@ def load(
     images: str | Path | None = None,
     on_error: str = "stop",
 ) -> list[TrainingExample]:
-    """Unsafe rows: behind a beginning of ``rejected``, ``chosen`` must follow.
+    """Unsafe rows: ``chosen`` must follow a beginning of ``rejected``.
 
     Args:
         root: upstream's folder, or one ``.parquet``, ``.json`` or ``.jsonl`` file.
@@ -55,13 +55,13 @@ def load(
     missing = [name for name in COLUMNS if not len(rows) or name not in rows[0]]
     if missing:
         raise DataError(f"{root} has no column {', '.join(missing)}; SPA-VL has question, chosen, rejected")
-    chosen = [i for i in range(len(rows)) if usable(rows[i])] if isinstance(rows, list) else list(range(len(rows)))
-    taken = sample_rows(chosen, limit, f"{seed}/spa_vl")
+    numbers = [i for i in range(len(rows)) if usable(rows[i])] if isinstance(rows, list) else list(range(len(rows)))
+    taken = sample_rows(numbers, limit, f"{seed}/spa_vl")
     return each_row((partial(_examples, rows, i, folder, f"{root}, row {i + 1}") for i in taken), on_error)
 
 
 def usable(row: Mapping[str, Any]) -> bool:
-    """A judge found the rejected answer unsafe and the chosen one safe, where a judge was asked."""
+    """If a judge was asked, it called the rejected answer unsafe and the chosen one safe."""
     return row.get("safe", 0) in (0, False) and row.get("chosen_safe", 1) in (1, True)
 
 
@@ -77,13 +77,14 @@ def _examples(rows: Any, number: int, folder: Path, where: str) -> list[Training
 
 
 def find_image(row: Mapping[str, Any], folder: Path, where: str) -> Path:
-    """The image a row names, in ``folder`` or in its classes' folders below. DataError naming where it was sought."""
+    """The image a row names, in ``folder`` or in its classes' folders below. Raises DataError, which names where it was
+    sought."""
     classes = [str(row[f"class{i}"]) for i in (1, 2, 3) if row.get(f"class{i}")]
     name = str(row.get("image_path") or row.get("image") or row.get("image_name") or "")
     if not name:
         raise ImageError(f"{where}: has neither image, image_path nor image_name")
     places = [folder / name, folder.joinpath(*classes, name), folder.joinpath("images", *classes, name)]
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
+    image = next((path for path in places if path.is_file()), None)
+    if image is None:
         raise ImageError(f"{where}: no image at {', nor at '.join(map(str, places))}")
-    return found
+    return image

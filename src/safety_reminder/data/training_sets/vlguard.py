@@ -28,8 +28,8 @@ def load(
     """Rows of ``{split}.json``.
 
     An image that is itself unsafe comes with ``instruction``; a safe one with ``safe_instruction`` and
-    ``unsafe_instruction``. Every response is a safe one. Unsafe requests become two rows: the bare prompt, behind which
-    the response must follow, and that response itself, which must be let pass.
+    ``unsafe_instruction``. Every response is a safe one. Unsafe requests become two rows: the bare prompt, which the
+    response must follow, and that response itself, which the guard must let pass.
 
     Args:
         root: upstream's folder, or the JSON file.
@@ -37,7 +37,7 @@ def load(
         on_error: ``skip`` leaves rows out whose image is missing, and names them.
 
     Raises:
-        DataError: no such file, a row of no known form, an image that is not there.
+        DataError: no such file, a row of an unknown form, an image that is not there.
     """
     root = Path(root)
     path = root / f"{split}.json" if root.is_dir() else root

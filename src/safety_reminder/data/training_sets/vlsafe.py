@@ -26,7 +26,7 @@ def load(
     """Rows of all JSON-lines files in a folder, or of one. The set's examination files, which are for evaluation, are
     only read if they are named.
 
-    A harmful row has ``query`` (and ``reference``, which nothing here reads: it is no answer of the model that is
+    A harmful row has ``query`` (and ``reference``, which nothing here reads: it is not an answer of the model that is
     trained). It has no unsafe answer, so only the bare prompt is learned from. A benign row has ``interaction``: a
     user's text and the model's answer, and if feedback follows, the answer after it. What is asked in the interactions
     of a file named ``harmless*`` (upstream's talks on harmful requests) is a harmful query too.
