@@ -39,7 +39,7 @@ def main() -> None:
     options.add_argument("--records", type=Path, help="keep the records here, and resume from them")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
-    without_it = {"prompt_check": False} if arguments.no_prompt_check else {}
+    without_it: dict[str, Any] = {"prompt_check": False} if arguments.no_prompt_check else {}
     guarded = safety_reminder.load("pocket", "pocket", policy=arguments.policy, **without_it)
 
     sets: dict[str, list[Example]] = {"benign twins": load_dataset("typographic", BENIGN_TWINS)}
@@ -60,9 +60,9 @@ def main() -> None:
         # Records of another policy, pack or pocket are refused.
         file = open_run(folder / name.replace(" ", "-"), {**settings, **identity(guarded)})
         sampling = Sampling(max_new_tokens=arguments.tokens, do_sample=False)
-        options = {"batch_size": arguments.batch, "sampling": sampling}
-        without = run(guarded, examples, file, guard=False, **options)
-        with_guard = run(guarded, examples, file, guard=True, **options)
+        how: dict[str, Any] = {"batch_size": arguments.batch, "sampling": sampling}
+        without = run(guarded, examples, file, guard=False, **how)
+        with_guard = run(guarded, examples, file, guard=True, **how)
         add(figures, name, with_guard, without)
         if not examples[0].harmful:
             harmless[0] += with_guard

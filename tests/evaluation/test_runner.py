@@ -16,7 +16,7 @@ from safety_reminder.evaluation.records import to_json
 from safety_reminder.evaluation.runner import open_run, run, write_summary
 from safety_reminder.types import Example, Record, Sampling
 
-OPTIONS = {"sampling": Sampling(max_new_tokens=24, do_sample=False)}
+OPTIONS: dict[str, Any] = {"sampling": Sampling(max_new_tokens=24, do_sample=False)}
 EXAMPLES = [
     Example(f"e{i}", "Filler " * i, image=Image.new("RGB", (8, 8), (40 * i, 0, 0)), harmful=i % 2 == 0)
     for i in range(5)

@@ -75,17 +75,17 @@ class GenerationOptions(all_optional(Sampling)):
     model_config = ConfigDict(extra="allow")
     _TAKEN: ClassVar[frozenset[str]] = frozenset({"guard", "batch_size", "seed", "show"})
 
-    def given(self) -> dict[str, Any]:
-        return self.model_dump(exclude_none=True)
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling.of(self.model_dump(exclude_none=True))
 
     @model_validator(mode="after")
     def _fit(self) -> GenerationOptions:
-        more = self.model_extra or {}
-        for name in more:
+        for name in self.model_extra or {}:
             if name in self._TAKEN:
                 raise ConfigError(f"unknown generation option {name!r}; --help lists the options")
         try:
-            Sampling(**{name: value for name, value in self.given().items() if name not in more})
+            self.sampling  # noqa: B018
         except ConfigError as error:
             raise ConfigError(f"generation.{error}") from error
         return self
