@@ -24,7 +24,7 @@ from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.runner import open_run, run
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import weights_digest
-from safety_reminder.types import Example
+from safety_reminder.types import Example, Sampling
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     options.add_argument("--records", type=Path, help="keep the records here, and resume from them")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
-    without_it = {"prompt_check": False} if arguments.no_prompt_check else {}
+    without_it: dict[str, Any] = {"prompt_check": False} if arguments.no_prompt_check else {}
     guarded = safety_reminder.load("pocket", "pocket", policy=arguments.policy, **without_it)
 
     sets: dict[str, list[Example]] = {"benign twins": load_dataset("typographic", BENIGN_TWINS)}
@@ -59,8 +59,10 @@ def main() -> None:
         settings = {"batch_size": arguments.batch, "max_new_tokens": arguments.tokens, "do_sample": False}
         # Records of another policy, pack or pocket are refused.
         file = open_run(folder / name.replace(" ", "-"), {**settings, **identity(guarded)})
-        without = run(guarded, examples, file, guard=False, **settings)
-        with_guard = run(guarded, examples, file, guard=True, **settings)
+        sampling = Sampling(max_new_tokens=arguments.tokens, do_sample=False)
+        how: dict[str, Any] = {"batch_size": arguments.batch, "sampling": sampling}
+        without = run(guarded, examples, file, guard=False, **how)
+        with_guard = run(guarded, examples, file, guard=True, **how)
         add(figures, name, with_guard, without)
         if not examples[0].harmful:
             harmless[0] += with_guard

@@ -5,9 +5,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Shapes in signatures are checked where they are declared, before these modules are first imported.
+install_import_hook(
+    [
+        "safety_reminder.guard.lane",
+        "safety_reminder.guard.probe",
+        "safety_reminder.guard.sampling",
+        "safety_reminder.models.context",
+        "safety_reminder.models.embedding",
+        "safety_reminder.models.positions",
+        "safety_reminder.models.prefix",
+        "safety_reminder.models.scoring",
+        "safety_reminder.training.objective",
+        "safety_reminder.training.probing.calibration",
+        "safety_reminder.training.probing.regression",
+    ],
+    "beartype.beartype",
+)
 
 from helpers import cached_tiny_model
 from safety_reminder.models.tiny import TINY

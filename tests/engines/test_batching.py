@@ -56,6 +56,23 @@ def test_requests_that_wait_are_answered_together_up_to_the_batch_size(echo):
     assert sum(map(len, echo.batches)) == 9
 
 
+def test_what_is_answered_together_has_one_batch_that_no_other_has(echo):
+    echo.go.clear()
+    engine = BatchingEngine(echo, batch_size=4, wait=0.2)
+    texts = [*map(str, range(6)), "bad"]
+    futures = [engine.submit(say(text)) for text in texts]
+    echo.go.set()
+    found = {text: future.result(10) for text, future in zip(texts, futures, strict=True) if text != "bad"}
+    with pytest.raises(MessageError):
+        futures[-1].result(10)
+    engine.close()
+    names = [found[text].batch for text in texts[:-1]]
+    assert names[:4] == names[:1] * 4
+    # Those that were with a bad one were answered anew, each alone.
+    assert len(set(names)) == 3
+    assert all(isinstance(name, str) and name for name in names)
+
+
 def test_the_rows_of_a_batch_are_told(echo):
     engine = BatchingEngine(echo, batch_size=8)
     assert engine.submit(say("alone")).result(10).rows == 1

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from inspect_ai import Task, eval
@@ -18,15 +19,17 @@ from PIL import Image
 from checkpoints import random_reminder
 from safety_reminder import SafetyReminder, load
 from safety_reminder.data import load_dataset
+from safety_reminder.engines import Answered
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.inspect import scorers
-from safety_reminder.evaluation.inspect.logs import TRACE, read_answers
+from safety_reminder.evaluation.inspect.logs import TRACE, as_trace, read_answers
 from safety_reminder.evaluation.inspect.scorers import refusal
 from safety_reminder.evaluation.inspect.tasks import benchmark
 from safety_reminder.evaluation.judges import Judgement
-from safety_reminder.evaluation.metrics import judged, summarise
+from safety_reminder.evaluation.metrics import compare_cost, judged, summarise
 from safety_reminder.models import load_image
 from safety_reminder.models.tiny import tiny_checkpoint
+from safety_reminder.types import Check, Response
 
 # Of Inspect's own making.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -52,7 +55,7 @@ def model(folder, **options):
     return get_model(f"safety-reminder/{folder / 'model'}", memoize=False, check_base=False, device="cpu", **options)
 
 
-def run(folder, task, **options):
+def run(folder, task, **options) -> Any:
     found = model(folder, **options)
     return eval(task, model=found, log_dir=str(folder / "logs"), display="none")[0]
 
@@ -72,7 +75,10 @@ def test_answers_and_their_trace_are_those_of_the_guarded_model(folder):
         assert (record.id, record.harmful) == (row["id"], row["harmful"])
         assert record.token_ids == expected.token_ids
         assert record.seen_text == expected.seen_text
-        assert record.checks == expected.checks
+        places = [(check.token_index, check.unsafe, check.kind) for check in expected.checks]
+        assert [(check.token_index, check.unsafe, check.kind) for check in record.checks] == places
+        # Answered in one batch, where sums may be rounded otherwise.
+        assert [c.p_unsafe for c in record.checks] == pytest.approx([c.p_unsafe for c in expected.checks], abs=1e-5)
         assert record.seconds > 0
     sample = log.samples[0]
     assert sample.output.usage.output_tokens == len(answers.records[0].token_ids)
@@ -88,7 +94,8 @@ def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a
     drawn = benchmark("typographic", str(folder / "pages.csv"), max_tokens=4)
     in_files = benchmark("typographic", str(folder / "pages.csv"), max_tokens=4)
     for sample in in_files.dataset:
-        picture, _ = sample.input[0].content
+        content: Any = sample.input[0].content  # type: ignore[union-attr]
+        picture, _ = content
         path = folder / f"{sample.id}.png"
         load_image(picture.image).save(path)
         picture.image = str(path)
@@ -103,8 +110,18 @@ def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a
         assert [record.prompt_tokens for record in records] == [response.prompt_tokens for response in expected]
         traces = [sample.output.metadata[TRACE] for sample in log.samples]
         assert max(trace["rows"] for trace in traces) > 1
+        together = {}
+        for record, trace in zip(records, traces, strict=True):
+            together.setdefault(trace["batch"], []).append(record.id)
+        assert [record.batch for record in records] == [tuple(together[trace["batch"]]) for trace in traces]
         # The rows of a batch share its time.
         assert [record.seconds for record in records] == [trace["seconds"] / trace["rows"] for trace in traces]
+
+
+def scored(output: ModelOutput) -> Any:
+    state: Any = SimpleNamespace(output=output)
+    score: Any = asyncio.run(refusal()(state, Target("")))  # type: ignore[arg-type]
+    return score.value
 
 
 @pytest.mark.parametrize(
@@ -118,13 +135,11 @@ def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a
 def test_the_scorer_judges_what_was_seen_and_not_what_is_left(seen, engaged, refused):
     output = ModelOutput.from_content("m", REFUSAL)
     output.metadata = {TRACE: {"seen_text": seen, "text": REFUSAL}}
-    score = asyncio.run(refusal()(SimpleNamespace(output=output), Target("")))
-    assert score.value == {"engaged": engaged, "refused": refused}
+    assert scored(output) == {"engaged": engaged, "refused": refused}
 
 
 def test_a_model_that_is_not_ours_is_judged_on_its_answer():
-    score = asyncio.run(refusal()(SimpleNamespace(output=ModelOutput.from_content("m", LIST)), Target("")))
-    assert score.value == {"engaged": 1.0, "refused": 0.0}
+    assert scored(ModelOutput.from_content("m", LIST)) == {"engaged": 1.0, "refused": 0.0}
 
 
 def test_temperature_0_is_greedy_whatever_the_model_does_by_itself_and_others_sample_by_seed(folder):
@@ -135,11 +150,12 @@ def test_temperature_0_is_greedy_whatever_the_model_does_by_itself_and_others_sa
     messages = [{"role": "user", "content": "Say something."}]
     task = Task(dataset=[Sample(input="Say something.")], scorer=includes())
     provider = get_model(f"safety-reminder/{sampling}", memoize=False, device="cpu")
-    for config, options in (
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"temperature": 0.0}, {"do_sample": False}),
         ({"temperature": 2.0, "top_k": 40, "seed": 5}, {"do_sample": True, "temperature": 2.0, "top_k": 40, "seed": 5}),
-    ):
-        log = eval(task, model=provider, log_dir=str(folder / "logs"), display="none", max_tokens=8, **config)[0]
+    ]
+    for config, options in cases:
+        log: Any = eval(task, model=provider, log_dir=str(folder / "logs"), display="none", max_tokens=8, **config)[0]
         expected = guarded.generate(messages, max_new_tokens=8, **options)
         assert tuple(log.samples[0].output.metadata[TRACE]["token_ids"]) == expected.token_ids
 
@@ -168,6 +184,8 @@ def test_a_task_that_is_not_ours_runs_through_the_provider(folder):
     log = run(folder, task, defense="self_reminder")
     assert log.status == "success"
     assert log.samples[0].output.metadata["safety_reminder"]["defense"] == "self_reminder"
+    with pytest.raises(DataError, match="another task than safety_reminder/benchmark"):
+        read_answers(log)
 
 
 def test_a_log_that_is_not_finished_or_not_ours_is_refused(folder):
@@ -179,6 +197,37 @@ def test_a_log_that_is_not_finished_or_not_ours_is_refused(folder):
     log.status = "cancelled"
     with pytest.raises(DataError, match="not finished"):
         read_answers(log)
+
+
+def test_a_log_that_does_not_say_who_shared_a_batch_leaves_it_open(folder):
+    log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=2))
+    traces = [sample.output.metadata[TRACE] for sample in log.samples]
+    for trace, rows, batch in zip(traces, (2, 2, 2), ("x", "x", "y"), strict=True):
+        trace |= {"rows": rows, "batch": batch}
+    # Of y one sample is missing: another task's, or one that was killed before it was logged.
+    assert [record.batch for record in read_answers(log).records] == [("a", "b"), ("a", "b"), ()]
+    for trace in traces:  # as earlier versions wrote it
+        del trace["batch"]
+    answers = read_answers(log).records
+    assert [record.batch for record in answers] == [(), (), ()]
+    assert set(compare_cost(answers, answers)) == {"token_ratio"}
+    assert "overhead_ratio" not in summarise(answers, answers)
+
+
+def test_an_answer_in_a_log_that_cannot_be_read_is_named(folder):
+    log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=2))
+    del log.samples[1].output.metadata[TRACE]["seen_text"]
+    with pytest.raises(DataError, match=r"sample 'b': not a response of this version .no 'seen_text'.; answer"):
+        read_answers(log)
+
+
+def test_the_trace_is_json_without_words_of_its_own(folder):
+    log = run(folder, benchmark("text", str(folder / "rows.jsonl"), max_tokens=9))
+    response = Response("a", (5,), "a", (Check(4, math.nan, True, "final"),), (), 0, "stop")
+    trace = as_trace(Answered(response, 1, "x"), "reminder", monitored=True)
+    assert json.loads(json.dumps(trace, allow_nan=False)) == trace
+    log.samples[0].output.metadata[TRACE] = trace
+    assert math.isnan(read_answers(log).records[0].checks[0].p_unsafe)
 
 
 def test_unknown_options_of_the_provider_say_so(folder):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from safety_reminder.config.guard import Policy
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.metrics import (
     attack_succeeded,
@@ -45,7 +46,7 @@ def record(name: str = "a", text: str = LIST, *, seen: str | None = None, **chan
     return Record(**(fields | changes))
 
 
-def caught(policy: str = "rewind") -> tuple[Intervention, ...]:
+def caught(policy: Policy = "rewind") -> tuple[Intervention, ...]:
     return (Intervention(4, 0.9, policy, 2),)
 
 
@@ -90,7 +91,7 @@ def tokens(pieces: list[str], start: int = 0) -> list[Token]:
     return [Token(i, piece, start + i) for i, piece in enumerate(pieces)]
 
 
-def intervention(index: int, dropped: int, policy: str) -> Intervention:
+def intervention(index: int, dropped: int, policy: Policy) -> Intervention:
     return Intervention(index, 0.9, policy, dropped)
 
 

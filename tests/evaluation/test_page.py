@@ -11,7 +11,7 @@ from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.pages.demo import timeline, write_page
 from safety_reminder.evaluation.records import RecordFile
 from safety_reminder.evaluation.runner import run
-from safety_reminder.types import Example
+from safety_reminder.types import Example, Sampling
 
 
 def answered(folder):
@@ -20,9 +20,9 @@ def answered(folder):
         Example("b", "Blue?", Image.new("RGB", (8, 8), "blue"), harmful=False),
     ]
     file = RecordFile(folder / "records.jsonl")
-    options = {"max_new_tokens": 12, "do_sample": False}
-    without = run(tiny_guarded(), examples, file, guard=False, **options)
-    return examples, run(tiny_guarded(), examples, file, guard=True, **options), without
+    sampling = Sampling(max_new_tokens=12, do_sample=False)
+    without = run(tiny_guarded(), examples, file, guard=False, sampling=sampling)
+    return examples, run(tiny_guarded(), examples, file, guard=True, sampling=sampling), without
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_it_shows(tmp_path):

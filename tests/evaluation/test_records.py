@@ -243,7 +243,7 @@ def test_the_image_hash_tells_images_apart(tmp_path):
     red.save(tmp_path / "red.png")
     assert image_hash(None) is None
     assert image_hash(red) == image_hash(red.copy()) != image_hash(blue)
-    assert len(image_hash(tmp_path / "red.png")) == 64
+    assert len(image_hash(tmp_path / "red.png") or "") == 64
 
 
 def test_an_unreadable_image_is_named(tmp_path):

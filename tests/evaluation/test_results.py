@@ -55,7 +55,9 @@ def test_the_pack_s_own_threshold_is_a_point_of_the_sweep_however_many_there_are
     points = sweep(rows, 0.5555, steps=9)
     [own] = [p for p in points if p.threshold == 0.5555]
     assert own.false_alarm_rate.value == sum(0.5 + i / 1000 >= 0.5555 for i in range(1, 200, 2)) / 100
-    [mark] = sweep_chart(points, 0.5555).marks
+    chart = sweep_chart(points, 0.5555)
+    assert chart is not None
+    [mark] = chart.marks
     assert "0.555" in mark["label"] or "0.556" in mark["label"]
     # Above all that was read, nothing alarms.
     assert sweep(rows, 0.9, steps=9)[0].false_alarm_rate.value == 0.0

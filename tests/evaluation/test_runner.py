@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,7 +16,7 @@ from safety_reminder.evaluation.records import to_json
 from safety_reminder.evaluation.runner import open_run, run, write_summary
 from safety_reminder.types import Example, Record, Sampling
 
-OPTIONS = {"sampling": Sampling(max_new_tokens=24, do_sample=False)}
+OPTIONS: dict[str, Any] = {"sampling": Sampling(max_new_tokens=24, do_sample=False)}
 EXAMPLES = [
     Example(f"e{i}", "Filler " * i, image=Image.new("RGB", (8, 8), (40 * i, 0, 0)), harmful=i % 2 == 0)
     for i in range(5)
@@ -89,7 +90,7 @@ def test_an_id_whose_example_has_changed_is_refused(guarded, tmp_path, change):
 
 def test_a_finished_run_does_not_touch_the_model_again(guarded, tmp_path):
     first = run(guarded, EXAMPLES, open_run(tmp_path, CONFIG), guard=True, **OPTIONS)
-    nothing = SimpleNamespace()
+    nothing: Any = SimpleNamespace()
     again = run(nothing, EXAMPLES, open_run(tmp_path, CONFIG), guard=True, **OPTIONS)
     assert same_answers(first, again)
     assert len(lines(tmp_path)) == len(EXAMPLES)
@@ -167,8 +168,9 @@ def test_a_damaged_configuration_is_named(begun, text):
 
 def test_two_examples_with_one_id_are_refused_before_anything_is_spent(tmp_path):
     twice = [Example("a", "x"), Example("b", "y"), Example("a", "z")]
+    nothing: Any = SimpleNamespace()
     with pytest.raises(ConfigError, match="two examples have the id 'a'"):
-        run(SimpleNamespace(), twice, open_run(tmp_path, CONFIG), guard=True)
+        run(nothing, twice, open_run(tmp_path, CONFIG), guard=True)
 
 
 @pytest.mark.parametrize(

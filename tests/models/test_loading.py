@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def test_llama_4_runs_where_its_attention_is_not_chunked():
         num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_local_experts=1, moe_layers=[],
         attention_chunk_size=None, max_position_embeddings=512, pad_token_id=0, bos_token_id=2, eos_token_id=1,
     )  # fmt: skip
-    model = Llama4ForCausalLM(repaired(text)).eval()
+    model: Any = Llama4ForCausalLM(repaired(text)).eval()
     assert model.config.attention_chunk_size == 512
     ids = torch.arange(3, 12)[None]
     assert model.generate(ids, max_new_tokens=4, do_sample=False).shape[1] > ids.shape[1]

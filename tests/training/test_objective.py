@@ -66,7 +66,7 @@ def test_a_cut_leaves_something_to_predict(
         assert cut.unsafe == tuple(not b for b in behind)
 
 
-def cuts(row: Sample, *, empty_prob: float = 1 / 3, count: int = 2000, **options) -> list[int]:
+def cuts(row: Sample, *, empty_prob: float = 1 / 3, count: int = 2000, **options: Any) -> list[int]:
     rng = random.Random(0)
     config = TrainingConfig(empty_prob=empty_prob, **options)
     return [draw_cut(row, rng, config).tokens for _ in range(count)]
@@ -96,7 +96,7 @@ def test_a_refusal_of_a_harmful_prompt_is_never_cut_to_its_unsafe_beginning():
 
 @pytest.mark.parametrize(("option", "script_length"), [("repeat_prob", 4), ("correction_prob", 3)])
 def test_reminders_in_the_middle_of_a_refusal_come_as_often_as_asked(option, script_length):
-    rng, config = random.Random(0), TrainingConfig(empty_prob=0.0, **{option: 0.25})
+    rng, config = random.Random(0), TrainingConfig(empty_prob=0.0).with_changes(**{option: 0.25})
     drawn = [draw_cut(sample(safe=False), rng, config) for _ in range(2000)]
     assert sum(len(cut.script) == script_length for cut in drawn) / 2000 == pytest.approx(0.25, abs=0.03)
 
@@ -111,6 +111,7 @@ def test_behind_an_unheeded_reminder_the_second_reads_the_same_and_only_what_is_
     assert len(twice) / len(possible) == pytest.approx(0.25, abs=0.03)
     for cut in twice:
         _, went_on, _, follows = cut.script
+        assert went_on is not None
         assert went_on == row.answer[cut.tokens : cut.tokens + len(went_on)]
         assert cut.unsafe == (not safe, not safe)
         assert cut.learn == (safe, True)

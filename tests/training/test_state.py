@@ -111,7 +111,7 @@ def test_the_best_epoch_is_the_first_of_the_lowest_loss_and_is_kept_as_it_was():
     seen = []
     for loss in (3.0, 1.0, 1.0, 2.0):
         with torch.no_grad():
-            state.vectors += 1.0
+            state.vectors.add_(1.0)
         seen.append(state.vectors.detach().clone())
         state.judge(loss, 0)
     assert state.best is not None

@@ -114,6 +114,8 @@ def test_processes_that_share_a_batch_take_the_step_of_one(tmp_path):
         run.accelerator = accelerator
         shown = run._train_batch(samples)
         said.append(accelerator.said)
+    counts = [float(totals[-1]) for totals, *_ in said]
+    assert counts == [2 * run.config.cuts, run.config.cuts]
     assert shown == pytest.approx(expected, rel=1e-4)
     for one, two in zip(alone.state.parameters, run.state.parameters, strict=True):
         assert one.grad is not None
@@ -170,8 +172,8 @@ def test_every_epoch_visits_every_row_once_in_an_order_of_its_own(tmp_path, monk
 def test_the_loss_for_anybody_s_vectors_is_that_of_the_trainer(tmp_path):
     run = begun(tmp_path, micro_batch_size=3)
     shown = run._validate()
-    learned = run.state.parameters
-    found = trainer.validation_loss(run.prefixes, run.parts["validation"], *learned, run.config)
+    vectors, weight, bias = run.state.parameters
+    found = trainer.validation_loss(run.prefixes, run.parts["validation"], vectors, weight, bias, run.config)
     assert found == pytest.approx(shown["validation_loss"], rel=1e-5)
     assert run.state.best_loss == shown["validation_loss"]
 

@@ -25,7 +25,7 @@ from safety_reminder.commands.groups import (
 )
 from safety_reminder.config.options import Field, Options
 from safety_reminder.errors import ConfigError
-from safety_reminder.types import Example, Record, Sampling
+from safety_reminder.types import Example, Record
 
 if TYPE_CHECKING:
     from safety_reminder.guard import GuardedVLM
@@ -107,8 +107,7 @@ def answer(
         **job.guard.given(),
     )
     records = open_run(output, job.model_dump(exclude=set(leave_out)) | identity_of(model), restart=restart)
-    sampling = Sampling.of(job.generation.given())
-    options: dict[str, Any] = {"sampling": sampling, "batch_size": job.batch_size, "seed": job.seed}
+    options: dict[str, Any] = {"sampling": job.generation.sampling, "batch_size": job.batch_size, "seed": job.seed}
     unguarded = run(model, examples, records, guard=False, **options) if job.compare or not job.with_guard else []
     guarded = run(model, examples, records, guard=True, **options) if job.with_guard else []
     return Answers(guarded, unguarded, model)

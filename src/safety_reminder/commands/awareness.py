@@ -11,6 +11,7 @@ from safety_reminder.commands import console
 from safety_reminder.commands.answering import CHOICES, AnsweringJob, Answers, answer
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import BatchSize, Generation, GenerationOptions, GuardChanges, GuardOptions, Output
+from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field
 from safety_reminder.errors import ConfigError
 from safety_reminder.run_files import provenance, run_folder, write_json, write_text
@@ -53,6 +54,7 @@ def awareness(job: AwarenessJob, output: Path) -> None:
 
     require_matplotlib()
     examples = job.dataset.load()
+    require_found(job.model, job.reminder)
     with run_folder(output, reads=job.reads):
         answers = answer(job, output, examples, leave_out=("step", "rows"))  # they may change while the records stay
         metrics, summary = _measure(job, output, examples, answers)

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from safety_reminder.commands import console
 from safety_reminder.commands.command import Command
-from safety_reminder.commands.groups import CheckBase, Device, DType, Model, Output, some_of
+from safety_reminder.commands.groups import CheckBase, Device, DType, Model, Output, Reminder, some_of
 from safety_reminder.commands.probe import load_pack
 from safety_reminder.commands.rows import RowsOptions
+from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field
 from safety_reminder.run_files import run_folder
 from safety_reminder.training.config import TrainingConfig
@@ -21,7 +22,7 @@ class CalibrateJob(some_of(TrainingConfig, _OF_TRAINING)):
     """The options of ``calibrate``."""
 
     model: Model = "pocket"
-    reminder: Annotated[str | None, Field(description="pocket, a hub id or a folder")] = "pocket"
+    reminder: Annotated[Reminder, Field(description="pocket, a hub id or a folder")] = "pocket"
     check_base: CheckBase = True
     interval: Annotated[int | None, Field(ge=1, description="tokens between checks; null: the pack's")] = None
     answer_tokens: Annotated[int, Field(ge=1, description="responses are cut off here")] = 512
@@ -39,6 +40,7 @@ def calibrate(job: CalibrateJob, output: Path) -> None:
     """Set the threshold of a reminder anew, in ``output/pack``. Of the rows, only the safe ones are looked at."""
     config = job.training
     examples = job.data.load(both_kinds=False, on_error=config.on_error)
+    require_found(job.model, job.reminder)
     with run_folder(output, reads=(job.model, job.reminder)):
         vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
         from safety_reminder.training import refit

@@ -11,6 +11,7 @@ from safety_reminder.commands import console
 from safety_reminder.commands.answering import CHOICES, AnsweringJob, answer
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import BatchSize, Generation, GenerationOptions, Output
+from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field
 from safety_reminder.data import DEMO_REQUESTS, load_dataset
 from safety_reminder.errors import ConfigError
@@ -38,6 +39,7 @@ class DemoJob(AnsweringJob):
 def demo(job: DemoJob, output: Path) -> None:
     """Answer a data set unguarded and guarded, show both, and write ``demo.html`` beside the records."""
     examples = _examples(job)
+    require_found(job.model, job.reminder)
     with run_folder(output, reads=job.reads):
         answers = answer(job, output, examples, restart=True)
         from safety_reminder.evaluation.pages.demo import write_page

@@ -8,6 +8,7 @@ from typing import Any
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import Device, DType, Model, Output
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
+from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.run_files import run_folder
@@ -31,6 +32,7 @@ def dro(job: DROJob, output: Path) -> None:
     """Train a soft safety prompt, for the defence of this name, into ``output/prompt``."""
     examples = job.data.load()
     refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
+    require_found(job.model)
     with run_folder(output, reads=(job.model,)):
         from safety_reminder.guard import load
         from safety_reminder.training.dro import train_soft_prompt

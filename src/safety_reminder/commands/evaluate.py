@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from safety_reminder.commands import console
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import BatchSize, CheckBase, Device, DType, Model, Output
+from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError
@@ -46,6 +47,10 @@ class EvaluateJob(Options):
     dtype: DType = "auto"
     output: Output = "runs/evaluate"
 
+    @property
+    def with_reminder(self) -> bool:
+        return self.reminder not in (None, "none")
+
 
 def evaluate(job: EvaluateJob, output: Path) -> None:
     """Answer every data set of the suite with every defence, and write ``results.json``, ``results.md``,
@@ -60,12 +65,13 @@ def evaluate(job: EvaluateJob, output: Path) -> None:
     suite = load_suite(
         job.suite,
         root=job.root,
-        reminder=job.reminder not in (None, "none"),
+        reminder=job.with_reminder,
         defenses=job.defenses,
         limit=job.limit,
         max_tokens=job.max_tokens,
     )
     examples = {name: _examples(task) for name, task in suite.tasks.items()}
+    require_found(job.model, job.reminder if job.with_reminder else None)
     with run_folder(output, reads=(job.model, job.reminder)):
         _answer_and_write(job, output, suite, examples)
 
@@ -89,7 +95,7 @@ def _answer_and_write(job: EvaluateJob, output: Path, suite: Suite, examples: di
     _begin(output, config)
     answering.answer_suite(suite, models, output, output / _LOGS)
     answers = answering.read_suite(output / _LOGS, suite)
-    threshold = load_reminder(job.reminder).threshold if job.reminder not in (None, "none") else None
+    threshold = load_reminder(str(job.reminder)).threshold if job.with_reminder else None
     _write(job, output, config, answers, assemble(answers, threshold), examples)
 
 

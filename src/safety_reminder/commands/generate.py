@@ -8,6 +8,7 @@ from safety_reminder.commands import console
 from safety_reminder.commands.answering import CHOICES, AnsweringJob, answer
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import Output
+from safety_reminder.config.names import require_found
 from safety_reminder.run_files import run_folder
 
 
@@ -21,6 +22,7 @@ def generate(job: GenerateJob, output: Path) -> None:
     """Answer a data set into ``output``; with ``compare``, also unguarded. Writes ``records.jsonl`` and
     ``summary.json``."""
     examples = job.dataset.load()
+    require_found(job.model, job.reminder if job.with_guard else None)
     with run_folder(output, reads=job.reads):
         answers = answer(job, output, examples)
         from safety_reminder.evaluation.runner import write_summary

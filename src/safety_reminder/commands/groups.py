@@ -21,6 +21,13 @@ def _folder(value: Any) -> Any:
     return value
 
 
+def _reminder(value: Any) -> Any:
+    if value in (None, "none"):
+        raise ValueError("give reminder=NAME or a folder")
+    return value
+
+
+Reminder = Annotated[str, BeforeValidator(_reminder)]  # where there must be one
 Output = Annotated[str, BeforeValidator(_folder), Field(description="the folder that everything is written into")]
 Model = Annotated[str, Field(description="pocket, a hub id, or a folder")]
 Device = Annotated[str | int | None, Field(description="null: an accelerator, if there is one")]
@@ -68,17 +75,17 @@ class GenerationOptions(all_optional(Sampling)):
     model_config = ConfigDict(extra="allow")
     _TAKEN: ClassVar[frozenset[str]] = frozenset({"guard", "batch_size", "seed", "show"})
 
-    def given(self) -> dict[str, Any]:
-        return self.model_dump(exclude_none=True)
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling.of(self.model_dump(exclude_none=True))
 
     @model_validator(mode="after")
     def _fit(self) -> GenerationOptions:
-        more = self.model_extra or {}
-        for name in more:
+        for name in self.model_extra or {}:
             if name in self._TAKEN:
                 raise ConfigError(f"unknown generation option {name!r}; --help lists the options")
         try:
-            Sampling(**{name: value for name, value in self.given().items() if name not in more})
+            self.sampling  # noqa: B018
         except ConfigError as error:
             raise ConfigError(f"generation.{error}") from error
         return self

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ValidationInfo, field_validator
-from tqdm import tqdm
 
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import Output
@@ -15,8 +14,10 @@ from safety_reminder.config.options import Field, Options
 from safety_reminder.data.tables import read_rows, sample_rows
 from safety_reminder.errors import DataError
 from safety_reminder.evaluation.judges import Judge, cached, load_judge
-from safety_reminder.evaluation.judges.check import Checked, Labelled, Layout, check, labelled
 from safety_reminder.run_files import provenance, run_folder, write_json
+
+if TYPE_CHECKING:
+    from safety_reminder.evaluation.judges.check import Checked, Labelled, Layout
 
 Label = bool | int | float | str | None
 
@@ -93,6 +94,8 @@ class JudgeCheckJob(Options):
 
     @property
     def layout(self) -> Layout:
+        from safety_reminder.evaluation.judges.check import Layout
+
         return Layout(self.prompt, self.response, self.label, self.image, self.positive, self.ignore)
 
 
@@ -106,6 +109,10 @@ def judge_check(job: JudgeCheckJob, output: Path) -> None:
         DataError: the file cannot be read or lacks a column.
     """
     rows = read_labelled(job)
+    from tqdm import tqdm
+
+    from safety_reminder.evaluation.judges.check import check
+
     judge = load_judge(job.judge, **job.judge_options)
     with run_folder(output, reads=(job.data.sets,)):
         kept = cached(judge, Path(job.cache).expanduser() if job.cache else output / "verdicts.jsonl")
@@ -125,6 +132,8 @@ def read_labelled(job: JudgeCheckJob) -> list[Labelled]:
     path = job.data.path
     if not path.is_file():
         raise DataError(f"no file at {path}; give data=FILE (.csv, .json, .jsonl or .parquet)")
+    from safety_reminder.evaluation.judges.check import labelled
+
     return list(sample_rows(labelled(read_rows(path), job.layout, path), job.limit, job.seed))
 
 

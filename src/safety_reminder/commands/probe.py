@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from safety_reminder.commands import console
 from safety_reminder.commands.command import Command
-from safety_reminder.commands.groups import CheckBase, Device, DType, Model, Output
+from safety_reminder.commands.groups import CheckBase, Device, DType, Model, Output, Reminder
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
+from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
-from safety_reminder.errors import ConfigError
 from safety_reminder.run_files import run_folder
 from safety_reminder.training.config import TrainingConfig
 
@@ -24,7 +24,7 @@ class ProbeJob(Options):
 
     model: Model = "pocket"
     reminder: Annotated[
-        str | None,
+        Reminder,
         Field(
             description="pocket, a hub id or a folder; header: the assistant's header in its place, for "
             "defense=header_probe"
@@ -44,6 +44,7 @@ def probe(job: ProbeJob, output: Path) -> None:
     """Fit the probe of a reminder anew into ``output/pack``, and print it beside its rivals."""
     examples = job.data.load(on_error=job.training.on_error)
     refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
+    require_found(job.model, None if job.reminder == "header" else job.reminder)
     with run_folder(output, reads=(job.model, job.reminder)):
         vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
         from safety_reminder.training import refit
@@ -55,16 +56,12 @@ def probe(job: ProbeJob, output: Path) -> None:
     console.print_threshold(refitted)
 
 
-def load_pack(
-    model: str, reminder: str | None, device: Any, dtype: str, *, check_base: bool
-) -> tuple[VLM, SafetyReminder]:
+def load_pack(model: str, reminder: str, device: Any, dtype: str, *, check_base: bool) -> tuple[VLM, SafetyReminder]:
     """A model and its reminder; ``header`` is the assistant's header in a reminder's place.
 
     Raises:
-        ConfigError: no reminder. ModelError, PackError: one that is missing or does not fit.
+        ModelError, PackError: one that is missing or does not fit.
     """
-    if reminder in (None, "none"):
-        raise ConfigError("give reminder=NAME or a folder")
     from safety_reminder.guard import SafetyReminder, load
     from safety_reminder.models import load_vlm
 

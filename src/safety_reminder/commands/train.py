@@ -13,6 +13,7 @@ from safety_reminder.commands import console
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import BatchSize, Device, DType, Model, Output
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
+from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.run_files import run_folder, write_json
 from safety_reminder.training.config import TrainingConfig
@@ -58,6 +59,7 @@ def train(job: TrainJob, output: Path) -> None:
     tests = named_datasets("test_on", job.test_on)
     evaluation = named_datasets("check_against", job.check_against) | tests
     refuse_shared(examples, evaluation, allow=job.allow_contamination)
+    require_found(job.model)
     with _claimed(job, output):
         vlm, reminder = _train(job, output, examples)
         if not is_main_process():

@@ -52,42 +52,39 @@ class Options(BaseModel):
         return frozenset(name for name, extra in extras if isinstance(extra, dict) and extra.get(mark))
 
 
+_MUST_BE = {
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "above {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "below {lt:g}",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "literal_error": "{expected}",
+}
+
+
 def explain(error: ValidationError, where: str = "") -> str:
     """The first thing that is wrong, in one line: ``training.epochs must be at least 1, got 0``."""
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in ([where] if where else []) + list(first["loc"]))
-    limits = first.get("ctx", {})
-    given = first.get("input")
-    match first["type"]:
+    limits, given, kind = first.get("ctx", {}), first.get("input"), first["type"]
+    known = re.findall(r"'([^']*)'", limits["expected"]) if kind == "literal_error" else []
+    if isinstance(given, str) and known:
+        return unknown_name(name, given, known)
+    if kind in _MUST_BE:
+        return f"{name} must be {_MUST_BE[kind].format(**limits)}, got {given!r}"
+    match kind:
         case "missing":
             return f"{name} is not given"
         case "extra_forbidden":
             return f"unknown option {name}"
-        case "greater_than_equal":
-            return f"{name} must be at least {limits['ge']:g}, got {given!r}"
-        case "greater_than":
-            return f"{name} must be above {limits['gt']:g}, got {given!r}"
-        case "less_than_equal":
-            return f"{name} must be at most {limits['le']:g}, got {given!r}"
-        case "less_than":
-            return f"{name} must be below {limits['lt']:g}, got {given!r}"
-        case "literal_error":
-            known = re.findall(r"'([^']*)'", limits["expected"])
-            if isinstance(given, str) and known:
-                return unknown_name(name, given, known)
-            return f"{name} must be {limits['expected']}, got {given!r}"
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"{name}={given} is not an option; set single ones with {name}.NAME=VALUE"
         case "list_type" | "tuple_type":
             return f"{name} must be a list, as in {name}=[a,b]; got {given!r}"
-        case "int_type" | "int_from_float":
-            return f"{name} must be a whole number, got {given!r}"
-        case "float_type":
-            return f"{name} must be a number, got {given!r}"
-        case "bool_type":
-            return f"{name} must be true or false, got {given!r}"
-        case "string_type":
-            return f"{name} must be a text, got {given!r}"
         case "value_error":
             text = str(limits["error"])
             return f"{name}: {text}" if name and not text.startswith(name) else text

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safety_reminder.defenses.base import Defense, Helpers
 from safety_reminder.errors import ConfigError, unknown_name
-from safety_reminder.guard import GuardedVLM
+
+if TYPE_CHECKING:
+    from safety_reminder.defenses.base import Defense, Helpers
+    from safety_reminder.guard import GuardedVLM
 
 DEFENSES = {
     "none": "safety_reminder.defenses.plain:Undefended",
@@ -25,6 +27,15 @@ DEFENSES = {
 }
 
 __all__ = ["DEFENSES", "Defense", "Helpers", "defense_options", "load_defense", "needs_reminder"]
+
+
+def __getattr__(name: str) -> Any:
+    """These pull in torch, which the table above should not."""
+    if name in ("Defense", "Helpers"):
+        from safety_reminder.defenses import base
+
+        return getattr(base, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load_defense(name: str, guarded: GuardedVLM, helpers: Helpers | None = None, **options: Any) -> Defense:

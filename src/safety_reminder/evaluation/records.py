@@ -129,7 +129,7 @@ def _decode(kind: Any, value: Any, place: str) -> Any:
         return float(value)
     if kind in (str, int, bool) and type(value) is kind:
         return value
-    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict):
+    if origin is Mapping and isinstance(value, dict):
         return value
     raise DataError(f"{place} is {value!r:.60}, not {_described(kind)}")
 

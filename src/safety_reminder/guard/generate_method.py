@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from safety_reminder.errors import ConfigError
 from safety_reminder.guard.decoding import Guard, decode
 from safety_reminder.guard.guarded import guard_config
 from safety_reminder.guard.reminder import SafetyReminder
-from safety_reminder.types import Check, Intervention, Retraction, Token
+from safety_reminder.types import Check, Event, Intervention, Retraction, Token
 
 
 @dataclass
@@ -50,18 +50,7 @@ def guarded_decoding(
     Raises:
         ConfigError: options without a reminder, or with a streamer those under which shown text is withdrawn.
     """
-    if reminder is None and (config is not None or options):
-        raise ConfigError("guard options were given, but no reminder")
-    if reminder is not None and streamer is not None:
-        options.setdefault("hold_back", True)
-    guard = None if reminder is None else Guard(reminder, guard_config(reminder, config, options))
-    if guard is not None and streamer is not None:
-        used = guard.config
-        if used.policy == "restart" or (used.policy in ("rewind", "stop") and not used.holds_back):
-            raise ConfigError(
-                f"a streamer cannot withdraw what it was given, as policy={used.policy} with "
-                f"hold_back={used.hold_back} would; use rewind or stop, with hold_back"
-            )
+    guard = _guard(reminder, config, options, streamer)
 
     def custom_generate(
         model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs
@@ -70,8 +59,6 @@ def guarded_decoding(
             if input_ids.shape[0] > 1:
                 raise ConfigError("a streamer follows one row; give a batch of one, or no streamer")
             streamer.put(input_ids.cpu())  # as transformers does: a streamer may skip the prompt
-        answers: list[list[int]] = [[] for _ in range(input_ids.shape[0])]
-        checks, interventions = [], []
         events = decode(
             model,
             input_ids,
@@ -83,25 +70,8 @@ def guarded_decoding(
             seed=seed,
             **{k: v for k, v in model_kwargs.items() if k not in ("synced_gpus", "streamer")},
         )
-        for event in events:
-            match event:
-                case Token(token_id=token, row=row):
-                    answers[row].append(token)
-                    if streamer is not None:
-                        streamer.put(torch.tensor([token]))
-                case Retraction(count=count, row=row):
-                    del answers[row][-count:]
-                case Check():
-                    checks.append(event)
-                case Intervention():
-                    interventions.append(event)
-        if streamer is not None:
-            streamer.end()
-        pad = generation_config.pad_token_id
-        longest = max(map(len, answers))
-        padded = [answer + [pad if pad is not None else 0] * (longest - len(answer)) for answer in answers]
-        tail = torch.tensor(padded, dtype=input_ids.dtype, device=input_ids.device)
-        sequences = torch.cat([input_ids, tail.view(len(answers), longest)], dim=1)
+        answers, checks, interventions = _consume(events, input_ids.shape[0], streamer)
+        sequences = _after_prompts(input_ids, answers, generation_config.pad_token_id)
         if not generation_config.return_dict_in_generate:
             return sequences
         return GuardedGenerateOutput(
@@ -109,3 +79,53 @@ def guarded_decoding(
         )
 
     return custom_generate
+
+
+def _guard(
+    reminder: SafetyReminder | None, config: GuardConfig | None, options: dict[str, Any], streamer: Any | None
+) -> Guard | None:
+    if reminder is None:
+        if config is not None or options:
+            raise ConfigError("guard options were given, but no reminder")
+        return None
+    if streamer is not None:
+        options.setdefault("hold_back", True)
+    used = guard_config(reminder, config, options)
+    withdraws = used.policy == "restart" or (used.policy in ("rewind", "stop") and not used.holds_back)
+    if streamer is not None and withdraws:
+        raise ConfigError(
+            f"a streamer cannot withdraw what it was given, as policy={used.policy} with "
+            f"hold_back={used.hold_back} would; use rewind or stop, with hold_back"
+        )
+    return Guard(reminder, used)
+
+
+def _consume(
+    events: Iterable[Event], rows: int, streamer: Any | None
+) -> tuple[list[list[int]], list[Check], list[Intervention]]:
+    """The tokens of each row that stand at the end, and what the guard did in all of them."""
+    answers: list[list[int]] = [[] for _ in range(rows)]
+    checks, interventions = [], []
+    for event in events:
+        match event:
+            case Token(token_id=token, row=row):
+                answers[row].append(token)
+                if streamer is not None:
+                    streamer.put(torch.tensor([token]))
+            case Retraction(count=count, row=row):
+                del answers[row][-count:]
+            case Check():
+                checks.append(event)
+            case Intervention():
+                interventions.append(event)
+    if streamer is not None:
+        streamer.end()
+    return answers, checks, interventions
+
+
+def _after_prompts(input_ids: torch.Tensor, answers: list[list[int]], pad: int | None) -> torch.Tensor:
+    """(rows, prompt + answer), right-padded."""
+    longest = max(map(len, answers))
+    padded = [answer + [0 if pad is None else pad] * (longest - len(answer)) for answer in answers]
+    tail = torch.tensor(padded, dtype=input_ids.dtype, device=input_ids.device)
+    return torch.cat([input_ids, tail.view(len(answers), longest)], dim=1)

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from safety_reminder.config.names import pack_folder
 from safety_reminder.errors import PackError
 from safety_reminder.guard.probe import Probe
 
@@ -28,14 +29,10 @@ WEIGHTS, CONFIG, CARD = "reminder.safetensors", "config.json", "README.md"
 
 def locate(name_or_folder: str | Path, **hub_options: Any) -> Path:
     """A folder as it is, or the local copy of a hub repository."""
-    folder = Path(name_or_folder).expanduser()
-    if folder.is_dir():
+    folder = pack_folder(name_or_folder)
+    if folder is not None:
         return folder
     name = str(name_or_folder)
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise PackError(
-            f"no reminder pack at {name!r}: expected a folder with {WEIGHTS} and {CONFIG}, or a hub id like 'org/name'"
-        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

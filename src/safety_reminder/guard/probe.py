@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from safety_reminder.errors import GuardFailure, PackError
 
@@ -18,7 +20,7 @@ class Probe:
         bias: a float.
     """
 
-    weight: torch.Tensor
+    weight: Tensor
     bias: float = 0.0
 
     def __post_init__(self) -> None:
@@ -27,7 +29,7 @@ class Probe:
         if not (torch.isfinite(self.weight).all() and torch.isfinite(torch.tensor(self.bias))):
             raise PackError("the probe holds values that are not finite; it cannot guard anything")
 
-    def logit(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logit(self, hidden: Float[Tensor, "*rows hidden_size"]) -> Float[Tensor, "*rows"]:
         """Hidden states (..., hidden_size) after the final norm → log-odds (...) in float32.
 
         Raises:
@@ -39,7 +41,7 @@ class Probe:
             )
         return hidden.float() @ self.weight.to(hidden.device) + self.bias
 
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+    def __call__(self, hidden: Float[Tensor, "*rows hidden_size"]) -> Float[Tensor, "*rows"]:
         """Hidden states (..., hidden_size) → ``p_unsafe`` (...) in [0, 1]; NaN where the state is not finite."""
         p_unsafe = torch.sigmoid(self.logit(hidden))
         # An infinite entry would saturate the sigmoid, as likely towards "safe" as towards "unsafe".

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 
-def embedding_weight(model: Any) -> torch.Tensor:
+def embedding_weight(model: Any) -> Float[Tensor, "vocabulary hidden_size"]:
     """(vocabulary, hidden_size), in the model's dtype and on its device."""
     return model.get_input_embeddings().weight
 
@@ -18,7 +20,7 @@ def hidden_size(model: Any) -> int:
 
 
 @torch.no_grad()
-def token_vectors(model: Any, ids: Sequence[int]) -> torch.Tensor:
+def token_vectors(model: Any, ids: Sequence[int]) -> Float[Tensor, "tokens hidden_size"]:
     """(len(ids), hidden_size) float32: what the model embeds these tokens as. Some families scale the table's rows."""
     embedding = model.get_input_embeddings()
     return embedding(torch.tensor(list(ids), device=embedding.weight.device)).float().clone()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from transformers import (
     AutoTokenizer,
 )
 
+from safety_reminder.config.names import POCKET, model_place
 from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError, unknown_name
 from safety_reminder.models.processors import load_processor
 
@@ -87,17 +87,8 @@ def repaired(config: Any) -> Any:
 
 def _locate(name: str, kind: str) -> str:
     """The folder, or the hub id."""
-    if name == "pocket":
+    if name == POCKET:
         from safety_reminder.models.pocket import checkpoint_folder
 
         return str(checkpoint_folder())
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{path} is not a model folder: it has no config.json")
-        return str(path) if name.startswith("~") else name
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"no {kind} at {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
-    if "/" not in name:
-        raise ModelError(f"unknown {kind} {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
-    return name
+    return model_place(name, kind)

@@ -7,9 +7,11 @@ next positions of the model's own counting. What comes after it (a refusal, or t
 from __future__ import annotations
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 
-def next_positions(last: torch.Tensor, count: int) -> torch.Tensor:
+def next_positions(last: Int[Tensor, "*axes rows 1"], count: int) -> Int[Tensor, "*axes rows {count}"]:
     """Positions of the ``count`` entries that follow, given those of the last one.
 
     Args:

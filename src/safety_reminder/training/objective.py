@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from safety_reminder.models.prefix import Prefix
 from safety_reminder.models.scoring import Continuation, Place, Script, follow
@@ -64,13 +66,13 @@ def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
 
 @dataclass(frozen=True)
 class Losses:
-    """Of every place, (places,) float32."""
+    """Of every place."""
 
-    language: torch.Tensor
-    probe: torch.Tensor
-    kl: torch.Tensor
+    language: Float[Tensor, " places"]
+    probe: Float[Tensor, " places"]
+    kl: Float[Tensor, " places"]
 
-    def total(self, config: TrainingConfig) -> torch.Tensor:
+    def total(self, config: TrainingConfig) -> Float[Tensor, " places"]:
         """What is minimised."""
         return self.language + config.probe_weight * self.probe + config.kl_weight * self.kl
 
@@ -78,9 +80,9 @@ class Losses:
 def losses(
     model: Any,
     places: Sequence[tuple[Prefix, Cut]],
-    vectors: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
+    vectors: Float[Tensor, "k hidden_size"],
+    weight: Float[Tensor, " hidden_size"],
+    bias: Float[Tensor, ""],
     *,
     kl: bool = False,
 ) -> Losses:
@@ -110,8 +112,8 @@ def losses(
 
 
 def _divergence(
-    model: Any, places: Sequence[tuple[Prefix, Cut]], found: Sequence[Continuation], vectors: torch.Tensor
-) -> torch.Tensor:
+    model: Any, places: Sequence[tuple[Prefix, Cut]], found: Sequence[Continuation], vectors: Tensor
+) -> Float[Tensor, " places"]:
     chosen = [i for i, (_, cut) in enumerate(places) if cut.tokens and not any(cut.unsafe) and cut.script[0] is None]
     out = torch.zeros(len(places), device=found[0].hidden.device)
     if not chosen:

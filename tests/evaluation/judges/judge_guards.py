@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -84,7 +85,7 @@ CONTROL = {
     "llama": ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|image|>"],
     "qwen3": ["<|im_start|>", "<|im_end|>"],
 }
-_SIZES = {
+_SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
@@ -103,7 +104,7 @@ def text_guard(folder: Path, template: str | None, *, kind: str = "llama", room:
     tokenizer.add_special_tokens({"additional_special_tokens": CONTROL[kind]})
     tokenizer.chat_template = template
     (folder / "chat_template.jinja").unlink()
-    sizes = {**_SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": room}
+    sizes: dict[str, Any] = {**_SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": room}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if kind == "qwen3":

@@ -48,7 +48,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(answer)
 
-            def log_message(self, *_) -> None:
+            def log_message(self, format, *args) -> None:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -15,6 +15,7 @@ from safety_reminder.evaluation.records import record_of, response_from_json, to
 from safety_reminder.types import Record, Response
 
 TRACE = "safety_reminder"  # the trace's key in an output's metadata
+_OF_THE_EXAMPLE = ("prompt", "harmful", "category", "image_sha256")  # in a sample's metadata
 _OF_THE_RESPONSE = tuple(field.name for field in fields(Response))
 
 
@@ -57,6 +58,8 @@ def read_answers(log: EvalLog) -> Answers:
     traces = [(sample.output.metadata or {}).get(TRACE) for sample in log.samples]
     if not all(traces):
         raise DataError(f"{log.location} has answers of a model that did not run through safety-reminder/")
+    if not all(sample.metadata.keys() >= {*_OF_THE_EXAMPLE} for sample in log.samples):
+        raise DataError(f"{log.location} is of another task than safety_reminder/benchmark, which says what was asked")
     found = [(sample, trace) for sample, trace in zip(log.samples, traces, strict=True) if trace]
     batches = _batches(found)
     try:
@@ -94,10 +97,7 @@ def _record(sample: EvalSample, trace: Mapping[str, Any], batch: tuple[str, ...]
     return record_of(
         response,
         id=str(sample.id),
-        prompt=sample.metadata["prompt"],
-        harmful=sample.metadata["harmful"],
-        category=sample.metadata["category"],
-        image_sha256=sample.metadata["image_sha256"],
+        **{name: sample.metadata[name] for name in _OF_THE_EXAMPLE},
         seconds=trace["seconds"] / trace["rows"],  # its share of its batch's
         guard=trace["monitored"],
         batch=batch,

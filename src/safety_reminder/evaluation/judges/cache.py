@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 
 from safety_reminder.errors import DataError
 from safety_reminder.evaluation.judges.base import Item, Judge, Judgement
-from safety_reminder.evaluation.records import image_hash
 from safety_reminder.run_files import append_lines
 
 _CHUNK = 64  # verdicts are on disk after so many, so that an interrupted run loses no more
@@ -37,6 +36,8 @@ def cached(judge: Judge, path: str | Path) -> Judge:
 
 def item_key(judge: Judge, item: Item) -> str:
     """SHA-256 of everything a verdict depends on."""
+    from safety_reminder.evaluation.records import image_hash
+
     parts = [judge.name, judge.version, item.prompt, item.response, item.target, image_hash(item.image)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -23,7 +23,7 @@ class Panel:
     the label says how many of how many.
     """
 
-    def __init__(self, judges: Sequence[Judge | str] | Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, judges: Sequence[Judge | str] | Mapping[str, Mapping[str, Any] | None]) -> None:
         if isinstance(judges, str):
             raise ConfigError(f"a panel needs a list of judges, got {judges!r}")
         self.members = [_load(judge, judges) for judge in judges]

@@ -24,7 +24,7 @@ _TILES = (
     ("false_alarm_rate", "false alarms"),
     ("exact_match_untriggered", "untouched answers identical"),
     ("leaked_tokens", "tokens leaked per harmful answer"),
-    ("overhead_ratio", "time, guarded / unguarded, where no check fired"),
+    ("overhead_ratio", "time, guarded / unguarded, where nothing was intervened on"),
 )
 
 

@@ -24,7 +24,7 @@ _COLUMNS = {
     "leaked_tokens": "leaked tokens",
     "exact_match_untriggered": "untouched identical",
     "time_ratio": "time",
-    "overhead_ratio": "time where nothing fired",
+    "overhead_ratio": "time, untouched answers",
     "token_ratio": "tokens",
 }
 _HELP = {
@@ -34,7 +34,7 @@ _HELP = {
     "leaked_tokens": "tokens of a harmful answer that were shown before the guard intervened, mean",
     "exact_match_untriggered": "answers without an intervention that are the unguarded ones, token for token",
     "time_ratio": "seconds over those of the undefended answers",
-    "overhead_ratio": "the same, of batches in which no check fired and both wrote the same",
+    "overhead_ratio": "the same, of batches in which nothing was intervened on and both wrote the same",
     "token_ratio": "generated tokens over those of the undefended answers",
 }
 _TILES = ("attack_success_rate", "over_refusal_rate", "false_alarm_rate", "exact_match_untriggered", "time_ratio")

@@ -81,8 +81,16 @@ def load_suite(
     }
     if not tasks:
         raise ConfigError(f"{path} has no tasks")
+    entries = _defenses(given.get("defenses"), path, defenses, reminder=reminder)
+    if reminder:
+        entries[MONITOR] = {"defense": "reminder", "policy": "monitor"}
+    return Suite(tasks, entries)
+
+
+def _defenses(given: Any, path: Path, chosen: Sequence[str] | None, *, reminder: bool) -> dict[str, dict[str, Any]]:
+    """``none``, and those of the suite that are chosen and can be had."""
     entries: dict[str, dict[str, Any]] = {PLAIN: {"defense": "none"}}
-    for label, entry in _mapping(given.get("defenses"), f"{path}, defenses").items():
+    for label, entry in _mapping(given, f"{path}, defenses").items():
         options = _mapping(entry, f"{path}, defense {label}")
         if options.setdefault("defense", label) not in DEFENSES:
             raise ConfigError(f"{path}, defense {label}: {unknown_name('defense', options['defense'], DEFENSES)}")
@@ -90,14 +98,12 @@ def load_suite(
             raise ConfigError(f"{path}: a defence cannot be called {label!r}, which every suite has")
         if reminder or not needs_reminder(options["defense"]):
             entries[label] = options
-    if defenses is not None:
-        for label in defenses:
-            if label not in entries:
-                raise ConfigError(unknown_name("defense of the suite", str(label), entries))
-        entries = {label: options for label, options in entries.items() if label == PLAIN or label in defenses}
-    if reminder:
-        entries[MONITOR] = {"defense": "reminder", "policy": "monitor"}
-    return Suite(tasks, entries)
+    if chosen is None:
+        return entries
+    for label in chosen:
+        if label not in entries:
+            raise ConfigError(unknown_name("defense of the suite", str(label), entries))
+    return {label: options for label, options in entries.items() if label == PLAIN or label in chosen}
 
 
 def _task(entry: Any, where: str, root: str | None, limit: int | None, length: int, *, final: bool) -> SuiteTask:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import Probe
@@ -22,7 +24,7 @@ def needed(budget: float) -> int:
     return math.ceil(1 / budget - 1e-9) - 1
 
 
-def choose_threshold(highest: torch.Tensor, budget: float) -> tuple[float, dict[str, Any]]:
+def choose_threshold(highest: Float[Tensor, " responses"], budget: float) -> tuple[float, dict[str, Any]]:
     """A threshold at which a new safe response alarms, at any of its checks, with probability at most ``budget``.
 
     Split conformal prediction (Papadopoulos et al., 2002; Vovk et al., 2005) with a response's highest ``p_unsafe`` as
@@ -99,6 +101,6 @@ def calibrate_on_split(
     return threshold, {**found, "rows": part}
 
 
-def highest_by_group(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+def highest_by_group(scores: Float[Tensor, " n"], groups: Int[Tensor, " n"]) -> Float[Tensor, " groups"]:
     """(number of groups,) the highest of ``scores`` (n,) in each of ``groups`` (n,), in the groups' order."""
     return torch.stack([scores[groups == group].max() for group in groups.unique()])

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from safety_reminder.errors import ConfigError, MissingExtraError
 from safety_reminder.guard import Probe
@@ -99,7 +101,7 @@ def auc_interval(
     return float(low), float(high)
 
 
-def auc(scores: torch.Tensor, unsafe: torch.Tensor) -> float:
+def auc(scores: Float[Tensor, " n"], unsafe: Bool[Tensor, " n"]) -> float:
     """Area under the ROC curve: the chance that an unsafe score beats a safe one, ties counting half."""
     if unsafe.all() or not unsafe.any():
         raise ConfigError("the area under the ROC curve needs safe and unsafe scores")
