@@ -14,6 +14,7 @@ import yaml
 from scipy.stats import binomtest
 
 from safety_reminder import cli
+from safety_reminder.commands.command import Command
 from safety_reminder.commands.composing import compose
 from safety_reminder.training import TrainingConfig
 
@@ -64,7 +65,9 @@ def test_a_documented_command_is_one_that_its_options_allow(line):
         return
     if command == "analyze":
         command, *arguments = arguments
-    compose(cli.command(command), arguments)
+    found = cli.command(command)
+    assert isinstance(found, Command)
+    compose(found, arguments)
 
 
 @pytest.mark.slow

@@ -200,6 +200,38 @@ def test_mistakes_that_show_later_are_one_line_too(call, basics, models, argumen
     assert message in call("generate", *basics, *arguments).error
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["generate", "reminder=none", "output={models}/llama"], "is what the run reads"),
+        (["generate", "reminder=none", "output={models}/llava"], "holds a model (config.json), not a run"),
+        (["generate", "reminder=none", "output={models}/pack"], "holds a pack or a soft prompt (config.json)"),
+        (["generate", "reminder=none", "output=."], "output names no folder"),
+        (["analyze", "awareness", "reminder={models}/pack", "output={models}/pack"], "is what the run reads"),
+        (["probe", "data=rows.jsonl", "reminder=mine/pack", "output=mine"], "mine/pack is what the run reads"),
+        (["calibrate", "data=rows.jsonl", "reminder=mine/pack", "output=mine"], "mine/pack is what the run reads"),
+        (["train", "data=rows.jsonl", "output={models}/pack"], "holds a pack or a soft prompt (config.json)"),
+        (["dro", "data=rows.jsonl", "output={models}/llava"], "holds a model (config.json), not a run"),
+        (["evaluate", "limit=1", "reminder=none", "output={models}/llama"], "is what the run reads"),
+        (["judge-check", "data=labels.csv", "output={models}/llama"], "holds a model (config.json), not a run"),
+    ],
+)
+def test_what_is_not_a_run_is_never_written_over(call, place, models, line, message):
+    shutil.copytree(models / "pack", place / "mine/pack")
+    rows = [{"prompt": f"{i}?", "safe": i % 2 == 0, "chosen": "a", "rejected": "b" * (i % 2)} for i in range(8)]
+    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "labels.csv").write_text("prompt,response,label\np,r,unsafe\n")
+    before = {path: path.read_bytes() for folder in (models, place) for path in folder.rglob("*") if path.is_file()}
+    words = [word.replace("{models}", str(models)) for word in line]
+    if line[0] != "judge-check":
+        words += [f"model={models}/llama", "device=cpu"]
+    if line[0] in ("generate", "analyze"):
+        words += ["dataset=text", "dataset.root=prompts.csv"]
+    assert message in call(*words).error
+    after = {path: path.read_bytes() for folder in (models, place) for path in folder.rglob("*") if path.is_file()}
+    assert after == before
+
+
 def test_a_broken_image_is_named(call, place, models):
     for folder in ("data/question", "data/images/SafeBench"):
         (place / folder).mkdir(parents=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_a_cut_leaves_something_to_predict(
         assert cut.script == [None, row.answer[cut.tokens : cut.tokens + target_tokens]]
         assert cut.unsafe == (False,)
     else:
-        assert sum(runs, ()) == (CORRECTION if cut.tokens else REFUSAL)
+        assert tuple(chain(*runs)) == (CORRECTION if cut.tokens else REFUSAL)
         # Where a reminder comes after a part of the refusal, the text is safe; in front of it, it is not.
         follows_text = [bool(i and cut.script[i - 1] is not None) for i, part in enumerate(cut.script) if part is None]
         assert cut.unsafe == tuple(not b for b in follows_text)

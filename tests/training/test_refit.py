@@ -19,7 +19,7 @@ from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.training import TrainingConfig, refit
 from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split, highest_by_group
-from safety_reminder.training.probing.readings import Readings, auc_by, read
+from safety_reminder.training.probing.readings import Readings, Where, auc_by, read
 from safety_reminder.training.probing.report import side_by_side
 from safety_reminder.training.samples import make_samples, seen_as, split
 from safety_reminder.types import TrainingExample
@@ -178,7 +178,9 @@ def test_a_new_threshold_or_probe_leaves_the_prompt_check_as_it_was(vlm, tmp_pat
         calibrated = refit.calibrate(vlm, reminder, rows(4), config, tmp_path / name, "logs")
         refitted, _ = refit.refit_probe(vlm, reminder, rows(), config, tmp_path / f"{name}-probe", "mine")
         expected = had if wanted is None else wanted
-        assert calibrated.prompt_check is refitted.prompt_check is GuardedVLM(vlm, calibrated).guard.config.prompt_check
+        guard = GuardedVLM(vlm, calibrated).guard
+        assert guard is not None
+        assert calibrated.prompt_check is refitted.prompt_check is guard.config.prompt_check
         assert calibrated.prompt_check is expected
 
 
@@ -267,7 +269,8 @@ def test_the_rivals_read_the_header_and_the_last_token(vlm, tmp_path):
     prefixes = Prefixes(vlm, CONFIG, tmp_path)
     ids = vlm.encode([[{"role": "user", "content": "Good?"}]])["input_ids"][0].tolist()
     answer = list(samples[0].answer)
-    for where, following in (("header", vlm.assistant_header()), ("last", [])):
+    ends: dict[Where, list[int]] = {"header": vlm.assistant_header(), "last": []}
+    for where, following in ends.items():
         found = read(prefixes, samples, random_reminder().vectors, 4, where=where)
         for hidden, tokens in zip(found.hidden, found.tokens.tolist(), strict=True):
             whole = torch.tensor([ids + answer[:tokens] + following])

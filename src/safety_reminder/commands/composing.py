@@ -114,6 +114,11 @@ def _compose(command: Command[Any], arguments: Sequence[str]) -> DictConfig:
             return hydra.compose(_stored(command), overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
+    except ValueError as error:  # Hydra's, of a choice that is a number or null
+        if "Config group override" not in str(error):
+            raise
+        names = " and ".join(command.choices)
+        raise ConfigError(f"{names} must be one of the names that --help lists; {_first_line(error)}") from error
 
 
 def _parse(command: Command[Job], config: DictConfig) -> Job:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
+from pydantic.config import JsonDict
 
 from safety_reminder.config.guard import Policy
 from safety_reminder.config.options import Field, Options
@@ -36,10 +37,10 @@ def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
 # Metadata: may change between two runs into one folder, since it only matters after the last step, or says whether a
 # row that cannot be used stops the run; is also an option of ``calibrate``; puts reminders where no check of a plain
 # answer is.
-LATER = {"later": True}
-LATER_AND_CALIBRATION = {"later": True, "calibration": True}
-CALIBRATION = {"calibration": True}
-FURTHER_PLACE = {"further_place": True}
+LATER: JsonDict = {"later": True}
+LATER_AND_CALIBRATION: JsonDict = {"later": True, "calibration": True}
+CALIBRATION: JsonDict = {"calibration": True}
+FURTHER_PLACE: JsonDict = {"further_place": True}
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]

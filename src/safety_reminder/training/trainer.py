@@ -75,7 +75,7 @@ class Trainer:
         self.accelerator = Accelerator(
             cpu=vlm.model.device.type == "cpu",
             mixed_precision="no",
-            log_with=self.trackers or None,
+            log_with=[*self.trackers] or None,
             # TensorBoard's files in a folder of their own; what else writes files makes one for itself.
             project_dir=str(output / "tensorboard" if "tensorboard" in self.trackers else output),
         )

@@ -52,6 +52,7 @@ def fit_probe(
     most = min(components, *inputs.shape)
     pipeline = Pipeline(steps)
     strength = 1.0
+    parts = []
     if folds >= 2:
         split = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
         parts = list(split.split(inputs, labels, groups.numpy()))
