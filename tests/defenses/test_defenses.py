@@ -57,7 +57,7 @@ def timeless(responses):
 
 @pytest.fixture
 def header(tmp_path):
-    """A pack behind the header that alarms at once: a probe of zeros says 0.5."""
+    """A pack after the header that alarms at once: a probe of zeros says 0.5."""
     return str(replace(SafetyReminder.of_header(tiny_vlm()), interval=4).save_pretrained(tmp_path / "header"))
 
 
@@ -121,7 +121,7 @@ def test_self_reminder_stands_around_the_last_request_and_leaves_images_in_place
     ]
 
 
-def test_a_request_that_is_only_an_image_gets_its_text_behind_it():
+def test_a_request_that_is_only_an_image_gets_its_text_after_it():
     model = Recorder()
     only = [{"role": "user", "content": [{"type": "image", "image": IMAGE}]}]
     load_defense("self_reminder", model).respond(asking(only))
@@ -230,7 +230,7 @@ def test_defences_know_an_image_in_every_form_that_models_read(form, tmp_path):
     assert purified == [IMAGE.size]
 
 
-def test_prompt_tuning_is_the_reminder_behind_the_prompt_and_no_alarm():
+def test_prompt_tuning_is_the_reminder_after_the_prompt_and_no_alarm():
     [found] = load_defense("prompt_tuning", tiny_guarded()).respond(asking(BATCH[0]))
     always = {"threshold": 1e-9, "policy": "continue", "prompt_check": True, "final_check": False, "interval": 99}
     expected = tiny_guarded().generate(BATCH[0], **always, **OPTIONS)
@@ -240,7 +240,7 @@ def test_prompt_tuning_is_the_reminder_behind_the_prompt_and_no_alarm():
     assert (found.checks, found.interventions, found.leaked_tokens) == ((), (), 0)
 
 
-def test_the_header_probe_reads_behind_the_header_and_its_policy_is_its_own(header):
+def test_the_header_probe_reads_after_the_header_and_its_policy_is_its_own(header):
     guarded = GuardedVLM(tiny_vlm())
     [stopped] = load_defense("header_probe", guarded, probe=header).respond(asking(BATCH[0]))
     assert (stopped.finish_reason, stopped.checks[0].p_unsafe) == ("guard", 0.5)
@@ -291,7 +291,7 @@ def test_bluesuffix_by_itself_is_its_suffix_and_plug_ins_can_be_named():
         load_defense("bluesuffix", model, purifier="nowhere:nothing")
 
 
-def test_no_line_break_that_a_tokenizer_could_join_stands_behind_a_soft_prompt():
+def test_no_line_break_that_a_tokenizer_could_join_stands_after_a_soft_prompt():
     assert in_front(BATCH[2], "Be good.")[0]["content"] == "Be good. Be brief."
     assert in_front(BATCH[0], "Be good.")[0]["content"] == "Be good."
 

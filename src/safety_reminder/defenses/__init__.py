@@ -30,7 +30,7 @@ __all__ = ["DEFENSES", "Defense", "Helpers", "defense_options", "load_defense", 
 
 
 def __getattr__(name: str) -> Any:
-    """These pull in torch, which the table above should not."""
+    """These import torch; whoever only wants the table above should not wait for that."""
     if name in ("Defense", "Helpers"):
         from safety_reminder.defenses import base
 
@@ -43,7 +43,7 @@ def load_defense(name: str, guarded: GuardedVLM, helpers: Helpers | None = None,
 
     Args:
         guarded: the model, and the reminder if the defence needs one.
-        helpers: where it gets other models that ``options`` name.
+        helpers: gives it other models that ``options`` name.
         options: of the defence.
 
     Raises:

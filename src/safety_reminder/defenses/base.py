@@ -9,26 +9,26 @@ from typing import Any, ClassVar, Protocol
 from safety_reminder.models import Messages
 from safety_reminder.types import Request, Response
 
-# Of each request (text, image or None, answer), whether the answer is unsafe; None where the judge could not tell.
+# For each request (text, image or None, answer), whether the answer is unsafe; None where the judge could not tell.
 Verdicts = Callable[[Sequence[tuple[str, Any, str]]], Sequence[bool | None]]
 Rewriter = Callable[[Sequence[str]], Sequence[str]]
 
 
 class Defense(Protocol):
-    """Answers a batch of requests, whose settings are the same.
+    """Answers a batch of requests that have the same settings.
 
-    A response's ``text`` and ``seen_text`` are what the user saw: what a defence withholds was not seen. ``seconds``
-    covers all that the defence ran. The rows of a batch do not depend on each other, and messages are not changed. The
-    guard of a request is the defence's own business: most answer unguarded.
+    A response's ``text`` and ``seen_text`` are what the user saw, without what a defence withheld. ``seconds``
+    covers all that the defence ran. The rows of a batch do not depend on each other, and messages are not changed. Each
+    defence decides what to do with the guard of a request: most answer unguarded.
 
     Attributes:
         name: in :data:`~safety_reminder.defenses.DEFENSES`.
         monitors: its responses carry a guard's verdicts.
         needs_reminder: the model that it is given must have one.
-        digest: of what it has learned itself, beside model and reminder; None: nothing.
+        digest: of what it has learned itself, besides model and reminder; None: nothing.
 
-    A class method ``from_options(guarded, helpers, **options)``, where there is one, makes it of what a command line
-    can say; else the constructor's arguments after ``guarded`` are its options.
+    A class method ``from_options(guarded, helpers, **options)``, where there is one, makes it from what a command line
+    can say; otherwise the constructor's arguments after ``guarded`` are its options.
     """
 
     name: ClassVar[str]
@@ -49,7 +49,7 @@ class Helpers(Protocol):
         ...
 
     def rewriter(self, model: str, url: str | None, prompt: str) -> Rewriter:
-        """A chat model that rewrites requests, as ``prompt`` with ``{request}`` in it asks for."""
+        """A chat model that rewrites requests as ``prompt``, which has ``{request}`` in it, asks for."""
         ...
 
 

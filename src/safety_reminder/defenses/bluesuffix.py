@@ -17,7 +17,7 @@ from safety_reminder.models import load_image
 from safety_reminder.models.editing import after_last_request, last_request, map_images, with_request
 from safety_reminder.types import Request, Response
 
-# The project's own words: the paper's are written for each request by a generator whose weights are not published.
+# The project's own words: in the paper a generator, whose weights are not published, writes them for each request.
 SUFFIX = (
     "\n\nBefore you answer, consider what the text and the image ask for together. If it could do harm, decline; "
     "otherwise answer helpfully."
@@ -35,8 +35,8 @@ class BlueSuffix:
     """Suffix, text rewriter and image purifier; the last two are left out where they are not given.
 
     Args:
-        suffix: what follows every request, or, as ``module:function``, what makes it of the (rewritten) request.
-        rewriter: requests → rewritten requests, or ``module:function``. What it leaves empty stays as it was asked.
+        suffix: what follows every request, or, as ``module:function``, what makes it from the (rewritten) request.
+        rewriter: requests → rewritten requests, or ``module:function``. A request that it leaves empty stays as it was.
         purifier: PIL image → PIL image, or ``module:function``. The paper's is DiffPure, which is not vendored.
 
     The paper's suffix generator is a GPT-2 that was tuned against its target model; with a fixed suffix this is a
@@ -90,8 +90,8 @@ class BlueSuffix:
             pairs = zip(changed, rewritten, strict=True)
             changed = [with_request(messages, text) if text.strip() else list(messages) for messages, text in pairs]
         changed = [after_last_request(messages, self._suffix(last_request(messages))) for messages in changed]
-        asked = [unguarded(request, messages) for request, messages in zip(requests, changed, strict=True)]
-        responses = self._guarded.respond(asked)
+        plain_requests = [unguarded(request, messages) for request, messages in zip(requests, changed, strict=True)]
+        responses = self._guarded.respond(plain_requests)
         seconds = time.perf_counter() - began
         return [replace(response, seconds=seconds) for response in responses]
 

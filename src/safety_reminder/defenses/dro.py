@@ -2,7 +2,7 @@
 ICML 2024, arXiv:2401.18018): a safety prompt whose embeddings were trained, ``safety-reminder dro``.
 
 What differs from the paper and its code: the prompt also stands in front of requests with images, and of a system
-message that is there already; what differs in training stands in ``training/dro.py``.
+message that is there already; ``training/dro.py`` says what differs in training.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WEIGHTS, CONFIG = "prompt.safetensors", "config.json"
 class SoftPrompt:
     """``vectors`` (n, hidden_size) float32 that stand where the n tokens of ``text``, a system message, would.
 
-    ``base_model`` and ``fingerprint``: of the model it was trained for; ``training``: data, options and what came out.
+    ``base_model`` and ``fingerprint``: of the model it was trained for; ``training``: data, options and outcome.
     """
 
     text: str
@@ -136,8 +136,8 @@ class DRO:
 
 
 def in_front(messages: Messages, text: str) -> list[dict[str, Any]]:
-    """A copy with ``text`` as, or in front of, the system message's text. Between them is a space: many tokenizers
-    would join line breaks to the text's last token."""
+    """A copy with ``text`` as, or in front of, the system message's text. A space separates them: many tokenizers would
+    join line breaks to the text's last token."""
     return with_system_text(messages, text, between=" ")
 
 
@@ -155,8 +155,8 @@ def system_tokens(vlm: VLM, text: str) -> list[int]:
     before = next((i for i, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b), None)
     if before is None:
         raise ModelError(f"the chat template of {vlm.name} leaves system messages out; a soft prompt needs one")
-    behind = next(i for i, (a, b) in enumerate(zip(ids[::-1], other[::-1], strict=False)) if a != b)
-    return ids[before : len(ids) - behind]
+    after = next(i for i, (a, b) in enumerate(zip(ids[::-1], other[::-1], strict=False)) if a != b)
+    return ids[before : len(ids) - after]
 
 
 def load_soft_prompt(name: str) -> SoftPrompt:

@@ -1,5 +1,5 @@
 """ECSO (Gou et al., "Eyes closed, safety on: protecting multimodal LLMs via image-to-text transformation", ECCV 2024,
-arXiv:2403.09572): the model judges its own answer; where that was harmful, it answers anew from a caption of the image.
+arXiv:2403.09572): the model judges its own answer; if that was harmful, it answers anew from a caption of the image.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ class ECSO:
         responses = self._guarded.respond(requests)
         seen = [i for i, request in enumerate(requests) if has_images(request.messages)]
         queries = {i: last_request(requests[i].messages) for i in seen}
-        tell = [TELL.format(query=queries[i], response=responses[i].text) for i in seen]
+        asked = [TELL.format(query=queries[i], response=responses[i].text) for i in seen]
         verdicts = self._guarded.respond(
-            [_shortened(_asking(requests[i], text), self.verdict_tokens) for i, text in zip(seen, tell, strict=True)]
+            [_shortened(_asking(requests[i], text), self.verdict_tokens) for i, text in zip(seen, asked, strict=True)]
         )
         harmful = [i for i, verdict in zip(seen, verdicts, strict=True) if _says_yes(verdict.text)]
         captions = self._guarded.respond([_asking(requests[i], CAPTION.format(query=queries[i])) for i in harmful])
-        again = []
+        blind_requests = []
         for i, caption in zip(harmful, captions, strict=True):
-            asked = _asking(requests[i], ANSWER.format(caption=caption.text, query=queries[i]))
-            again.append(replace(asked, messages=without_images(asked.messages)))
+            blind = _asking(requests[i], ANSWER.format(caption=caption.text, query=queries[i]))
+            blind_requests.append(replace(blind, messages=without_images(blind.messages)))
         extra = {i: len(verdict.token_ids) for i, verdict in zip(seen, verdicts, strict=True)}
-        for i, caption, response in zip(harmful, captions, self._guarded.respond(again), strict=True):
+        for i, caption, response in zip(harmful, captions, self._guarded.respond(blind_requests), strict=True):
             extra[i] += len(responses[i].token_ids) + len(caption.token_ids)
             responses[i] = response
         seconds = time.perf_counter() - began

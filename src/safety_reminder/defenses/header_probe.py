@@ -1,5 +1,5 @@
-"""In the style of Any-Depth Alignment (Zhang et al., arXiv:2510.18081): the assistant's header is put behind the
-partial answer, and a linear probe reads the hidden state at its last token.
+"""In the style of Any-Depth Alignment (Zhang et al., arXiv:2510.18081): the assistant's header is put after the partial
+answer, and a linear probe reads the hidden state at its last token.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from safety_reminder.types import Request, Response
 
 
 class HeaderProbe:
-    """A guard whose vectors are the header's embeddings, which nobody trained: only the probe and its threshold are.
+    """A guard whose vectors are the header's embeddings: only the probe and its threshold are trained.
 
     Args:
         probe: a pack that ``safety-reminder probe reminder=header`` wrote; ``pocket-header`` ships.

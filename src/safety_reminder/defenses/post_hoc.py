@@ -53,11 +53,11 @@ class PostHoc:
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         began = time.perf_counter()
         responses = self._guarded.respond([unguarded(request) for request in requests])
-        asked = [
+        exchanges = [
             (last_request(request.messages), first_image(request.messages), response.text)
             for request, response in zip(requests, responses, strict=True)
         ]
-        verdicts = self._judge(asked)
+        verdicts = self._judge(exchanges)
         seconds = time.perf_counter() - began
         return [
             replace(response, seconds=seconds) if unsafe is False else self._withheld(response, seconds)
@@ -65,5 +65,5 @@ class PostHoc:
         ]
 
     def _withheld(self, response: Response, seconds: float) -> Response:
-        """The tokens stay as what was spent; the user saw the refusal."""
+        """The tokens stay, since they were spent; the user saw the refusal."""
         return replace(response, text=self._refusal, seen_text=self._refusal, finish_reason="guard", seconds=seconds)

@@ -1,6 +1,6 @@
 """Prompt tuning (Lester et al., EMNLP 2021, arXiv:2104.08691) for safety: the reminder always in front of the answer.
 
-What the Safety Reminder's paper compares its checks with: the same vectors, but behind every prompt, whatever is asked.
+The Safety Reminder's paper compares its checks with this: the same vectors, but after every prompt, whatever it asks.
 """
 
 from __future__ import annotations
@@ -46,5 +46,5 @@ class PromptTuning:
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         responses = self._guarded.respond([replace(request, guard=True) for request in requests])
-        # That the vectors are there is no alarm.
+        # The presence of the vectors is not an alarm.
         return [replace(r, checks=(), interventions=(), leaked_tokens=0, tail_start=0) for r in responses]

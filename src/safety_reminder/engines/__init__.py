@@ -1,4 +1,4 @@
-"""Requests that come one by one → batches that a model answers, behind one interface."""
+"""Requests that come one by one → batches that a model answers, through one interface."""
 
 from safety_reminder.engines.batching import Answered, BatchingEngine
 

@@ -19,8 +19,8 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Answered(Generic[Answer]):
-    """A response, the ``batch`` it was answered in, an id that no other has, and how many ``rows`` that had: they share
-    its time."""
+    """A response, the ``batch`` it was answered in (an id that no other batch has), and how many ``rows`` that had:
+    they share its time."""
 
     response: Answer
     rows: int
@@ -39,7 +39,7 @@ class BatchingEngine(Generic[Asked, Answer]):
     Args:
         answer: ``batch -> responses``, such as ``GuardedVLM.respond``, or a judge's ``judge``. Only the engine's own
             thread calls it.
-        alike: of a request, what must be equal for two to share a batch; without it, any may.
+        alike: request → what must be equal for two to share a batch; without it, any two may.
         batch_size: rows of a batch, at most.
         wait: seconds to wait for more requests once there is one. While a batch is answered others gather anyway, so
             this matters for the first only.
@@ -63,7 +63,7 @@ class BatchingEngine(Generic[Asked, Answer]):
         self._thread.start()
 
     def submit(self, asked: Asked) -> Future[Answered[Answer]]:
-        """The response to come. What goes wrong with one request is raised by its own future alone.
+        """The response to come. Only a request's own future raises what goes wrong with it.
 
         Raises:
             ConfigError: the engine is closed.
@@ -103,14 +103,14 @@ class BatchingEngine(Generic[Asked, Answer]):
                 else:
                     waiting.append(request)
             batch = self._like_the_first(waiting)[: self._batch_size]
-            chosen = {id(r) for r in batch}
-            waiting = [r for r in waiting if id(r) not in chosen]
-            # One that was cancelled while it waited is not answered.
+            taken = {id(r) for r in batch}
+            waiting = [r for r in waiting if id(r) not in taken]
+            # A request that was cancelled while it waited is not answered.
             self._finish([r for r in batch if r.future.set_running_or_notify_cancel()])
 
     def _like_the_first(self, waiting: list[_Waiting[Asked, Answer]]) -> list[_Waiting[Asked, Answer]]:
-        wanted = self._alike(waiting[0].asked)
-        return [request for request in waiting if self._alike(request.asked) == wanted]
+        kind = self._alike(waiting[0].asked)
+        return [request for request in waiting if self._alike(request.asked) == kind]
 
     def _finish(self, batch: list[_Waiting[Asked, Answer]]) -> None:
         if not batch:
@@ -122,7 +122,7 @@ class BatchingEngine(Generic[Asked, Answer]):
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return
-            # Whose fault it was shows when each is asked alone.
+            # Asking each alone shows whose fault it was.
             for request in batch:
                 self._finish([request])
             return
