@@ -102,7 +102,7 @@ def test_a_sweep_makes_one_folder_a_job_named_after_what_varies(call, basics, pl
     assert not (place / "cli.log").exists()
 
 
-def test_a_sweep_goes_on_behind_a_job_that_fails_and_names_it_at_the_end(call, basics, place):
+def test_a_sweep_goes_on_after_a_job_that_fails_and_names_it_at_the_end(call, basics, place):
     (place / "unread.csv").write_text("id,prompt\n")
     options = [option for option in basics if not option.startswith("dataset.root=")]
     outcome = call("generate", "-m", *options, f"dataset.root={place}/missing.csv,{place}/prompts.csv", "output=s")

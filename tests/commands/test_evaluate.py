@@ -70,7 +70,7 @@ def identities(records):
     return sorted((r["defense"], r["dataset"], r["id"]) for r in records)
 
 
-def test_every_data_set_behind_every_defence_and_one_page(place):
+def test_every_data_set_with_every_defence_and_one_page(place):
     out = place / "out"
     evaluate(job(place), out)
     records = records_of(out)

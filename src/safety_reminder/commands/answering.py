@@ -85,10 +85,10 @@ def answer(
     restart: bool = False,
     leave_out: Collection[str] = (),
 ) -> Answers:
-    """Answer into ``output``, or go on where it broke off.
+    """Answer into ``output``, or go on where an earlier run broke off.
 
     Args:
-        restart: answers that are there, but of another configuration, are dropped.
+        restart: drop existing answers of another configuration.
         leave_out: options that the answers do not depend on.
 
     Raises:

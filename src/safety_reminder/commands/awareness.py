@@ -32,7 +32,7 @@ class AwarenessJob(AnsweringJob):
         int | None, Field(ge=1, description="tokens between two depths; null: those between two checks, guard.interval")
     ] = None
     rows: Annotated[int, Field(ge=1, description="contexts in one forward pass of the measuring")] = 16
-    # The text stays, so that it can be seen how soon the reminder turns an answer.
+    # The text stays, so that one can see how soon the reminder turns an answer.
     guard: GuardChanges = GuardOptions.parse({"policy": "continue"})
     generation: Generation = GenerationOptions.parse({"max_new_tokens": 96, "do_sample": False})
 
@@ -66,7 +66,7 @@ def awareness(job: AwarenessJob, output: Path) -> None:
 def _measure(
     job: AwarenessJob, output: Path, examples: list[Example], answers: Answers
 ) -> tuple[dict[str, Metric], Summary]:
-    """Measure along the unguarded answers, and write what came out."""
+    """Measure along the unguarded answers, and write the results."""
     from safety_reminder.analysis.awareness import follow_answers, self_correction
     from safety_reminder.analysis.figures import draw
     from safety_reminder.analysis.summary import summarise_tracks, table

@@ -37,7 +37,7 @@ class CalibrateJob(some_of(TrainingConfig, _OF_TRAINING)):
 
 
 def calibrate(job: CalibrateJob, output: Path) -> None:
-    """Set the threshold of a reminder anew, in ``output/pack``. Of the rows, only the safe ones are looked at."""
+    """Set the threshold of a reminder anew, in ``output/pack``. Only the safe rows are looked at."""
     config = job.training
     examples = job.data.load(both_kinds=False, on_error=config.on_error)
     require_found(job.model, job.reminder)

@@ -62,7 +62,7 @@ def compose(command: Command[Job], overrides: Sequence[str] = ()) -> Job:
 
 
 def _hand_over(command: Command[Any], arguments: Sequence[str]) -> None:
-    """To Hydra's own runner, which knows its flags."""
+    """Hand over to Hydra's own runner, which knows its flags."""
     failed: list[str] = []
     errors: list[Exception] = []
 
@@ -101,7 +101,7 @@ def _in_full(command: Command[Any], arguments: Sequence[str]) -> list[str]:
 
 
 def _compose(command: Command[Any], arguments: Sequence[str]) -> DictConfig:
-    """Of a sweep, that of the first job."""
+    """The configuration; of a sweep, the first job's."""
     _store(command)
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     for flag in _FLAGS_WITH_A_VALUE:
@@ -147,19 +147,19 @@ def _stored(command: Command[Any]) -> str:
 
 def _defaults(kind: type[Options], given: Options | None = None, leave_out: Any = ()) -> dict[str, Any]:
     """Plain values, as they would stand in a YAML file."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, info in kind.model_fields.items():
         if name in leave_out:
             continue
         value = getattr(given, name) if given is not None else default_of(info)
         if group := group_of(info):
             value = _defaults(group, value if isinstance(value, group) else None)
-        found[name] = list(value) if isinstance(value, tuple) else value
-    return found
+        values[name] = list(value) if isinstance(value, tuple) else value
+    return values
 
 
 def _name_of_job(given: Sequence[str]) -> str:
-    """Of a sweep, each job's folder: the options that vary, or its number."""
+    """The folder of a sweep's job: the options that vary, or its number."""
     varying = [override for override in HydraConfig.get().overrides.task if override not in given]
     return ",".join(varying).replace("/", "_") or str(HydraConfig.get().job.num)
 
@@ -169,8 +169,8 @@ def _explain(error: Exception) -> str:
     cause = error.__cause__ or error
     text = str(error)
     if isinstance(error, OverrideParseException):
-        name, given, value = error.override.partition("=")
-        if not given:
+        name, equals, value = error.override.partition("=")
+        if not equals:
             return f"{error.override!r} is not an option; options are key=value"
         return (
             f"cannot read {name}={value}: what holds = , ( ) [ ] or {{ }} needs quotes of its own inside the "
@@ -188,7 +188,7 @@ def _explain(error: Exception) -> str:
 
 
 def _names(node: Any) -> list[str]:
-    """Of all options, as they are typed."""
+    """The names of all options, as they are typed."""
 
     def names(values: Any, front: str) -> Iterator[str]:
         for name, value in values.items():

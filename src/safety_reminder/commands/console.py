@@ -55,14 +55,17 @@ def _bold(text: str) -> str:
 
 def print_threshold(reminder: SafetyReminder) -> None:
     """The threshold, where it comes from, and what it guarantees."""
-    found = reminder.calibration
+    calibration = reminder.calibration
     print(f"the bare prompt is {'also' if reminder.prompt_check else 'not'} checked (prompt_check)")
-    if found["guaranteed"] is None:
+    if calibration["guaranteed"] is None:
         print(f"threshold {reminder.threshold:.4f} from the validation rows: without a guarantee")
         return
     print(
-        f"threshold {reminder.threshold:.4f} from {found['n']} safe responses: a new one like them, of up to "
-        f"{found['tokens']} tokens, alarms with probability at most {found['guaranteed']:.4f}"
+        f"threshold {reminder.threshold:.4f} from {calibration['n']} safe responses: a new one like them, of up to "
+        f"{calibration['tokens']} tokens, alarms with probability at most {calibration['guaranteed']:.4f}"
     )
-    if found["n"] < found["needed"]:
-        print(f"for the budget of {found['budget']} it takes {found['needed']} safe responses; there were {found['n']}")
+    if calibration["n"] < calibration["needed"]:
+        print(
+            f"for the budget of {calibration['budget']} it takes {calibration['needed']} safe responses; "
+            f"there were {calibration['n']}"
+        )

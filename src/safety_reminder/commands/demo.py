@@ -49,9 +49,9 @@ def demo(job: DemoJob, output: Path) -> None:
         metrics = write_summary(output, answers.guarded, answers.unguarded, config)
         assert answers.model.guard is not None
         threshold = answers.model.guard.config.threshold
-        both = (answers.guarded, answers.unguarded)
-        page = write_page(output / "demo.html", examples, *both, metrics, config, threshold)
-    console.print_side_by_side(examples, *both)
+        answer_lists = (answers.guarded, answers.unguarded)
+        page = write_page(output / "demo.html", examples, *answer_lists, metrics, config, threshold)
+    console.print_side_by_side(examples, *answer_lists)
     console.print_metrics(metrics)
     print(f"open {page}")
 
@@ -59,7 +59,7 @@ def demo(job: DemoJob, output: Path) -> None:
 def _examples(job: DemoJob) -> list[Example]:
     examples = job.dataset.load()
     if job.dataset.name == "figstep":
-        # FigStep has no harmless images; the shipped twins ride along, so that false alarms can be seen too.
+        # FigStep has no harmless images; the shipped twins are added, so that false alarms can be seen too.
         examples += [example for example in load_dataset("typographic", DEMO_REQUESTS) if not example.harmful]
     return examples
 

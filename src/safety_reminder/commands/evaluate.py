@@ -54,7 +54,7 @@ class EvaluateJob(Options):
 
 def evaluate(job: EvaluateJob, output: Path) -> None:
     """Answer every data set of the suite with every defence, and write ``results.json``, ``results.md``,
-    ``records.jsonl`` and ``report.html``. Inspect's logs, in ``logs``, are what a rerun goes on from.
+    ``records.jsonl`` and ``report.html``. A rerun goes on from Inspect's logs, in ``logs``.
 
     Raises:
         ConfigError: an unknown suite or option, or a folder that holds another run.
@@ -112,7 +112,7 @@ def _digest(examples: Mapping[str, Example]) -> str:
 
 
 def _begin(output: Path, config: dict[str, Any]) -> None:
-    """Keep the configuration, which may not differ from that of the answers that are there."""
+    """Keep the configuration, which may not differ from that of existing answers."""
     from safety_reminder.evaluation.runner import another_configuration, differing_options
 
     if (output / _LOGS).is_dir():
@@ -126,7 +126,7 @@ def _with_earlier(answered: dict[str, Any], output: Path) -> dict[str, Any]:
     """The defences of this run, and those of earlier ones into the folder.
 
     Raises:
-        ConfigError: one of them has other options now, and the answers that are there would pass for its own.
+        ConfigError: one of them has other options now, and existing answers would pass for its own.
     """
     before = json.loads((output / "config.json").read_text(encoding="utf-8")).get("answered", {})
     for label, options in json.loads(json.dumps(answered)).items():
@@ -143,27 +143,27 @@ def _write(
     output: Path,
     config: dict[str, Any],
     answers: Sequence[Answers],
-    found: SuiteResults,
+    tables: SuiteResults,
     examples: dict[str, dict[str, Example]],
 ) -> None:
     from safety_reminder.evaluation.pages.report import agreement_lines, write_markdown, write_report
     from safety_reminder.evaluation.records import to_json
 
-    results = {**found.as_json(), "config": config, "provenance": provenance() | {"judges": found.judges}}
+    results = {**tables.as_json(), "config": config, "provenance": provenance() | {"judges": tables.judges}}
     lines = [
-        json.dumps({"defense": one.defense, "dataset": one.dataset, **to_json(record)}, ensure_ascii=False)
-        for one in answers
-        for record in one.records
+        json.dumps({"defense": answered.defense, "dataset": answered.dataset, **to_json(record)}, ensure_ascii=False)
+        for answered in answers
+        for record in answered.records
     ]
     write_text(output / "records.jsonl", "\n".join(lines) + "\n")
     write_json(output / "results.json", results)
-    sentences = agreement_lines(found.agreed)
-    markdown = write_markdown(output / "results.md", found.table, sentences)
+    sentences = agreement_lines(tables.agreed)
+    markdown = write_markdown(output / "results.md", tables.table, sentences)
     write_report(
-        output / "report.html", results, found.table, found.records, found.curve, examples, job.samples, sentences
+        output / "report.html", results, tables.table, tables.records, tables.curve, examples, job.samples, sentences
     )
     print(markdown)
-    console.print_metrics(found.metrics)
+    console.print_metrics(tables.metrics)
     print(f"wrote {output / 'results.json'}, results.md and records.jsonl; open {output / 'report.html'}")
 
 

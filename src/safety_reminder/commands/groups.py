@@ -58,7 +58,7 @@ def some_of(options: type[Options], names: Collection[str]) -> type[Options]:
 
 
 class GuardOptions(all_optional(GuardConfig)):
-    """Fields of :class:`GuardConfig` that are to be other than the pack has them."""
+    """Fields of :class:`GuardConfig` that differ from the pack's."""
 
     def given(self) -> dict[str, Any]:
         return self.model_dump(exclude_none=True)
@@ -104,7 +104,7 @@ Generation = Annotated[
 
 
 class DatasetOptions(Options):
-    """A data set, and what its loader takes beside: the files of ``config/dataset`` list it."""
+    """A data set, and its loader's further options, which the files of ``config/dataset`` list."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -48,9 +48,9 @@ def _options(job: type[Options], choices: Any) -> Iterator[str]:
             yield from textwrap.wrap(f"{name}: {info.description}", WIDTH)
         kind = group_of(info)
         assert kind is not None
-        given = info.default if isinstance(info.default, kind) else None
+        group = info.default if isinstance(info.default, kind) else None
         for inner, field in kind.model_fields.items():
-            value = getattr(given, inner) if given is not None else default_of(field)
+            value = getattr(group, inner) if group is not None else default_of(field)
             yield from _line(f"{name}.{inner}", value, field.description)
 
 
@@ -88,12 +88,12 @@ def _shown(value: Any) -> str:
 
 
 def _chosen(group: str, default: str, arguments: Sequence[str]) -> str:
-    given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{group}=")]
-    chosen = given[-1] if given else default
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{group}=")]
+    name = values[-1] if values else default
     known = _names(group)
-    if chosen not in known:
-        raise ConfigError(unknown_name(group, chosen, known))
-    return chosen
+    if name not in known:
+        raise ConfigError(unknown_name(group, name, known))
+    return name
 
 
 def _names(group: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""``safety-reminder judge-check``: a judge of harm against labels that people gave."""
+"""``safety-reminder judge-check``: a judge of harm compared with labels that people gave."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def judge_check(job: JudgeCheckJob, output: Path) -> None:
     with run_folder(output, reads=(job.data.sets,)):
         kept = cached(judge, Path(job.cache).expanduser() if job.cache else output / "verdicts.jsonl")
         with tqdm(total=len(rows), desc=judge.name, unit="item") as progress:
-            found = check(kept, rows, progress.update)
-        _write(job, judge, found, output / "results.json")
-    _print(job, judge, found)
+            checked = check(kept, rows, progress.update)
+        _write(job, judge, checked, output / "results.json")
+    _print(job, judge, checked)
     print(f"wrote {output / 'results.json'}")
 
 
@@ -137,13 +137,13 @@ def read_labelled(job: JudgeCheckJob) -> list[Labelled]:
     return list(sample_rows(labelled(read_rows(path), job.layout, path), job.limit, job.seed))
 
 
-def _write(job: JudgeCheckJob, judge: Judge, found: Checked, path: Path) -> None:
+def _write(job: JudgeCheckJob, judge: Judge, checked: Checked, path: Path) -> None:
     write_json(
         path,
         {
-            "metrics": {name: metric.as_json() for name, metric in found.metrics.items()},
-            "krippendorff_alpha": found.alpha,
-            "counts": found.counts,
+            "metrics": {name: metric.as_json() for name, metric in checked.metrics.items()},
+            "krippendorff_alpha": checked.alpha,
+            "counts": checked.counts,
             "config": job.model_dump(mode="json"),
             "provenance": {
                 **provenance(),
@@ -154,12 +154,12 @@ def _write(job: JudgeCheckJob, judge: Judge, found: Checked, path: Path) -> None
     )
 
 
-def _print(job: JudgeCheckJob, judge: Judge, found: Checked) -> None:
+def _print(job: JudgeCheckJob, judge: Judge, checked: Checked) -> None:
     print(f"{judge.name} on {job.data.path.name}:")
-    for name, metric in found.metrics.items():
+    for name, metric in checked.metrics.items():
         print(f"  {name:<24} {metric.value:6.3f}   [{metric.low:.3f}, {metric.high:.3f}]   n={metric.n}")
     for name in ("precision", "recall", "cohen_kappa"):
-        if name not in found.metrics:
+        if name not in checked.metrics:
             print(f"  {name:<24} undefined")
 
 

@@ -50,8 +50,8 @@ def probe(job: ProbeJob, output: Path) -> None:
         from safety_reminder.training import refit
         from safety_reminder.training.probing.report import side_by_side
 
-        refitted, found = refit.refit_probe(vlm, reminder, examples, job.training, output, job.data.sets)
-    print(side_by_side(found))
+        refitted, aucs = refit.refit_probe(vlm, reminder, examples, job.training, output, job.data.sets)
+    print(side_by_side(aucs))
     print(f"wrote {output / 'pack'}, auc.csv and plots")
     console.print_threshold(refitted)
 

@@ -56,7 +56,7 @@ class RowsOptions(Options):
 
 
 def refuse_shared(examples: Sequence[TrainingExample], evaluation: dict[str, list[Example]], *, allow: bool) -> None:
-    """What a run is tested on must not be trained on either.
+    """Rows that a run is tested on must not be trained on.
 
     Raises:
         DataError: a row is also in one of these sets.
@@ -85,9 +85,9 @@ def _named_dataset(option: str, entry: str) -> list[Example]:
         raise ConfigError(f"{option} needs NAME:FOLDER, for example figstep:data/FigStep; got {entry!r}")
     root, *options = re.split(r":(?=\w+=)", rest)
     try:
-        given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options))
+        loader_options: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options))
     except YAMLError as error:
         raise ConfigError(f"{option}: an option of {entry!r} is not a value: {error}") from error
-    if {"name", "root"} & set(given):
+    if {"name", "root"} & set(loader_options):
         raise ConfigError(f"{option}: {entry!r} gives name or root twice; it is NAME:FOLDER:key=value")
-    return load_dataset(name, root, **given)
+    return load_dataset(name, root, **loader_options)

@@ -53,7 +53,7 @@ class TrainJob(Options):
 
 
 def train(job: TrainJob, output: Path) -> None:
-    """Learn a reminder into ``output``; with ``test_on``, also answer those data sets, and put what came out into its
+    """Learn a reminder into ``output``; with ``test_on``, also answer those data sets, and put the results into its
     summary."""
     examples = job.data.load(on_error=job.training.on_error)
     tests = named_datasets("test_on", job.test_on)
@@ -67,9 +67,9 @@ def train(job: TrainJob, output: Path) -> None:
         auc = reminder.training["test"].get("auc", {}).get("all", {}).get("all")
         print(f"wrote {output / 'pack'}" + (f": AUC of the probe on test rows {auc:.3f}" if auc is not None else ""))
         console.print_threshold(reminder)
-        asked = [replace(example, id=f"{name}/{example.id}") for name, rows in tests.items() for example in rows]
-        if asked:
-            _test(job, output, vlm, reminder, asked)
+        tested = [replace(example, id=f"{name}/{example.id}") for name, rows in tests.items() for example in rows]
+        if tested:
+            _test(job, output, vlm, reminder, tested)
 
 
 def _claimed(job: TrainJob, output: Path) -> AbstractContextManager[Any]:
