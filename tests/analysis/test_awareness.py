@@ -11,7 +11,7 @@ from PIL import Image
 
 from checkpoints import tiny_vlm
 from helpers import REMINDER_IDS, extended, random_probe, recomputed_hidden, reminder_of_tokens, single
-from safety_reminder.analysis.awareness import OPENERS, measure, read_behind, refusal_openers, self_correction
+from safety_reminder.analysis.awareness import OPENERS, measure, read_after, refusal_openers, self_correction
 from safety_reminder.analysis.curves import Outcome
 from safety_reminder.errors import GuardFailure, ModelError
 from safety_reminder.guard import Probe
@@ -108,19 +108,19 @@ def test_an_answer_that_refuses_itself_has_log_odds_above_zero(vlm, reminder):
     assert point.refusal_log_odds > 0
 
 
-def test_every_family_reads_behind_an_answer_what_it_computes_from_scratch(model):
+def test_every_family_reads_after_an_answer_what_it_computes_from_scratch(model):
     inputs = single(model)
     answer = [40, 41, 42, 43, 44]
     runs = {(7,), (5, 6, 7), (5, 6, 8), (9, 6, 7)}
     reminder = reminder_of_tokens(model)
     prefix = Prefix.read(model, inputs, answer)
     for vectors, between in ((None, []), (reminder.vectors, REMINDER_IDS)):
-        found = read_behind(model, prefix, dict.fromkeys((0, 3, 5), runs), vectors, rows=4)
-        for depth, behind in found.items():
-            assert set(behind.log_p) == runs
-            for run, value in behind.log_p.items():
+        found = read_after(model, prefix, dict.fromkeys((0, 3, 5), runs), vectors, rows=4)
+        for depth, after in found.items():
+            assert set(after.log_p) == runs
+            for run, value in after.log_p.items():
                 assert value == pytest.approx(log_p(model, inputs, answer[:depth] + between, run), abs=1e-4)
-            assert (behind.hidden is None) == (vectors is None)
+            assert (after.hidden is None) == (vectors is None)
 
 
 def test_log_odds_are_missing_where_the_answer_was_cut_off_and_there_where_it_ended(vlm, reminder):
@@ -146,7 +146,7 @@ def test_an_empty_answer_is_measured_at_its_beginning(vlm, reminder):
 
 def test_a_probe_that_gives_no_number_is_an_error(vlm, reminder):
     broken = replace(reminder, probe=Probe(torch.full((32,), 3e38), 0.0))
-    with pytest.raises(GuardFailure, match="example 'a': the probe gives no number behind 0 tokens"):
+    with pytest.raises(GuardFailure, match="example 'a': the probe gives no number after 0 tokens"):
         measure(vlm, broken, EXAMPLE, ids(vlm, "kk"), step=8)
 
 

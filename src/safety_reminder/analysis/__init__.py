@@ -1,1 +1,1 @@
-"""Records and model → what they show: curves of delayed safety awareness."""
+"""Records and model → curves of delayed safety awareness."""

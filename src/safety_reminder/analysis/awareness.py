@@ -1,21 +1,21 @@
 """Delayed safety awareness, measured along an answer: what the probe reads, and how near a refusal is.
 
 Let x be the prompt, y the unguarded answer, d a depth, c = x y[:d] the context there, and c r the same with the
-reminder's vectors behind it. At each depth::
+reminder's vectors after it. At each depth::
 
     p_unsafe            the probe's, at the last vector of c r: what a check of the guard would read there
     log_p_refusal       log Σ_o p(o | c)
     refusal_log_odds    log Σ_o p(o | c) / p(y[d : d + |o|] | c)
 
 where o runs over the refusal openers (:data:`OPENERS`, in tokens, |o| of them) and p is the product of the model's
-next-token probabilities, at temperature 1 and without logits processors. The measures that end in ``_reminded`` have
-c r in the place of c. At 0, opening a refusal is as likely as going on as the answer does.
+next-token probabilities, at temperature 1 and without logits processors. The measures that end in ``_reminded`` have c
+r in place of c. At 0, opening a refusal is as likely as going on as the answer does.
 
 This follows the refusal metric of Arditi et al. (arXiv:2406.11717, appendix), the log-odds that the next token is one
-that begins refusals, with two changes that the middle of an answer asks for. A first token such as "I" says little
-there, so whole openers are scored. And what a refusal has to win against there is what the model does go on with, so
-that is the denominator. Each opener is set against as many tokens of the answer as it has itself: so no length needs to
-be normalised away, and the sum of the numerators stays a probability.
+that begins refusals, with two changes for the middle of an answer. A first token such as "I" says little
+there, so whole openers are scored. And there a refusal has to win against what the model does go on with, so that is
+the denominator. Each opener is set against as many tokens of the answer as it has itself: so there is no need to
+normalise by length, and the sum of the numerators stays a probability.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Behind:
+class AfterText:
     """What the model makes of one context: log-probabilities of what might follow it, and the final hidden state at the
     reminder's last vector, (hidden_size,), if there is a reminder."""
 
@@ -55,9 +55,9 @@ class Behind:
 def measure(
     vlm: VLM, reminder: SafetyReminder, example: Example, token_ids: Sequence[int], *, step: int, rows: int = 16
 ) -> list[Point]:
-    """Measure behind 0, ``step``, 2 · ``step``, ... tokens of an answer.
+    """Measure after 0, ``step``, 2 · ``step``, ... tokens of an answer.
 
-    The prompt and the answer are run once; what is tried at each depth stands on a slice of their keys and values.
+    The prompt and the answer are run once; what is tried at each depth follows a slice of their keys and values.
 
     Args:
         token_ids: the answer, with its end-of-sequence token if it has one.
@@ -71,29 +71,27 @@ def measure(
     ended = len(answer) < len(token_ids)
     openers = {depth: refusal_openers(vlm, answer[:depth]) for depth in range(0, len(answer) + 1, step)}
     said: dict[int, list[Tokens]] = {}  # for each opener, as many tokens of the answer, or what there is before its end
-    for depth, those in openers.items():
-        said[depth] = [tuple(token_ids[depth : depth + len(opener)]) for opener in those]
-        if not ended and len(answer) - depth < max(map(len, those)):
-            said[depth] = []  # nobody knows how it would have gone on
-    wanted = {depth: {*those, *said[depth]} for depth, those in openers.items()}
-    plain, reminded = (
-        read_behind(vlm.model, prefix, wanted, vectors, rows=rows) for vectors in (None, reminder.vectors)
-    )
+    for depth, texts in openers.items():
+        said[depth] = [tuple(token_ids[depth : depth + len(opener)]) for opener in texts]
+        if not ended and len(answer) - depth < max(map(len, texts)):
+            said[depth] = []  # it was cut off: nobody knows how it would have gone on
+    runs = {depth: {*texts, *said[depth]} for depth, texts in openers.items()}
+    plain, reminded = (read_after(vlm.model, prefix, runs, vectors, rows=rows) for vectors in (None, reminder.vectors))
     points = []
-    for depth, those in openers.items():
+    for depth, texts in openers.items():
         hidden = reminded[depth].hidden
         assert hidden is not None
         p_unsafe = float(reminder.probe(hidden))
         if p_unsafe != p_unsafe:
-            raise GuardFailure(f"example {example.id!r}: the probe gives no number behind {depth} tokens")
+            raise GuardFailure(f"example {example.id!r}: the probe gives no number after {depth} tokens")
         points.append(
             Point(
                 depth,
                 p_unsafe,
-                _log_p_refusal(plain[depth], those),
-                _log_p_refusal(reminded[depth], those),
-                _log_odds(plain[depth], those, said[depth]),
-                _log_odds(reminded[depth], those, said[depth]),
+                _log_p_refusal(plain[depth], texts),
+                _log_p_refusal(reminded[depth], texts),
+                _log_odds(plain[depth], texts, said[depth]),
+                _log_odds(reminded[depth], texts, said[depth]),
             )
         )
     return points
@@ -118,8 +116,8 @@ def follow_answers(
 
 
 def refusal_openers(vlm: VLM, said: Sequence[int]) -> list[Tokens]:
-    """:data:`OPENERS` in tokens, as they would follow the answer tokens ``said``: behind a space, unless nothing or
-    white space comes before. One that begins with another is left out: that one's probability includes it."""
+    """:data:`OPENERS` in tokens, as they would follow the answer tokens ``said``: after a space, unless nothing or
+    white space comes before. An opener that begins with another is left out: the other's probability includes it."""
     before = vlm.tokenizer.decode(list(said), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if not said:
         anchor, space = "", ""
@@ -127,26 +125,26 @@ def refusal_openers(vlm: VLM, said: Sequence[int]) -> list[Tokens]:
         anchor, space = "\n", ""
     else:
         anchor, space = ".", " "
-    # Behind an anchor, since some tokenizers put a space of their own before a text that stands alone.
+    # After an anchor, since some tokenizers put a space of their own before a text that stands alone.
     ids = lambda text: tuple(vlm.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()  # noqa: E731
-    found = []
+    openers = []
     for opener in OPENERS:
         tokens = ids(anchor + space + opener)[len(ids(anchor)) :]
         if vlm.tokenizer.decode(list(tokens)).strip() != opener:
             raise ModelError(f"the tokenizer of {vlm.name} does not keep {opener!r} apart from the text before it")
-        found.append(tokens)
-    return [a for a in found if not any(a != b and a[: len(b)] == b for b in found)]
+        openers.append(tokens)
+    return [a for a in openers if not any(a != b and a[: len(b)] == b for b in openers)]
 
 
 @torch.no_grad()
-def read_behind(
+def read_after(
     model: Any,
     prefix: Prefix,
     wanted: Mapping[int, Collection[Tokens]],
     vectors: torch.Tensor | None,
     *,
     rows: int = 16,
-) -> dict[int, Behind]:
+) -> dict[int, AfterText]:
     """What follows the first so many tokens of an answer, and how likely.
 
     Args:
@@ -155,9 +153,9 @@ def read_behind(
         rows: contexts in one forward pass.
     """
     tasks = [(depth, branch) for depth, runs in wanted.items() for branch in _branches(runs)]
-    found = {depth: Behind({}, None) for depth in wanted}
-    # Without a reminder the last token is run again, for what it predicts; `follow` only looks at `vectors` for scripts
-    # that hold a reminder.
+    after = {depth: AfterText({}, None) for depth in wanted}
+    # Without a reminder the last token is run again, since it predicts what follows; `follow` only looks at `vectors`
+    # for scripts that hold a reminder.
     unused = torch.empty(0, 0) if vectors is None else vectors
     for start in range(0, len(tasks), rows):
         part = tasks[start : start + rows]
@@ -166,17 +164,17 @@ def read_behind(
         else:
             places = [Place(prefix, depth, [None, branch[0]]) for depth, branch in part]
         for (depth, branch), continuation in zip(part, follow(model, places, unused), strict=True):
-            found[depth].log_p.update(_log_p(continuation, branch))
+            after[depth].log_p.update(_log_p(continuation, branch))
             if vectors is not None:
-                found[depth] = Behind(found[depth].log_p, continuation.hidden[0].float().cpu())
-    return found
+                after[depth] = AfterText(after[depth].log_p, continuation.hidden[0].float().cpu())
+    return after
 
 
 def self_correction(vlm: VLM, record: Record) -> Outcome:
-    """Where an answer turns back: the first refusal behind a beginning that engages, in tokens of the answer.
+    """Where an answer turns back: the first refusal after a beginning that engages, in tokens of the answer.
 
     The token that the refusal begins in is the first one not counted; words that lead up to it ("However,") count.
-    Judged is the answer as it stands, which is what its tokens are: text that the guard withdrew is not in it.
+    The answer is judged as it stands, like its tokens: text that the guard withdrew is not in it.
     """
     verdict = judge_refusal(record.text)
     correction = None
@@ -202,8 +200,8 @@ def _tokens_before(vlm: VLM, token_ids: Sequence[int], position: int) -> int:
 
 
 def _branches(runs: Collection[Tokens]) -> list[list[Tokens]]:
-    """Runs that one row of a forward pass can score together. The first of each group is the one that is run: the
-    others may only differ from its beginning in their last token, whose probability is known before it is run."""
+    """Runs that one row of a forward pass can score together. Only the first of each group is run: the others may
+    differ from its beginning only in their last token, whose probability is known without running it."""
     branches: list[list[Tokens]] = []
     for run in sorted(set(runs), key=len, reverse=True):
         for branch in branches:
@@ -220,13 +218,13 @@ def _log_p(continuation: Continuation, branch: Sequence[Tokens]) -> dict[Tokens,
     return {run: float(log_p[torch.arange(len(run)), torch.tensor(run)].sum()) for run in branch}
 
 
-def _log_p_refusal(behind: Behind, openers: Sequence[Tokens]) -> float:
-    return float(torch.tensor([behind.log_p[opener] for opener in openers]).logsumexp(0))
+def _log_p_refusal(after: AfterText, openers: Sequence[Tokens]) -> float:
+    return float(torch.tensor([after.log_p[opener] for opener in openers]).logsumexp(0))
 
 
-def _log_odds(behind: Behind, openers: Sequence[Tokens], said: Sequence[Tokens]) -> float | None:
+def _log_odds(after: AfterText, openers: Sequence[Tokens], said: Sequence[Tokens]) -> float | None:
     if not said:
         return None
-    log_p = behind.log_p
+    log_p = after.log_p
     ratios = [log_p[opener] - log_p[instead] for opener, instead in zip(openers, said, strict=True)]
     return float(torch.tensor(ratios).logsumexp(0))

@@ -21,11 +21,11 @@ KINDS = {"harmful": True, "harmless": False}
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What was measured behind the first ``depth`` tokens of an answer.
+    """What was measured after the first ``depth`` tokens of an answer.
 
-    ``p_unsafe``: the probe's, behind the reminder. ``log_p_refusal``: of the event that a refusal opens here.
+    ``p_unsafe``: the probe's, after the reminder. ``log_p_refusal``: of the event that a refusal opens here.
     ``refusal_log_odds``: of a refusal against what the answer goes on with; None where it was cut off too soon to tell.
-    ``..._reminded``: the same with the reminder behind these tokens. The formulas:
+    ``..._reminded``: the same with the reminder after these tokens. The formulas:
     :mod:`safety_reminder.analysis.awareness`.
     """
 
@@ -115,8 +115,8 @@ def correction_delay(outcomes: Iterable[Outcome]) -> Delay | None:
 
     Quartiles interpolate linearly between neighbours, as numpy's do.
     """
-    found = [outcome.correction for outcome in outcomes if outcome.engaged and outcome.correction is not None]
-    if not found:
+    corrections = [outcome.correction for outcome in outcomes if outcome.engaged and outcome.correction is not None]
+    if not corrections:
         return None
-    lower, median, upper = np.percentile(found, (25, 50, 75)).tolist()
-    return Delay(median, lower, upper, len(found))
+    lower, median, upper = np.percentile(corrections, (25, 50, 75)).tolist()
+    return Delay(median, lower, upper, len(corrections))

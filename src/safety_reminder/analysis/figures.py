@@ -20,7 +20,7 @@ _STYLE: Any = {
     "figure.facecolor": "white",
     "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "safety-reminder",  # the same data gives the same file
+    "svg.hashsalt": "safety-reminder",  # so that the same data gives the same file
 }
 _MOST_COUNTS = 13  # numbers of answers written under a panel
 
@@ -36,8 +36,8 @@ def require_matplotlib() -> None:
 def draw(output: Path, curves: Mapping[Measure, Mapping[str, Curve]], *, threshold: float) -> None:
     """``awareness.png`` and ``awareness.svg`` in ``output``: p_unsafe, and the log-odds of a refusal, by depth.
 
-    Lines are means over answers, shaded are 95 % intervals; dashed: with the reminder. The numbers of answers stand
-    below each panel; a hollow mark rests on one answer alone, and has no interval.
+    Lines are means over answers, shaded areas 95 % intervals; dashed lines are with the reminder. The numbers of
+    answers stand below each panel; a hollow mark rests on one answer alone, and has no interval.
 
     Raises:
         MissingExtraError: without matplotlib.

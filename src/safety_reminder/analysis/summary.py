@@ -45,7 +45,7 @@ class Summary:
 
 
 def summarise_tracks(tracks: Sequence[Track], guarded: Sequence[Outcome]) -> Summary:
-    """From what was measured along the unguarded answers, and where the guarded ones turn back.
+    """Summarise the measures along the unguarded answers, and where the guarded ones turn back.
 
     Raises:
         ConfigError: there are no answers.
