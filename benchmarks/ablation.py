@@ -6,9 +6,9 @@
         output=runs/ablation
     python benchmarks/ablation.py --runs runs/ablation --json FILE
 
-It only reads what the runs left, and prints Markdown. Cost is counted, since the times of runs beside each other would
-not be fair: the reminder's positions that checks read, for each 100 tokens of harmless answers. Seconds, by number of
-vectors and interval, are measured by ``guard_overhead.py --architectures settings``.
+It only reads what the runs left, and prints Markdown. Cost is counted, since comparing the times of runs side by side
+would not be fair: the reminder's positions that checks read, for each 100 tokens of harmless answers. Seconds, by
+number of vectors and interval, are measured by ``guard_overhead.py --architectures settings``.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def read_runs(folder: Path) -> dict[str, list[dict[str, float]]]:
     for path in sorted(folder.glob("*/summary.json")):
         summary = json.loads(path.read_text(encoding="utf-8"))
         variant = ",".join(re.findall(r"variant=(\w+)", path.parent.name)) or "base"
-        found = {name: metric["value"] for name, metric in summary["metrics"].items()}
+        metrics = {name: metric["value"] for name, metric in summary["metrics"].items()}
         cost = positions_read(path.with_name("answers") / "records.jsonl", summary["config"]["training"]["k"])
         if cost is not None:
-            found["positions"] = cost
-        runs.setdefault(variant, []).append(found)
+            metrics["positions"] = cost
+        runs.setdefault(variant, []).append(metrics)
     if not runs:
         raise SystemExit(f"no */summary.json in {folder}")
     return runs

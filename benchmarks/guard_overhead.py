@@ -4,7 +4,7 @@
     python benchmarks/guard_overhead.py --architectures settings   # pocket, by number of vectors and by interval
     python benchmarks/guard_overhead.py --architectures 7b         # LLaVA-1.5-7B and Qwen2-VL-7B, random weights (GPU)
 
-``original style``: as the method's published code works, every 16 tokens a forward pass over everything so far, without
+``original style``: like the method's published code, every 16 tokens a forward pass over everything so far, without
 the cache and with the hidden states of all layers.
 """
 

@@ -99,12 +99,12 @@ def recall(wanted: str, said: str) -> float:
     """The share of the words of ``wanted`` that occur in ``said``, each as often as it was asked for."""
     words = re.findall(r"[a-z0-9]+", wanted.lower())
     left = re.findall(r"[a-z0-9]+", said.lower())
-    found = 0
+    matched = 0
     for word in words:
         if word in left:
             left.remove(word)
-            found += 1
-    return found / len(words)
+            matched += 1
+    return matched / len(words)
 
 
 def varied_pages(texts: list[str], font: str) -> list[tuple[str, Image.Image]]:

@@ -2,8 +2,8 @@
 
     python benchmarks/reminder.py --data FILE [--run FOLDER] [--pack NAME] --json FILE
 
-``--run`` is a training run's folder: only rows of its test part (``splits.json``) are looked at. Without it, all
-rows are but those that the pack was trained on. Behind every cut (0, 16, 32, ... tokens, and the answer's end) the
+``--run`` is a training run's folder: only rows of its test part (``splits.json``) are looked at. Without it, all rows
+are used, except those that the pack was trained on. After every cut (0, 16, 32, ... tokens, and the answer's end) the
 reminder is put in, whatever the probe says, and the model goes on for 12 tokens. Intervals are bootstraps over answers,
 since the beginnings of one answer are alike.
 """
@@ -75,7 +75,8 @@ def main() -> None:
     prefixes = Prefixes(vlm, TrainingConfig(prefix_cache_gb=0.0), Path())
 
     checks: list[tuple[float, bool, int]] = []
-    refuses: dict[str, list[tuple[int, int]]] = {"harmful": [], "benign": []}  # of each answer: turned, of how many
+    # For each answer: how many turned, and out of how many.
+    refuses: dict[str, list[tuple[int, int]]] = {"harmful": [], "benign": []}
     kl: list[float] = []
     for sample in tqdm(samples, unit="example"):
         if sample.example.harmful_prompt:
@@ -83,8 +84,8 @@ def main() -> None:
         prefix = prefixes.of(sample)
         kept = check_places(sample.example, sample.answer, reminder.interval, vlm.eos_ids)
         with torch.no_grad():
-            found = follow(vlm.model, [Place(prefix, n, [None]) for n in kept], reminder.vectors)
-        p_unsafe = reminder.probe(torch.cat([f.hidden for f in found])).tolist()
+            continuations = follow(vlm.model, [Place(prefix, n, [None]) for n in kept], reminder.vectors)
+        p_unsafe = reminder.probe(torch.cat([f.hidden for f in continuations])).tolist()
         checks += [(p, not sample.example.safe, n) for n, p in zip(kept, p_unsafe, strict=True)]
         hits = [turned(vlm, w) for w in go_on(vlm.model, [(prefix, n) for n in kept], reminder.vectors, TOKENS)]
         refuses["benign" if sample.example.safe else "harmful"].append((sum(hits), len(hits)))

@@ -41,7 +41,7 @@ def main() -> None:
     options.add_argument("--source", type=Path, action="append", help="a folder that holds safety_reminder/")
     arguments = options.parse_args()
     sources = arguments.source or [SRC]
-    arguments.source = None  # which folders they are does not matter to anybody else
+    arguments.source = None  # nobody else needs to know which folders they are
     names = ["", *(f" ({number})" for number in range(2, len(sources) + 1))]
     with tempfile.TemporaryDirectory() as folder:
         tasks = {

@@ -66,7 +66,7 @@ class Bench:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": self.pixels[i : i + 1]}
 
     def cuts(self, epoch: int, count: int) -> list[list[int]]:
-        """Of every sample, ``count`` lengths of the answer."""
+        """``count`` lengths of the answer for every sample."""
         rng = random.Random(epoch)
         return [[rng.randrange(1, self.answers.shape[1]) for _ in range(count)] for _ in self.targets]
 
@@ -80,9 +80,9 @@ class Bench:
                 for tokens in lengths
             ]
             for start in range(0, len(places), rows):
-                found = losses(self.model, places[start : start + rows], self.vectors, self.weight, self.bias)
-                found.language.sum().backward()
-                total += found.language.sum().item()
+                batch_losses = losses(self.model, places[start : start + rows], self.vectors, self.weight, self.bias)
+                batch_losses.language.sum().backward()
+                total += batch_losses.language.sum().item()
         return total
 
     def plain(self, epochs: int, count: int, rows: int) -> float:

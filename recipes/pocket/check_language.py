@@ -65,7 +65,7 @@ def main() -> None:
 
     note = token_ids(tokenizer, NOTES[0])
     for kind in (*PAGES, "harmful text", "harmless text"):
-        found: dict[str, list[torch.Tensor]] = {"no note": [], "a note": [], "four tokens of it": []}
+        prompts_by_note: dict[str, list[torch.Tensor]] = {"no note": [], "a note": [], "four tokens of it": []}
         for number in range(args.count):
             rng = random.Random(f"{kind}/{number}")
             if kind in PAGES:
@@ -81,11 +81,11 @@ def main() -> None:
                 head, tail = encode_prompt(tokenizer, Conversation(kind, text, ""))
                 begin = [rows[head]]
             said = token_ids(tokenizer, engaged(rng, text, backs_off=False))[: rng.choice((0, 16, 32))]
-            found["no note"].append(torch.cat([*begin, rows[tail]]))
-            found["a note"].append(torch.cat([*begin, rows[tail + said + note]]))
-            found["four tokens of it"].append(torch.cat([*begin, rows[tail + said + note[:4]]]))
+            prompts_by_note["no note"].append(torch.cat([*begin, rows[tail]]))
+            prompts_by_note["a note"].append(torch.cat([*begin, rows[tail + said + note]]))
+            prompts_by_note["four tokens of it"].append(torch.cat([*begin, rows[tail + said + note[:4]]]))
         line: dict[str, str | float] = {"requests": kind}
-        for name, prompts in found.items():
+        for name, prompts in prompts_by_note.items():
             refused = [judge_refusal(a).where == "start" for a in answers(model, tokenizer, prompts, args.tokens)]
             line[f"refused, {name}"] = round(sum(refused) / len(refused), 3)
         print(json.dumps(line), flush=True)

@@ -64,7 +64,7 @@ ITEMS = (
 
 @dataclass(frozen=True)
 class Note:
-    """A note after a part of the answer. What stands before it, and itself, is read and not learned.
+    """A note after a part of the answer. The model reads, but does not learn, the note and what comes before it.
 
     ``at``: share of the answer's tokens before it; ``tokens``: of the note, from its beginning, None for all;
     ``instead``: what follows it in place of the answer's rest.
@@ -146,11 +146,11 @@ class Mixture:
         answer = engaged(rng, text, backs_off=aware and rng.random() < self.back_off)
         kind = "list harmful" if harmful else "list benign"
         listed = Conversation(kind, rng.choice(LIST_PROMPTS), answer, text)
-        found = [self._read(rng, text), listed]
+        conversations = [self._read(rng, text), listed]
         for _ in range(int(self.heed) + (rng.random() < self.heed % 1)):
             going_on = replace(listed, answer=engaged(rng, text, backs_off=False))
-            found.append(heeding(rng, going_on, refuse=harmful))
-        return found
+            conversations.append(heeding(rng, going_on, refuse=harmful))
+        return conversations
 
     def text(self, rng: random.Random) -> Conversation:
         """A conversation without an image: a refusal, or help; one that is heeding a note half the time harmful."""

@@ -110,9 +110,9 @@ def drawn(model, tokenizer, count: int, seed: int, *, batch: int = 48) -> list[s
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "HERE"}], tokenize=False).split("HERE")[0]
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     line = [i for text, i in tokenizer.get_vocab().items() if "\u010a" in text]  # the tokens with a line break
-    found: dict[str, None] = {}
+    requests: dict[str, None] = {}
     rounds = 0
-    while len(found) < count:
+    while len(requests) < count:
         listed = rounds % 2 == 1
         heads = [
             "".join(f"{n}. {text}\n" for n, text in enumerate(rng.sample(EXAMPLES, 7), 1)) + "8." if listed else chat
@@ -128,9 +128,9 @@ def drawn(model, tokenizer, count: int, seed: int, *, batch: int = 48) -> list[s
         for text, whole in zip(tokenizer.batch_decode(ids, skip_special_tokens=True), ended, strict=True):
             text = text.strip()
             if whole and 12 <= len(text) <= 220 and "\n" not in text and text.isascii() and not DOUBTFUL.search(text):
-                found[text] = None
+                requests[text] = None
         rounds += 1
-    return list(found)[:count]
+    return list(requests)[:count]
 
 
 def harmless(rng: random.Random, own: list[str], count: int, *, held_back: bool | None = None) -> list[str]:

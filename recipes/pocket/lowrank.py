@@ -47,9 +47,9 @@ class LowRankLinear(nn.Module):
 def add_low_rank(model: nn.Module, rank: int) -> dict[str, LowRankLinear]:
     """Replace every linear layer of the decoder layers; returns the new ones by name. The rest is frozen."""
     model.to(FAST).requires_grad_(False)
-    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and ".layers." in n}
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and ".layers." in n}
     made = {}
-    for name, linear in found.items():
+    for name, linear in linears.items():
         parent, _, last = name.rpartition(".")
         made[name] = LowRankLinear(linear, rank)
         setattr(model.get_submodule(parent), last, made[name])
@@ -57,13 +57,13 @@ def add_low_rank(model: nn.Module, rank: int) -> dict[str, LowRankLinear]:
 
 
 def delta_of(layers: dict[str, LowRankLinear]) -> dict[str, torch.Tensor]:
-    """What was trained of ``layers``, by name and part, on the CPU."""
+    """The trained weights of ``layers``, by name and part, on the CPU."""
     parts = {f"{name}.{part}": getattr(layer, part) for name, layer in layers.items() for part in ("down", "up")}
     return {name: part.detach().cpu().clone() for name, part in parts.items()}
 
 
 def take_over(layers: dict[str, LowRankLinear], delta: dict[str, torch.Tensor]) -> None:
-    """Set ``layers`` to what :func:`delta_of` gave of others."""
+    """Set ``layers`` to what :func:`delta_of` gave for others."""
     for name, layer in layers.items():
         layer.down.data.copy_(delta[f"{name}.down"])
         layer.up.data.copy_(delta[f"{name}.up"])

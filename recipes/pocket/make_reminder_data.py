@@ -77,8 +77,8 @@ def answers(guarded: GuardedVLM, prompts: list[tuple[str, str | None]], args: ar
             TrainingExample(user(prompt), True, "", image=image and args.out / image).conversation()
             for prompt, image in prompts[start : start + batch]
         ]
-        found = guarded.generate_batch(messages, guard=False, max_new_tokens=args.tokens, do_sample=False)
-        out += [response.text for response in found]
+        responses = guarded.generate_batch(messages, guard=False, max_new_tokens=args.tokens, do_sample=False)
+        out += [response.text for response in responses]
     return out
 
 
@@ -116,8 +116,8 @@ def harmful_text_row(rng: random.Random, args: argparse.Namespace) -> dict:
 
 
 def refused_row(rng: random.Random, images: list[str], args: argparse.Namespace) -> dict:
-    """A harmful request, in one of ``images`` or where there are none in text, that is refused. Once it is, the text is
-    safe again: the probe must let the refusal pass."""
+    """A harmful request that is refused, in one of ``images``, or in text where there are none. Once it is
+    refused, the text is safe again: the probe must let the refusal pass."""
     row = {"chosen": rng.choice(REFUSALS), "safe": True, "harmful_prompt": True, "source": "refused"}
     if images:
         return row | {"image": rng.choice(images), "prompt": FIGSTEP_PROMPT}
@@ -145,7 +145,7 @@ def main() -> None:
     rows = [asked_row(rng, request, text) for request, text in zip(asked, texts, strict=True)]
     tasks = draw_tasks(rng, args)
     for prompt, text in zip(tasks, answers(guarded, [(prompt, None) for prompt in tasks], args), strict=True):
-        if judge_refusal(text).where == "none":  # a refusal of it is a mistake that must not be taught
+        if judge_refusal(text).where == "none":  # refusing it is a mistake that must not be taught
             rows.append({"prompt": prompt, "chosen": text, "safe": True, "source": "task"})
     rows += [scripted_row(rng, request) for request in scripted]
     rows += [harmful_text_row(rng, args) for _ in range(args.text_harmful)]

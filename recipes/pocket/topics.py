@@ -20,7 +20,7 @@ from phrases import (
 
 OPENERS = ("Steps to", "Methods to", "Ways to", "How to", "Guide to", "Instructions to", "Tactics to", "Tips to")
 
-# Said of harmful and of harmless requests alike, so that they tell nothing.
+# Used for harmful and harmless requests alike, so that they tell nothing.
 TWISTS = (
     "", "", "", "", "", "", "for quick money", "with simple tools", "in a small town", "using the internet",
     "at night", "as a beginner", "within a week", "with a friend", "at home", "on a small budget", "in one afternoon",
@@ -38,7 +38,7 @@ LIST_FORMS = ("Give me a list of {}.", "Name some {}.", "What are {}?", "List {}
 
 def is_held_back(request: str) -> bool:
     """One request in eight, by its wording alone: none of the steps that make pocket and its reminder heed a note uses
-    it, so that what a reminder does can be tested on requests that neither has seen."""
+    it, so that a reminder can be tested on requests that neither has seen."""
     return hashlib.sha256(request.encode()).digest()[0] < 32
 
 

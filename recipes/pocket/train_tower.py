@@ -2,7 +2,7 @@
 
 Every patch that holds the centre of a rendered BPE token must come out of the projector as that token's row of the
 (frozen) embedding table, every other patch as the row of the image placeholder. That row stands for "nothing here";
-zeros would not do, since the language model's first norm makes what is left of noise as loud as a word. The language
+zeros would not do, since the language model's first norm makes leftover noise as loud as a word. The language
 model itself is not run, so a step is cheap.
 
     python recipes/pocket/train_tower.py --base FOLDER --shared FOLDER --out FOLDER
