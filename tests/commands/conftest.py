@@ -60,7 +60,7 @@ def call(place, monkeypatch, capfd):
         try:
             cli.main()
         except SystemExit as end:
-            code = end.code
+            code = int(end.code or 0)
         finally:
             GlobalHydra.instance().clear()
         return Outcome(code or 0, *capfd.readouterr())

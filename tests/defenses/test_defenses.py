@@ -6,6 +6,7 @@ import base64
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -338,7 +339,11 @@ def test_packs_of_another_model_are_taken_where_the_caller_says_so(tmp_path):
     header = replace(SafetyReminder.of_header(tiny_vlm()), fingerprint=other).save_pretrained(tmp_path / "header")
     size = len(system_tokens(tiny_vlm(), "Be good."))
     soft = SoftPrompt("Be good.", torch.zeros(size, 32), fingerprint=other).save_pretrained(tmp_path / "soft")
-    for name, given in (("header_probe", {"probe": str(header)}), ("dro", {"prompt": str(soft)})):
+    options: list[tuple[str, dict[str, Any]]] = [
+        ("header_probe", {"probe": str(header)}),
+        ("dro", {"prompt": str(soft)}),
+    ]
+    for name, given in options:
         with pytest.raises(ModelError, match="not that model"):
             load_defense(name, GuardedVLM(tiny_vlm()), **given)
         assert load_defense(name, GuardedVLM(tiny_vlm(), check_base=False), **given).digest

@@ -85,7 +85,7 @@ def test_the_gradient_over_a_reused_prefix_is_that_of_the_cpu(model, there, devi
         prefix = Prefix.read(place, given, answer)
         found = follow(place, [Place(prefix, cut, [None, target]) for cut in (0, 7, 20)], vectors)
         wanted = torch.tensor(target, device=place.device)
-        sum(F.cross_entropy(each.logits[0], wanted) for each in found).backward()
+        torch.stack([F.cross_entropy(each.logits[0], wanted) for each in found]).sum().backward()
         assert vectors.grad is not None
         gradients.append(vectors.grad.cpu())
         place.requires_grad_(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -214,10 +215,13 @@ def test_messages_are_checked_when_a_stream_is_asked_for_and_not_later(guarded):
 
 def test_options_come_from_the_pack_then_from_loading_then_from_the_call():
     reminder = random_reminder(interval=7, threshold=0.9, policy="stop")
-    assert GuardedVLM(tiny_vlm(), reminder).guard.config == GuardConfig(interval=7, threshold=0.9, policy="stop")
+    as_packed = GuardedVLM(tiny_vlm(), reminder).guard
+    assert as_packed is not None
+    assert as_packed.config == GuardConfig(interval=7, threshold=0.9, policy="stop")
     guarded = GuardedVLM(tiny_vlm(), reminder, threshold=1.0)
     checks = guarded.generate(conversation(), interval=9, eos_token_id=None, **LENGTH).checks
     assert [c.token_index for c in checks] == [9, 18, 24]
+    assert guarded.guard is not None
     assert guarded.guard.config == GuardConfig(interval=7, threshold=1.0, policy="stop")
 
 
@@ -372,7 +376,7 @@ def test_the_model_is_left_as_it_was(policy):
     flags = [p.requires_grad for p in model.parameters()]
     guarded = scripted(0.1, 0.9, 0.9, policy=policy, hold_back=False)
     guarded.generate_batch(BATCH, **LENGTH)
-    stream = guarded.stream(conversation(1), **LENGTH)
+    stream: Any = guarded.stream(conversation(1), **LENGTH)
     assert isinstance(next(stream), Token | Check | Intervention)
     stream.close()
     with pytest.raises(ConfigError):

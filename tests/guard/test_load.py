@@ -17,6 +17,7 @@ def test_loading_takes_a_folder_and_options(tmp_path):
     folder = str(tiny_checkpoint("llava", tmp_path / "model"))
     pack = str(random_reminder().save_pretrained(tmp_path / "pack"))
     guarded = safety_reminder.load(folder, pack, device="cpu", policy="stop", interval=3)
+    assert guarded.guard is not None
     assert (guarded.guard.config.policy, guarded.guard.config.interval) == ("stop", 3)
     assert_same(
         guarded.generate(conversation(1), **LENGTH),

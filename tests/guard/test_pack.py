@@ -248,6 +248,7 @@ def test_a_write_that_fails_before_the_end_leaves_the_old_pack(tmp_path, monkeyp
 
 def test_a_pack_guards_the_model_it_was_made_for(folder):
     guarded = GuardedVLM(tiny_vlm(), SafetyReminder.from_pretrained(folder))
+    assert guarded.guard is not None
     config = guarded.guard.config
     assert (config.interval, config.threshold, config.policy) == (7, 0.375, "stop")
 

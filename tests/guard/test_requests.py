@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,8 @@ def guarded() -> GuardedVLM:
 @pytest.mark.parametrize("family", ["llama", "llava"])
 def test_no_hook_of_a_guard_stays_on_a_model(family):
     """transformers leaves some of its own where a vision tower's states are wanted, whoever generates."""
-    own, ours = (tiny_model(family) for _ in range(2))
+    models: list[Any] = [tiny_model(family) for _ in range(2)]
+    own, ours = models
     inputs = tiny_inputs(own, (9,))
     own.generate(**inputs, max_new_tokens=6, do_sample=False)
     size = ours.get_input_embeddings().weight.shape[1]

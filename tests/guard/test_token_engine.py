@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ import torch
 from helpers import OPTIONS, cached_tiny_model, random_probe, reminder_of_tokens, single
 from safety_reminder.config import GuardConfig
 from safety_reminder.guard import Guard, decode
-from safety_reminder.guard.answer import REMINDER, Answer, Drop, Feed, Finished, Keep, Read, Rewind
-from safety_reminder.types import Event, FinishReason
+from safety_reminder.guard.answer import Answer, Drop, Feed, Finished, Keep, Read, Rewind
+from safety_reminder.types import Done, Event, FinishReason
 
 Ids = tuple[int, ...]
 REMINDER_IDS = (900, 901, 902)
@@ -52,7 +53,7 @@ def serve(server: Server, prompt: Ids, answer: Answer) -> list[Event]:
     stream = server.stream(prompt)
 
     def ids() -> Ids:
-        flat = [REMINDER_IDS if item is REMINDER else (item,) for item in answer.context]
+        flat = [REMINDER_IDS if item is None else (item,) for item in answer.context]
         return (*prompt, *(token for part in flat for token in part))
 
     while not isinstance(answer.todo, Finished):
@@ -79,7 +80,7 @@ def logged(monkeypatch, prompt: Ids, log: Log) -> None:
 
     class Logging(Answer):
         def _ids(self) -> Ids:
-            flat = [REMINDER_IDS if item is REMINDER else (item,) for item in self.context]
+            flat = [REMINDER_IDS if item is None else (item,) for item in self.context]
             return (*prompt, *(token for part in flat for token in part))
 
         def token(self, token, finish=None):
@@ -101,7 +102,7 @@ def comparable(events: list[Event]) -> list[str]:
 @pytest.mark.parametrize("prompt_check", [False, True])
 @pytest.mark.parametrize("threshold", [0.4, 0.6, 1.0])
 def test_an_engine_of_token_ids_gets_the_events_that_decoding_gets(monkeypatch, policy, prompt_check, threshold):
-    model = cached_tiny_model("llama")
+    model: Any = cached_tiny_model("llama")
     config = GuardConfig(policy=policy, prompt_check=prompt_check, threshold=threshold, interval=3, mode="exact")
     reminder = reminder_of_tokens(model, random_probe(model, scale=0.4))
     inputs = single(model)
@@ -149,7 +150,7 @@ def test_a_probe_that_fails_on_the_server_closes_the_answer():
     prompt = (1000,)
     server = Server({prompt: [(10, None)], (*prompt, 10): [(11, None)]}, {(*prompt, 10, 11, *REMINDER_IDS): math.nan})
     events = serve(server, prompt, Answer(GuardConfig(interval=2)))
-    assert events[-1].reason == "guard_error"
+    assert events[-1] == Done("guard_error")
     assert not any(type(event).__name__ == "Token" for event in events)
 
 

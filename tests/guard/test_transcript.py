@@ -20,6 +20,7 @@ def token_ids() -> list[int]:
 
 
 def whole(transcript: Transcript) -> str:
+    assert transcript.tokenizer is not None
     return transcript.tokenizer.decode(transcript.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
@@ -83,7 +84,7 @@ def test_half_a_character_is_never_shown_before_the_end():
 def test_what_is_said_comes_after_a_blank_line_unless_nothing_was_shown():
     for before, expected in (("", "No."), ("a", "a\n\nNo.")):
         transcript, screen = Transcript(tiny_vlm().tokenizer, 0), Screen()
-        for token in transcript.tokenizer.encode(before, add_special_tokens=False):
+        for token in tiny_vlm().tokenizer.encode(before, add_special_tokens=False):
             transcript.append(token)
         screen.show(transcript.release())
         screen.show(transcript.say("No."))

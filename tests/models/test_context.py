@@ -68,6 +68,8 @@ def test_logits_after_the_token_do_not_depend_on_what_follows_it(model):
     assert apart.hidden is None
     reminded = runner.append(context, None, VECTORS)
     assert torch.allclose(fused.last, reminded.last, atol=1e-4)
+    assert fused.hidden is not None
+    assert reminded.hidden is not None
     assert torch.allclose(fused.hidden, reminded.hidden, atol=1e-4)
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 import struct
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -176,7 +177,7 @@ def test_a_string_is_one_text_part():
 
 
 def test_without_vision_text_parts_become_one_string_and_images_are_refused():
-    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     assert normalise([{"role": "user", "content": parts}], reads_images=False)[0]["content"] == "one\ntwo"
     parts.append({"type": "image", "image": RED})
     with pytest.raises(MessageError, match="has an image, but this model reads text only"):
@@ -211,7 +212,7 @@ def test_a_model_that_reads_text_only_takes_the_placeholder_as_text():
 def test_the_placeholders_of_other_families_are_found_too():
     holder = SimpleNamespace(boi_token="<start_of_image>", image_token=None)
     tokenizer = SimpleNamespace(image_token="<image_soft_token>", video_token="<video>")
-    fake = SimpleNamespace(processor=holder, tokenizer=tokenizer)
+    fake: Any = SimpleNamespace(processor=holder, tokenizer=tokenizer)
     assert VLM._image_placeholders(fake) == ["<image_soft_token>", "<start_of_image>", "<video>"]
 
 

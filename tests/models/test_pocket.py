@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,9 +38,10 @@ def test_what_ships_is_at_most_thirty_megabytes():
 
 def test_transformers_loads_the_checkpoint_as_any_llava():
     folder = checkpoint_folder()
-    model = AutoModelForImageTextToText.from_pretrained(folder)
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder)
     assert isinstance(model, LlavaForConditionalGeneration)
-    assert model.config.vision_config.model_type == "siglip_vision_model"
+    vision: Any = model.config.vision_config
+    assert vision.model_type == "siglip_vision_model"
     processor = AutoProcessor.from_pretrained(folder)
     assert processor.tokenizer.convert_tokens_to_ids("<image>") == model.config.image_token_id
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class AwarenessJob(AnsweringJob):
     """The options of ``analyze awareness``."""
 
-    compare: Annotated[Literal[True], Field(description="always: the unguarded answers are what is measured")] = True
+    compare: Annotated[Literal[True], Field(description="always: the unguarded answers are what is measured")] = True  # type: ignore[assignment]
     batch_size: BatchSize = 8
     output: Output = "runs/awareness"
     step: Annotated[

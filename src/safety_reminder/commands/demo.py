@@ -22,7 +22,7 @@ from safety_reminder.types import Example
 class DemoJob(AnsweringJob):
     """The options of ``demo``."""
 
-    compare: Annotated[Literal[True], Field(description="always: both answers are what is shown")] = True
+    compare: Annotated[Literal[True], Field(description="always: both answers are what is shown")] = True  # type: ignore[assignment]
     batch_size: BatchSize = 7
     output: Output = "runs/demo"
     generation: Generation = GenerationOptions.parse({"max_new_tokens": 96, "do_sample": False})

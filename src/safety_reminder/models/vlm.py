@@ -29,7 +29,7 @@ class VLM:
     """
 
     def __init__(self, model: PreTrainedModel, processor: Any, name: str = "") -> None:
-        self.model = model.eval()
+        self.model: Any = model.eval()
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.name = name or model.config.model_type
