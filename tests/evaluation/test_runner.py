@@ -190,3 +190,16 @@ def test_the_summary_has_metrics_configuration_and_provenance(guarded, tmp_path)
     assert set(summary["metrics"]["attack_success_rate"]) == {"value", "low", "high", "n"}
     assert summary["metrics"]["attack_success_rate"]["n"] == 3
     assert "torch" in summary["provenance"]
+
+
+def test_every_example_draws_with_a_seed_of_its_own(tmp_path):
+    same = [Example(str(number), "Name a river.", harmful=False) for number in range(3)]
+    sampling = Sampling(max_new_tokens=12, do_sample=True)
+    records = open_run(tmp_path, CONFIG)
+    answers = run(tiny_guarded(), same, records, guard=False, seed=3, batch_size=2, sampling=sampling)
+    assert len({answer.token_ids for answer in answers}) == 3
+    for number, answer in enumerate(answers):
+        alone = tiny_guarded().generate(
+            same[0].messages(), guard=False, seed=3 + number, max_new_tokens=12, do_sample=True
+        )
+        assert answer.token_ids == alone.token_ids
