@@ -1,6 +1,7 @@
 """What the guard costs when it never fires, against the same answers unguarded, paired in one run.
 
     python benchmarks/guard_overhead.py                            # pocket, and check cost by context on a tiny model
+    python benchmarks/guard_overhead.py --architectures steps      # pocket, single steps: for machines that scatter
     python benchmarks/guard_overhead.py --architectures settings   # pocket, by number of vectors and by interval
     python benchmarks/guard_overhead.py --architectures 7b         # LLaVA-1.5-7B and Qwen2-VL-7B, random weights (GPU)
 
@@ -106,6 +107,29 @@ def settings(figures: dict, runs: int, tokens: int) -> None:
         figures[f"pocket, {name}: fused / unguarded"] = ratio(seconds, name, "unguarded")
 
 
+def paired_steps(model, inputs, runs: int) -> dict[str, list[float]]:
+    """Decode steps that carry a check, and plain ones, in turn over one cache."""
+    runner, vectors, token = Runner(model), silent_reminder(model).vectors, torch.tensor([[7]])
+    with torch.no_grad():
+        context, _ = runner.prefill(*prepare(model, inputs), roll_back=True)
+
+        def step(*, reminder: bool) -> None:
+            runner.append(context, token, vectors if reminder else None)
+            context.crop(1 + K * reminder)
+
+        return paired({"checked": lambda: step(reminder=True), "plain": lambda: step(reminder=False)}, runs)
+
+
+def pocket_steps(figures: dict, runs: int) -> None:
+    """What checks every 16 tokens cost, from pairs of single steps, which leave a noisy machine less time to change."""
+    seconds = paired_steps(*pocket_inputs(), 20 * runs)
+    both = ratio(seconds, "checked", "plain")
+    figures["pocket: step with check / plain step"] = both
+    every = [(INTERVAL - 1 + pair) / INTERVAL for pair in both["runs"]]
+    figures["pocket: fused / unguarded, from single steps"] = figure(statistics.median(every), every)
+    figures["pocket: plain step, ms"] = figure(1000 * statistics.median(seconds["plain"]))
+
+
 def context_lengths(figures: dict, lengths: list[int], runs: int) -> None:
     """A decode step that carries a check, against a plain one, by context length, on a small Llama.
 
@@ -120,17 +144,7 @@ def context_lengths(figures: dict, lengths: list[int], runs: int) -> None:
     first = None
     for length in lengths:
         ids = torch.randint(3, 1000, (1, length), generator=torch.Generator().manual_seed(0))
-        runner, vectors, token = Runner(model), silent_reminder(model).vectors, torch.tensor([[7]])
-        with torch.no_grad():
-            prompt = prepare(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-            context, _ = runner.prefill(*prompt, roll_back=True)
-
-            def step(reminder: bool, context=context, runner=runner, vectors=vectors, token=token):
-                runner.append(context, token, vectors if reminder else None)
-                context.crop(1 + K * reminder)
-
-            tasks = {"checked": lambda: step(True), "plain": lambda: step(False)}
-            seconds = paired(tasks, 10 * runs)
+        seconds = paired_steps(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, 10 * runs)
         both = ratio(seconds, "checked", "plain")
         first = first or both["value"]
         figures[f"step with check / plain step, {length} tokens"] = both
@@ -165,7 +179,7 @@ def _qwen2_vl_7b() -> Qwen2VLConfig:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--architectures", choices=["small", "settings", "7b"], default="small")
+    options.add_argument("--architectures", choices=["small", "steps", "settings", "7b"], default="small")
     options.add_argument("--runs", type=int, default=5)
     options.add_argument("--tokens", type=int, default=128)
     options.add_argument("--contexts", type=int, nargs="+", default=[256, 1024, 4096, 16_384])
@@ -175,6 +189,8 @@ def main() -> None:
     if arguments.architectures == "small":
         pocket(figures, arguments.runs, arguments.tokens)
         context_lengths(figures, arguments.contexts, arguments.runs)
+    elif arguments.architectures == "steps":
+        pocket_steps(figures, arguments.runs)
     elif arguments.architectures == "settings":
         settings(figures, arguments.runs, arguments.tokens)
     else:
