@@ -1,9 +1,9 @@
 """Rows that begin alike, scored together: what they share is run once, with its gradient, and each row may branch.
 
-A row is a run of tokens after the shared beginning, its *trunk*. A *branch* is a script that follows the trunk's first
-so many tokens, such as the reminder at a check: it sees those and itself, and nothing sees it. All branches of a row are
-entries of the same pass, told apart by the attention mask, so that reading the probe at every check costs a few positions
-each and one forward pass in all.
+A row is a run of tokens after the shared beginning, its *trunk*. A *branch* is a script that follows the first so many
+tokens of the trunk, such as the reminder at a check: it sees those and itself, and nothing sees it. All branches of a
+row are entries of the same pass, told apart by the attention mask. So the probe at every check costs a few positions
+each, and one forward pass in all.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Branch = tuple[int, Script]  # after so many tokens of the trunk, this follows
 class Shared:
     """Tokens that several rows begin with, images among them, in keys and values.
 
-    Shapes: ``keys`` and ``values``, one of each a layer, (1, heads, tokens, head size); ``position`` (..., 1, 1), of the
-    last entry. They carry the gradient of what they were computed from.
+    Shapes: ``keys`` and ``values``, one of each a layer, (1, heads, tokens, head size); ``position`` (..., 1, 1), of
+    the last entry. They carry the gradient of what they were computed from.
     """
 
     keys: tuple[Tensor, ...]
@@ -148,10 +148,10 @@ class _Plan:
     """Where everything of one row stands among its entries: trunk, then one branch after the other.
 
     ``ids`` and ``places`` (entries): tokens, with a stand-in for vectors, and how far each is from the shared
-    beginning. ``owner``: 0 for the trunk, else the number of the branch, from 1. ``cut``: of each branch, the trunk's
-    tokens that it sees. ``reminders``: columns at which vectors begin. ``predictors``: of the trunk's scored tokens, and
-    of each branch's runs of tokens, the columns that predict them. ``ends``: of each branch, the columns that the probe
-    reads.
+    beginning. ``owner``: 0 for the trunk, else the number of the branch, from 1. ``cut``: of each branch, the tokens of
+    the trunk that it sees. ``reminders``: columns at which vectors begin. ``predictors``: the columns that predict the
+    scored tokens of the trunk; ``runs``: those that predict each branch's runs of tokens. ``ends``: of each branch, the
+    columns that the probe reads.
     """
 
     ids: list[int]
@@ -168,9 +168,8 @@ class _Plan:
         trunk = len(row.tokens)
         if not 0 <= row.scored < trunk:
             raise ValueError("a row needs a token before those that are scored")
-        plan = cls(
-            [*row.tokens], [*range(trunk)], [0] * trunk, [], [], [*range(trunk - 1 - row.scored, trunk - 1)], [], []
-        )
+        predictors = [*range(trunk - 1 - row.scored, trunk - 1)]
+        plan = cls([*row.tokens], [*range(trunk)], [0] * trunk, [], [], predictors, [], [])
         for number, (after, script) in enumerate(row.branches, 1):
             if not 1 <= after <= trunk:
                 raise ValueError(f"a branch must follow a token of the trunk, 1 to {trunk}; got {after}")

@@ -64,6 +64,15 @@ class VLM:
         Raises:
             MessageError: messages or an image that cannot be read, or that the model's template or processor refuses.
         """
+        dtype, device = self.model.dtype, self.model.device
+        inputs = self.process(batch, add_generation_prompt=add_generation_prompt)
+        return {
+            key: value.to(device, dtype) if torch.is_floating_point(value) else value.to(device)
+            for key, value in inputs.items()
+        }
+
+    def process(self, batch: Sequence[Messages], *, add_generation_prompt: bool = True) -> dict[str, torch.Tensor]:
+        """As :meth:`encode`, in the processor's own precision, on the CPU."""
         conversations = [self.conversation(messages) for messages in batch]
         options: dict[str, Any] = {
             "add_generation_prompt": add_generation_prompt,
@@ -80,12 +89,7 @@ class VLM:
                 )
         except (ValueError, TemplateError) as error:
             raise MessageError(f"{self.name} does not take this conversation: {error}") from error
-        dtype, device = self.model.dtype, self.model.device
-        return {
-            key: value.to(device, dtype) if torch.is_floating_point(value) else value.to(device)
-            for key, value in inputs.items()
-            if isinstance(value, torch.Tensor)
-        }
+        return {key: value for key, value in inputs.items() if isinstance(value, torch.Tensor)}
 
     def conversation(self, messages: Messages) -> list[dict[str, Any]]:
         """The conversation in the form its chat template takes, images opened.
