@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
+from asked import BATCH, IMAGE, OPTIONS, Recorder, asking, options_of
 from checkpoints import tiny_guarded, tiny_vlm
 from safety_reminder.defenses import DEFENSES, adashield_s, ecso, load_defense
 from safety_reminder.defenses.dro import SoftPrompt, in_front, system_tokens
@@ -19,65 +19,11 @@ from safety_reminder.defenses.self_reminder import AFTER, BEFORE
 from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM, SafetyReminder
 from safety_reminder.models import fingerprint, load_image, token_vectors
-from safety_reminder.types import Request, Response, Sampling
-
-OPTIONS = {"max_new_tokens": 9, "do_sample": False}
-IMAGE = Image.new("RGB", (28, 28), "red")
-BATCH = [
-    [{"role": "user", "content": "Name a river."}],
-    [{"role": "user", "content": [{"type": "image", "image": IMAGE}, {"type": "text", "text": "What is this?"}]}],
-    [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "Hello."},
-        {"role": "assistant", "content": "Good day."},
-        {"role": "user", "content": "Name a lake."},
-    ],
-]
-
-
-class Recorder(GuardedVLM):
-    """Keeps what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(tiny_vlm())
-        self.asked: list = []
-
-    def respond(self, requests):
-        self.asked += [copy.deepcopy(list(request.messages)) for request in requests]
-        assert all(request.guard is False for request in requests)
-        return super().respond(requests)
-
-
-def asking(*conversations, **changes) -> list[Request]:
-    return [Request(messages, Sampling(**OPTIONS), **changes) for messages in conversations]
+from safety_reminder.types import Response
 
 
 def timeless(responses):
     return [replace(response, seconds=0.0) for response in responses]
-
-
-@pytest.fixture
-def header(tmp_path):
-    """A pack after the header that alarms at once: a probe of zeros says 0.5."""
-    return str(replace(SafetyReminder.of_header(tiny_vlm()), interval=4).save_pretrained(tmp_path / "header"))
-
-
-@pytest.fixture
-def soft_prompt(tmp_path):
-    """A random one for the tiny model."""
-    vlm = tiny_vlm()
-    vectors = torch.randn(len(system_tokens(vlm, "Be good.")), 32, generator=torch.Generator().manual_seed(0))
-    prompt = SoftPrompt("Be good.", vectors, base_model="tiny", fingerprint=fingerprint(vlm.model))
-    return str(prompt.save_pretrained(tmp_path / "soft"))
-
-
-def options_of(name, header, soft_prompt):
-    options = {
-        "header_probe": {"probe": header},
-        "dro": {"prompt": soft_prompt},
-        "post_hoc": {"judge": lambda asked: [False] * len(asked)},
-    }
-    return options.get(name, {})
 
 
 @pytest.mark.parametrize("name", DEFENSES)
@@ -127,54 +73,6 @@ def test_a_request_that_is_only_an_image_gets_its_text_after_it():
     only = [{"role": "user", "content": [{"type": "image", "image": IMAGE}]}]
     load_defense("self_reminder", model).respond(asking(only))
     assert model.asked[0][1]["content"][1] == {"type": "text", "text": AFTER}
-
-
-BEGUN = {"role": "assistant", "content": "Sure, it is"}
-
-
-@pytest.mark.parametrize("name", sorted(set(DEFENSES) - {"reminder", "prompt_tuning", "header_probe"}))
-def test_an_answer_that_was_begun_stays_at_the_end_and_the_request_before_it_is_changed(name, header, soft_prompt):
-    model, plain = Recorder(), Recorder()
-    options = options_of(name, header, soft_prompt)
-    for messages in BATCH:
-        load_defense(name, model, **options).respond(asking([*messages, BEGUN]))
-        load_defense(name, plain, **options).respond(asking(messages))
-    begun = [messages for messages in model.asked if messages[-1] == BEGUN]
-    assert [messages[:-1] for messages in begun] == [m for m in plain.asked if not _is_question(m)][: len(begun)]
-    assert len(begun) == len(BATCH)
-
-
-def _is_question(messages) -> bool:
-    return any(text in str(messages[-1]["content"]) for text in ("Is the RESPONSE", "describe the image", "Hints:"))
-
-
-@pytest.mark.parametrize("name", ["reminder", "prompt_tuning", "header_probe"])
-def test_a_guard_continues_an_answer_that_was_begun(name, header):
-    defense = load_defense(name, tiny_guarded(), **options_of(name, header, ""))
-    batch = [[*BATCH[1], BEGUN], BATCH[0], [*BATCH[2], BEGUN]]
-    together = defense.respond(asking(*batch))
-    assert [r.token_ids for r in together] == [defense.respond(asking(messages))[0].token_ids for messages in batch]
-    assert together[0].prompt_tokens > defense.respond(asking(BATCH[1]))[0].prompt_tokens
-
-
-def test_ecso_judges_the_whole_answer_and_nobody_has_begun_its_own_questions(monkeypatch):
-    model = Recorder()
-    monkeypatch.setattr(ecso, "_says_yes", lambda text: True)
-    [found] = load_defense("ecso", model).respond(asking([*BATCH[1], BEGUN]))
-    answer, verdict, caption, again = model.asked
-    assert answer == [*BATCH[1], BEGUN]
-    assert [messages[-1]["role"] for messages in (verdict, caption)] == ["user", "user"]
-    assert "RESPONSE:\nSure, it is" in verdict[-1]["content"][-1]["text"]
-    assert again[-1] == BEGUN
-    assert all(part["type"] == "text" for part in again[0]["content"])
-    assert found.extra_tokens > 0
-
-
-def test_a_judge_after_the_fact_reads_the_beginning_too():
-    asked = []
-    judge = lambda exchanges: asked.extend(exchanges) or [False] * len(exchanges)  # noqa: E731
-    [found] = load_defense("post_hoc", tiny_guarded(), judge=judge).respond(asking([*BATCH[2], BEGUN]))
-    assert asked == [("Name a lake.", None, "Sure, it is" + found.text)]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ def split_begun(conversation: list[dict[str, Any]]) -> tuple[list[dict[str, Any]
 
 
 def append_begun(inputs: Mapping[str, Any], begun: Sequence[Sequence[int]], pad: int) -> dict[str, Any]:
-    """Model inputs in which row i goes on with the token ids ``begun[i]``: (batch, length) tensors, left-padded anew."""
+    """Model inputs in which row i goes on with the token ids ``begun[i]``; (batch, length) tensors are left-padded
+    anew."""
     mask = inputs["attention_mask"].bool()
     width = max(int(row.sum()) + len(ids) for row, ids in zip(mask, begun, strict=True))
 
