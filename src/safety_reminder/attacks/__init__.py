@@ -1,0 +1,1 @@
+"""Attacks on a model and its guard: what a defence is worth is what it survives."""
