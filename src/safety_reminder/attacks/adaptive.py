@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safety_reminder.attacks.goals import Goal
-from safety_reminder.attacks.losses import target_loss
-from safety_reminder.attacks.prompts import Continuing, Prompts, target_ids
+from safety_reminder.attacks.losses import require_room, target_loss
+from safety_reminder.attacks.prompts import Continuing, Prompts
 from safety_reminder.config.options import Field, Options
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard.decoding import Guard
@@ -80,7 +80,8 @@ class GuardedObjective:
         self.vlm, self.pixels, self.guard, self.config = vlm, pixels, guard, config
         self.first_weight, self.around = first_weight, around
         self.prompts = Prompts(vlm, [goal.example for goal in goals], pixels.size)
-        self.targets = [target_ids(vlm, goal.target) for goal in goals]
+        self.targets = vlm.answer_ids([goal.target for goal in goals])
+        require_room(vlm, self.prompts, self.targets)
         self.vectors = guard.reminder.vectors.to(vlm.model.device)
         self.schedule = Schedule(guard.config.interval, guard.config.prompt_check, guard.config.final_check)
         self._written: dict[int, tuple[int, list[int]]] = {}  # of each request, the step and what followed its target

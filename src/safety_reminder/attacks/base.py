@@ -7,7 +7,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -17,6 +17,7 @@ from pydantic import model_validator
 from safety_reminder.config.options import Field, Options
 from safety_reminder.errors import ConfigError, DataError, MissingExtraError
 from safety_reminder.guard import GuardedVLM
+from safety_reminder.models import VLM
 from safety_reminder.run_files import write_bytes, write_text
 from safety_reminder.types import Example, Request, Sampling
 
@@ -102,6 +103,7 @@ class Arena:
         guarded: the model, and the guard that is attacked with it where the attack's options say so.
         judge: of answers to the original request.
         folder: for artefacts and checkpoints.
+        identity: of model and guard: an attack that broke off goes on only against the same.
         chat: a model that rewrites prompts, where an attack needs one.
         tokens: of an answer that is judged on the way.
     """
@@ -110,9 +112,14 @@ class Arena:
     splits: Splits
     judge: Judge
     folder: Path
+    identity: Mapping[str, Any] = field(default_factory=dict)
     chat: Ask | None = None
     tokens: int = 48
     batch_size: int = 16
+
+    @property
+    def vlm(self) -> VLM:
+        return self.guarded.vlm
 
     def answers(self, examples: Sequence[Example], *, guard: bool = False, tokens: int | None = None) -> list[str]:
         """Greedy answers, as the user would have seen them."""
@@ -167,10 +174,6 @@ def require_rows(arena: Arena, *names: str) -> None:
     for name in names:
         if not arena.splits.named[name]:
             raise DataError(f"there are no requests for {name}; give split.{name}, or a data set with more rows")
-
-
-def with_image(example: Example, image: Any) -> Example:
-    return replace(example, image=image)
 
 
 def write_losses(folder: Path, rows: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]] = ()) -> None:

@@ -9,6 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from safety_reminder.attacks.prompts import Prompts
+from safety_reminder.errors import ConfigError
+from safety_reminder.models import VLM
+
 
 def target_loss(
     logits: Float[Tensor, "tokens vocabulary"], target: Sequence[int], *, first_weight: float = 0.0
@@ -21,3 +25,18 @@ def target_loss(
     """
     losses = F.cross_entropy(logits.float(), torch.tensor(list(target), device=logits.device), reduction="none")
     return losses.mean() + first_weight * losses[0]
+
+
+def require_room(vlm: VLM, prompts: Prompts, targets: Sequence[Sequence[int]]) -> None:
+    """Raises: ConfigError: nothing to aim at, or too long."""
+    if not targets:
+        raise ConfigError("there are no requests to attack; the data set, or its training split, is empty")
+    longest = getattr(vlm.model.config.get_text_config(), "max_position_embeddings", None)
+    for number, (ids, target) in enumerate(zip(prompts.ids, targets, strict=True), 1):
+        if not target:
+            raise ConfigError(f"the target of request {number} has no tokens")
+        if longest is not None and len(ids) + len(target) > longest:
+            raise ConfigError(
+                f"request {number} and its target have {len(ids) + len(target)} tokens, but {vlm.name} reads "
+                f"{longest}; shorten the target"
+            )

@@ -134,11 +134,6 @@ def _row(tail: Sequence[int], following: Continuing) -> Row:
     return Row([*tail, *following.tokens], scored, branches)
 
 
-def target_ids(vlm: VLM, target: str) -> list[int]:
-    """The tokens that an answer beginning with ``target`` would have."""
-    return list(vlm.tokenizer(target, add_special_tokens=False)["input_ids"])
-
-
 def no_vectors(vlm: VLM) -> Tensor:
     """In place of a reminder where there are no branches."""
     return torch.zeros(0, vlm.hidden_size, device=vlm.model.device)

@@ -84,9 +84,12 @@ class VLM:
         inputs = self._encode([before for before, _ in split], add_generation_prompt=True)
         if not any(begun for _, begun in split):
             return inputs
+        return append_begun(inputs, self.answer_ids([text for _, text in split]), self.tokenizer.pad_token_id)
+
+    def answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of answers, as they follow the header of the assistant's turn."""
         gap = self._gap_after_header()
-        begun = [text if not text or text[0].isspace() else gap + text for _, text in split]
-        return append_begun(inputs, [self._ids(text) for text in begun], self.tokenizer.pad_token_id)
+        return [self._ids(text if not text or text[0].isspace() else gap + text) for text in texts]
 
     def _encode(self, conversations: list[list[dict[str, Any]]], *, add_generation_prompt: bool) -> dict[str, Any]:
         """Conversations in the template's form → model inputs."""
