@@ -1,4 +1,4 @@
-"""Attacks that test the guard: each is a configuration, pure steps, a result, and one function. One row here an attack."""
+"""Attacks that test the guard: each is a configuration, pure steps, a result and one function, and one row here."""
 
 from __future__ import annotations
 

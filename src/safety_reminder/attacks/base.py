@@ -155,7 +155,7 @@ class Attack:
 
     Args:
         about: what it does, for ``--help``.
-        options: its option class. ``PRESETS`` in it, if there are any: by name, options that differ.
+        options: its option class. ``PRESETS`` in it, if there are any: by name, options of the command that differ.
         run: does it.
     """
 

@@ -45,14 +45,19 @@ class PGDConfig(DescentConfig):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
-            "epsilon": 64 / 255,
-            "step_size": 1 / 255,
-            "steps": 3000,
-            "batch_size": 4,
-            "start": "uniform",
-            "schedule": "constant",
-            "momentum": 0.0,
-            "seed": 42,
+            "attack.epsilon": "64/255",
+            "attack.step_size": "1/255",
+            "attack.steps": 3000,
+            "attack.batch_size": 4,
+            "attack.start": "uniform",
+            "attack.schedule": "constant",
+            "attack.momentum": 0.0,
+            "attack.first_weight": 0.0,
+            "attack.seed": 42,
+            "split.train": 320,
+            "split.validation": 100,
+            "split.test": 100,
+            "split.seed": 42,
         }
     }
 
