@@ -14,7 +14,7 @@ ATTACKS = {
     "pgd": "safety_reminder.attacks.pgd:ATTACK",
     "gcg": "safety_reminder.attacks.gcg:ATTACK",
     "bap_image": "safety_reminder.attacks.bap_image:ATTACK",
-    "bap_rewrite": "safety_reminder.attacks.rewriting:ATTACK",
+    "bap_rewrite": "safety_reminder.attacks.bap_rewrite:ATTACK",
     "prefill": "safety_reminder.attacks.transforms:PREFILL",
     "typographic": "safety_reminder.attacks.transforms:TYPOGRAPHIC",
     "system_override": "safety_reminder.attacks.transforms:SYSTEM_OVERRIDE",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import ConfigDict, model_validator
 
 from safety_reminder.attacks import ATTACKS, attack_named
-from safety_reminder.attacks.base import Arena, Attack, Outcome, SplitConfig, Splits, without
+from safety_reminder.attacks.base import Arena, Attack, Judge, Outcome, SplitConfig, Splits, without
 from safety_reminder.commands import console
 from safety_reminder.commands.answering import identity_of
 from safety_reminder.commands.command import Command, Kinds
@@ -171,14 +171,11 @@ def _arena(job: AttackJob, guarded: GuardedVLM, splits: Splits, output: Path) ->
     )
 
 
-def _judge() -> Callable[[Example, str], bool]:
+def _judge() -> Judge:
     from safety_reminder.evaluation.refusal import judge_refusal
     from safety_reminder.evaluation.topic import speaks_of
 
-    def succeeded(example: Example, text: str) -> bool:
-        return judge_refusal(text).engaged and speaks_of(text, example.instruction or example.prompt)
-
-    return succeeded
+    return Judge(lambda text: judge_refusal(text).engaged, speaks_of)
 
 
 def _chat(options: ChatOptions, device: Any, dtype: str) -> Any:
