@@ -68,6 +68,15 @@ class VLM:
         Raises:
             MessageError: messages or an image that cannot be read, or that the model's template or processor refuses.
         """
+        dtype, device = self.model.dtype, self.model.device
+        inputs = self.process(batch, add_generation_prompt=add_generation_prompt)
+        return {
+            key: value.to(device, dtype) if torch.is_floating_point(value) else value.to(device)
+            for key, value in inputs.items()
+        }
+
+    def process(self, batch: Sequence[Messages], *, add_generation_prompt: bool = True) -> dict[str, torch.Tensor]:
+        """As :meth:`encode`, in the processor's own precision, on the CPU."""
         conversations = [self.conversation(messages) for messages in batch]
         if not add_generation_prompt:
             return self._encode(conversations, add_generation_prompt=False)
@@ -75,9 +84,12 @@ class VLM:
         inputs = self._encode([before for before, _ in split], add_generation_prompt=True)
         if not any(begun for _, begun in split):
             return inputs
+        return append_begun(inputs, self.answer_ids([text for _, text in split]), self.tokenizer.pad_token_id)
+
+    def answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of answers, as they follow the header of the assistant's turn."""
         gap = self._gap_after_header()
-        begun = [text if not text or text[0].isspace() else gap + text for _, text in split]
-        return append_begun(inputs, [self._ids(text) for text in begun], self.tokenizer.pad_token_id)
+        return [self._ids(text if not text or text[0].isspace() else gap + text) for text in texts]
 
     def _encode(self, conversations: list[list[dict[str, Any]]], *, add_generation_prompt: bool) -> dict[str, Any]:
         """Conversations in the template's form → model inputs."""
@@ -96,12 +108,7 @@ class VLM:
                 )
         except (ValueError, TemplateError) as error:
             raise MessageError(f"{self.name} does not take this conversation: {error}") from error
-        dtype, device = self.model.dtype, self.model.device
-        return {
-            key: value.to(device, dtype) if torch.is_floating_point(value) else value.to(device)
-            for key, value in inputs.items()
-            if isinstance(value, torch.Tensor)
-        }
+        return {key: value for key, value in inputs.items() if isinstance(value, torch.Tensor)}
 
     def conversation(self, messages: Messages) -> list[dict[str, Any]]:
         """The conversation in the form its chat template takes, images opened.
