@@ -35,6 +35,22 @@ def prepare(model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, dict[str, An
     return model.generate(**inputs, custom_generate=capture, max_new_tokens=1, do_sample=False)
 
 
+def first_pass(model: Any, inputs: Mapping[str, Any], cache: Cache | None = None) -> dict[str, Any]:
+    """What the model's ``forward`` takes for prompts, images as they were given: their gradient is kept.
+
+    Args:
+        cache: that is filled by the pass; None: nothing is cached.
+    """
+    # `generate` would run the vision tower, without gradient: it is not shown the pixels, and given them after.
+    images = {name: value for name, value in inputs.items() if value.is_floating_point()}
+    ids, kwargs = prepare(model, {name: value for name, value in inputs.items() if name not in images})
+    unaligned = {name: v for name, v in inputs.items() if v.shape != inputs["input_ids"].shape}
+    kwargs |= {**unaligned, "past_key_values": cache, "use_cache": cache is not None}
+    for name in ("logits_to_keep", "mm_encoder_outputs"):
+        kwargs.pop(name, None)
+    return model.prepare_inputs_for_generation(ids, is_first_iteration=True, **kwargs)
+
+
 @dataclass
 class Context:
     """Rows of one length that a model has read.

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from safety_reminder.models.context import STAND_IN, final_hidden_states, prepare
+from safety_reminder.models.context import STAND_IN, final_hidden_states, first_pass, prepare
 from safety_reminder.models.prefix import Prefix, side_by_side
 
 # What follows a cut: token ids, or None for the reminder.
@@ -175,12 +175,7 @@ def _whole(model: Any, inputs: Mapping[str, Any], following: Tensor) -> dict[str
             extended[name] = torch.cat([value, filler], dim=1)
         else:
             images[name] = value
-    # `generate` would run the vision tower here, without gradient: it is not shown the pixels, and given them after.
-    whole, kwargs = prepare(model, extended | {name: v for name, v in images.items() if not v.is_floating_point()})
-    kwargs |= {**images, "past_key_values": None, "use_cache": False}
-    for name in ("logits_to_keep", "mm_encoder_outputs"):
-        kwargs.pop(name, None)
-    return model.prepare_inputs_for_generation(whole, is_first_iteration=True, **kwargs)
+    return first_pass(model, extended | images)
 
 
 @contextmanager

@@ -181,10 +181,19 @@ def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
         torch.manual_seed(seed)
         loader = AutoModelForCausalLM if family in ("llama", "qwen3") else AutoModelForImageTextToText
         model = loader.from_config(config, dtype=dtype)
+        _open_gates(model)
     model.generation_config.eos_token_id = EOS
     model.generation_config.pad_token_id = PAD
     model.generation_config.bos_token_id = 2
     return model.eval()
+
+
+@torch.no_grad()
+def _open_gates(model: PreTrainedModel) -> None:
+    """Some families begin with a projection of zeros, behind which a random model would not see its images."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            parameter.normal_(std=0.2)
 
 
 def tiny_inputs(model: PreTrainedModel, lengths: Sequence[int] = (9,), *, seed: int = 0) -> dict[str, torch.Tensor]:
