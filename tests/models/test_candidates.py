@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from helpers import cached_tiny_model, single
 from safety_reminder.attacks.search import sequence_loss
-from safety_reminder.models.candidates import Filter, Slot, embedding_table, first_entries, token_losses
+from safety_reminder.models.candidates import (
+    OVERHEAD,
+    Filter,
+    Slot,
+    embedding_table,
+    first_entries,
+    passes,
+    token_losses,
+)
 from safety_reminder.models.scoring import score
 from safety_reminder.models.tiny import tiny_model
 
@@ -136,6 +146,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch):
 
 def test_a_pass_begins_at_the_first_change_among_its_candidates(monkeypatch):
     model = tiny_model("llama")
+    monkeypatch.setitem(OVERHEAD, "cpu", 2.0)
     slot = slot_of(model, batch=2)
     _, _, base = slot.gradient(BASE, sequence_loss)
     rows = torch.tensor(BASE).repeat(4, 1)
@@ -149,6 +160,21 @@ def test_a_pass_begins_at_the_first_change_among_its_candidates(monkeypatch):
     monkeypatch.setattr(Slot, "_continue", spy)
     slot.losses(rows, base, sequence_loss)
     assert widths == [2, 6]  # those that changed token 4 or 5 of 6, then those that changed 0 or 1
+
+
+@pytest.mark.parametrize("overhead", [0.0, 3.0, 20.0, 1e6])
+def test_passes_cost_least(overhead):
+    widths, batch = [4, 4, 5, 9, 9, 12, 20], 4
+
+    def cost(rows):
+        ends = list(itertools.accumulate(rows))
+        return sum(overhead + n * widths[end - 1] for n, end in zip(rows, ends, strict=True))
+
+    every = [c for k in range(1, 8) for c in itertools.product(range(1, batch + 1), repeat=k) if sum(c) == len(widths)]
+    rows = passes(widths, batch, overhead)
+    assert sum(rows) == len(widths)
+    assert max(rows) <= batch
+    assert cost(rows) == min(map(cost, every))
 
 
 def test_first_entries_are_read_as_if_nothing_had_followed(model):

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 
-from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.gcg_files import Files, State, identity
+from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.parties import Party, Readers, require_one_tokenizer
 from safety_reminder.attacks.search import (
     Buffer,
@@ -71,7 +71,7 @@ class GCGConfig(Options):
         float, Field(description="with a draft model: the higher, the fewer it lets pass", ge=1)
     ] = 8.0
     allow_non_ascii: Annotated[bool, Field(description="also tokens that are not printable ASCII")] = False
-    banned: Annotated[list[str], Field(description="texts that no token of the suffix may hold")] = []
+    banned: Annotated[list[str], Field(description="texts that no token of the suffix may hold", default_factory=list)]
     progressive: Annotated[bool, Field(description="goals join one by one, when those before them succeed")] = True
     check_every: Annotated[int, Field(description="let the model answer every so many steps; 0: never", ge=0)] = 10
     answer_tokens: Annotated[int, Field(description="tokens of such an answer", ge=1)] = 32

@@ -45,7 +45,7 @@ class Party:
         most = getattr(vlm.model.config.get_text_config(), "max_position_embeddings", None)
         if most is not None and whole > most:
             raise ConfigError(
-                f"goal {goal.example.id!r} needs {whole} tokens with its target, and {vlm.name} reads {most}; shorten it"
+                f"goal {goal.example.id!r} needs {whole} tokens with its target, and {vlm.name} reads {most}"
             )
 
     def _of_length(self, config: GCGConfig) -> tuple:

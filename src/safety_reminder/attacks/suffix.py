@@ -85,6 +85,8 @@ def place(vlm: VLM, example: Example, text: str, separator: str) -> tuple[Place,
             f"the suffix {text!r} does not survive tokenisation after {example.prompt[-20:]!r}: its tokens stand for "
             f"{decoded!r}; give another attack.init or attack.separator"
         )
+    if {*suffix} & {*vlm.tokenizer.all_special_ids}:
+        raise ConfigError(f"attack.init {text!r} holds a special token of {vlm.name}; give plain text")
     glue = "" if decoded != text else separator
     found = Place(vlm, example, head + glue, tail, glue, tuple(ids[:first]), tuple(ids[last:]))
     if found.survive([suffix]) != [True] or found.sent(suffix) is None:
