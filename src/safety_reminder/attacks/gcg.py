@@ -40,7 +40,7 @@ class GCGConfig(Options):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
             "steps": 500, "width": 64, "top_k": 64, "length": 20, "seed": 42,
-            "merge": 0, "buffer": 0, "first_token": 0.0, "filter_tokens": 0,
+            "merge": 0, "recall": 0, "buffer": 0, "first_token": 0.0, "filter_tokens": 0,
         },
     }  # fmt: skip
 
@@ -57,6 +57,9 @@ class GCGConfig(Options):
     merge: Annotated[
         int, Field(description="of the best candidates of a step, so many merged into one, by and by; 0: none", ge=0)
     ] = 4
+    recall: Annotated[
+        int, Field(description="candidates of a step that repeat swaps which lowered the loss in earlier ones", ge=0)
+    ] = 6
     buffer: Annotated[int, Field(description="best suffixes that are kept to go on from; 0: the newest one", ge=0)] = 1
     first_token: Annotated[float, Field(description="weight of the first target token, added to the mean", ge=0)] = 0.0
     mellowmax: Annotated[
@@ -219,11 +222,13 @@ class Search:
             state.parent, state.tried = list(parent.ids), set()
         read = self.readers.gradients(parent.ids, state.active, self.combine)
         swaps = top_swaps(read.gradient, parent.ids, self.allowed, self.config.top_k)
-        candidates = self.draw(state, parent.ids, swaps)
+        candidates = self.recalled(state, parent.ids)
+        candidates += self.draw(state, parent.ids, swaps, self.config.width - len(candidates))
         if not candidates:
             return parent.loss  # all swaps were tried; another entry of the buffer, or nothing, is left
         rows = torch.tensor(candidates)
         losses = self.score(state, rows, read)
+        state.remember(parent, rows, losses)
         if self.config.merge > 1:
             merged = merged_swaps(parent.ids, rows, losses, self.config.merge)
             merged = self.readers.surviving(merged)
@@ -235,8 +240,16 @@ class Search:
             state.take(float(losses[number]), rows[number].tolist(), self.readers.sent)
         return float(losses.min())
 
-    def draw(self, state: State, ids: Sequence[int], swaps: torch.Tensor) -> list[list[int]]:
-        """New candidates that survive tokenisation, up to the width."""
+    def recalled(self, state: State, ids: Sequence[int]) -> list[list[int]]:
+        """``ids`` with one of the swaps each that lowered the loss before, the best first."""
+        rows = [[*ids[:at], token, *ids[at + 1 :]] for (at, token) in state.promising if ids[at] != token]
+        new = [row for row in rows if tuple(row) not in state.tried]
+        found = self.readers.surviving(new[: min(self.config.recall, self.config.width - 1)])
+        state.tried.update(map(tuple, found))
+        return found
+
+    def draw(self, state: State, ids: Sequence[int], swaps: torch.Tensor, wanted: int) -> list[list[int]]:
+        """New candidates that survive tokenisation, as many as are wanted."""
         config = self.config
         replaced = config.swaps
         if config.swaps_until:
@@ -249,9 +262,9 @@ class Search:
             new = list(dict.fromkeys(new))
             state.tried.update(new)
             found += self.readers.surviving([list(row) for row in new])
-            if len(found) >= config.width:
+            if len(found) >= wanted:
                 break
-        return found[: config.width]
+        return found[:wanted]
 
     def score(self, state: State, rows: torch.Tensor, read: Any) -> torch.Tensor:
         """Losses of candidates; infinite where the draft model, or the beginning of the target, left them out."""
@@ -283,7 +296,7 @@ class Search:
         state.active += 1
         # Losses are of more goals now: nothing that was found before can be compared.
         ids, state.best, state.parent = state.best.ids, Entry(float("inf"), state.best.ids), []
-        state.buffer = Buffer(self.config.buffer)
+        state.buffer, state.promising = Buffer(self.config.buffer), {}
         state.best.ids = list(ids)
         state.succeeded = False
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
     from safety_reminder.attacks.parties import Readers
 
 CHECKPOINT = "search.safetensors"
+REMEMBERED = 256  # swaps
 
 
 @dataclasses.dataclass
 class State:
     """``active``: goals that have joined. ``parent`` and ``tried``: the suffix that candidates were last made from, and
-    those of it that were drawn. ``best``: for the active goals."""
+    those of it that were drawn. ``promising``: swaps, as (position, token), and how far they lowered a loss. ``best``:
+    for the active goals.
+    """
 
     generator: torch.Generator
     buffer: Buffer
@@ -39,12 +43,25 @@ class State:
     active: int
     parent: list[int] = dataclasses.field(default_factory=list)
     tried: set[tuple[int, ...]] = dataclasses.field(default_factory=set)
+    promising: dict[tuple[int, int], float] = dataclasses.field(default_factory=dict)
     rows: list[Step] = dataclasses.field(default_factory=list)
     step: int = 0
     candidates: int = 0
     seconds: float = 0.0
     succeeded: bool = False
     done: bool = False
+
+    def remember(self, parent: Entry, rows: torch.Tensor, losses: torch.Tensor) -> None:
+        """Of candidates with one swap, whether it lowered the loss of ``parent``: what helped one suffix helps the next
+        one more often than what was drawn."""
+        for row, loss in zip(rows.tolist(), losses.tolist(), strict=True):
+            changed = [at for at, (a, b) in enumerate(zip(parent.ids, row, strict=True)) if a != b]
+            if len(changed) != 1 or not math.isfinite(loss):
+                continue
+            self.promising.pop((changed[0], row[changed[0]]), None)
+            if loss < parent.loss:
+                self.promising[changed[0], row[changed[0]]] = loss - parent.loss
+        self.promising = dict(sorted(self.promising.items(), key=lambda item: item[1])[:REMEMBERED])
 
     def take(self, loss: float, ids: list[int], sent: Callable[[Sequence[int]], bool]) -> None:
         """A candidate into the buffer, and to the front if it is the best; not one that ``sent`` says is changed on its
@@ -92,6 +109,7 @@ class Files:
         }
         plain["best"] = dataclasses.asdict(state.best)
         plain["buffer"] = [dataclasses.asdict(entry) for entry in state.buffer.entries]
+        plain["promising"] = [[*swap, change] for swap, change in state.promising.items()]
         plain["rows"] = [dataclasses.asdict(row) for row in state.rows]
         tried = sorted(state.tried) or [()]
         tensors = {"generator": state.generator.get_state(), "tried": torch.tensor(tried, dtype=torch.long)}
@@ -128,6 +146,7 @@ class Files:
         state.tried = {tuple(row) for row in tried.tolist() if row}
         state.best = Entry(**plain.pop("best"))
         state.buffer.entries = [Entry(**entry) for entry in plain.pop("buffer")]
+        state.promising = {(at, token): change for at, token, change in plain.pop("promising")}
         state.rows = [Step(**row) for row in plain.pop("rows")]
         for name, value in plain.items():
             setattr(state, name, value)
