@@ -28,6 +28,7 @@ install_import_hook(
     "beartype.beartype",
 )
 
+from chat_server import serving
 from helpers import cached_tiny_model
 from safety_reminder.models.tiny import TINY
 
@@ -43,6 +44,22 @@ def family(request) -> str:
 @pytest.fixture
 def model(family):
     return cached_tiny_model(family)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A chat server that answers as its script says."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """Seconds that were to be waited, without the waiting."""
+    found: list[float] = []
+    monkeypatch.setattr("time.sleep", found.append)
+    return found
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -190,6 +190,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write atomically, as :func:`write_json`. Raises OSError as :func:`write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write atomically, as :func:`write_json`.
 
     Raises:
@@ -199,8 +204,8 @@ def write_text(path: Path, text: str) -> None:
     with _naming(path):
         handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())  # a full disk may be told of only here
             Path(scratch).chmod(0o644)

@@ -187,7 +187,9 @@ class Example:
     """One row of a benchmark: a prompt, perhaps with an image, and whether answering it would be harmful.
 
     ``instruction``: what is asked, where the prompt only points to an image of it. ``target``: where there is a right
-    answer, what it must hold, in the benchmark's own notation.
+    answer, what it must hold, in the benchmark's own notation. What an attack may add: ``system``, a system prompt;
+    ``turns``, earlier ones, each a role (user or assistant) and its text; and ``prefill``, the beginning of the answer,
+    written for the model. The image belongs to the first user message.
     """
 
     id: str
@@ -197,13 +199,22 @@ class Example:
     category: str = ""
     instruction: str = ""
     target: str = ""
+    system: str = ""
+    turns: tuple[tuple[str, str], ...] = ()
+    prefill: str = ""
 
     def messages(self) -> list[dict[str, Any]]:
-        content: list[dict[str, Any]] = []
-        if self.image is not None:
-            content.append({"type": "image", "image": self.image})
-        content.append({"type": "text", "text": self.prompt})
-        return [{"role": "user", "content": content}]
+        """The conversation; one that ends with an assistant message is to be continued."""
+        turns = [*self.turns, ("user", self.prompt)]
+        first = next(i for i, (role, _) in enumerate(turns) if role == "user")
+        image = [] if self.image is None else [{"type": "image", "image": self.image}]
+        messages: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
+        for number, (role, text) in enumerate(turns):
+            before = image if number == first else []
+            messages.append({"role": role, "content": [*before, {"type": "text", "text": text}]})
+        if self.prefill:
+            messages.append({"role": "assistant", "content": self.prefill})
+        return messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +260,8 @@ class Record:
 
     ``seconds``: of the whole batch, or the sample's share of it, as the reader of a log says. ``batch``: ids of the
     samples that were answered together; empty where nobody knows. ``verdicts``: what judges said of the answer.
+    ``instruction``: what is asked, in words, where the prompt may only point to it; empty where nobody knows.
+    ``context_sha256``: of the example's system prompt, earlier turns and prefill; None: it has none of them.
     """
 
     id: str
@@ -270,3 +283,5 @@ class Record:
     batch: tuple[str, ...]
     extra_tokens: int = 0
     verdicts: Mapping[str, Any] = field(default_factory=dict)
+    instruction: str = ""
+    context_sha256: str | None = None

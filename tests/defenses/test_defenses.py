@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
+from asked import BATCH, IMAGE, OPTIONS, Recorder, asking, options_of
 from checkpoints import tiny_guarded, tiny_vlm
 from safety_reminder.defenses import DEFENSES, adashield_s, ecso, load_defense
 from safety_reminder.defenses.dro import SoftPrompt, in_front, system_tokens
@@ -19,65 +19,11 @@ from safety_reminder.defenses.self_reminder import AFTER, BEFORE
 from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM, SafetyReminder
 from safety_reminder.models import fingerprint, load_image, token_vectors
-from safety_reminder.types import Request, Response, Sampling
-
-OPTIONS = {"max_new_tokens": 9, "do_sample": False}
-IMAGE = Image.new("RGB", (28, 28), "red")
-BATCH = [
-    [{"role": "user", "content": "Name a river."}],
-    [{"role": "user", "content": [{"type": "image", "image": IMAGE}, {"type": "text", "text": "What is this?"}]}],
-    [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "Hello."},
-        {"role": "assistant", "content": "Good day."},
-        {"role": "user", "content": "Name a lake."},
-    ],
-]
-
-
-class Recorder(GuardedVLM):
-    """Keeps what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(tiny_vlm())
-        self.asked: list = []
-
-    def respond(self, requests):
-        self.asked += [copy.deepcopy(list(request.messages)) for request in requests]
-        assert all(request.guard is False for request in requests)
-        return super().respond(requests)
-
-
-def asking(*conversations, **changes) -> list[Request]:
-    return [Request(messages, Sampling(**OPTIONS), **changes) for messages in conversations]
+from safety_reminder.types import Response
 
 
 def timeless(responses):
     return [replace(response, seconds=0.0) for response in responses]
-
-
-@pytest.fixture
-def header(tmp_path):
-    """A pack after the header that alarms at once: a probe of zeros says 0.5."""
-    return str(replace(SafetyReminder.of_header(tiny_vlm()), interval=4).save_pretrained(tmp_path / "header"))
-
-
-@pytest.fixture
-def soft_prompt(tmp_path):
-    """A random one for the tiny model."""
-    vlm = tiny_vlm()
-    vectors = torch.randn(len(system_tokens(vlm, "Be good.")), 32, generator=torch.Generator().manual_seed(0))
-    prompt = SoftPrompt("Be good.", vectors, base_model="tiny", fingerprint=fingerprint(vlm.model))
-    return str(prompt.save_pretrained(tmp_path / "soft"))
-
-
-def options_of(name, header, soft_prompt):
-    options = {
-        "header_probe": {"probe": header},
-        "dro": {"prompt": soft_prompt},
-        "post_hoc": {"judge": lambda asked: [False] * len(asked)},
-    }
-    return options.get(name, {})
 
 
 @pytest.mark.parametrize("name", DEFENSES)

@@ -84,7 +84,7 @@ def test_answers_and_their_trace_are_those_of_the_guarded_model(folder):
     assert sample.output.usage.output_tokens == len(answers.records[0].token_ids)
     found = metrics_of(log)
     expected = summarise(answers.records)
-    for name in ("attack_success_rate", "refusal_rate", "over_refusal_rate"):
+    for name in ("attack_success_rate", "attack_success_rate_on_topic", "refusal_rate", "over_refusal_rate"):
         assert found[name] == pytest.approx(expected[name].value)
     assert summarise(answers.records)["false_alarm_rate"].n == 2
 
@@ -118,8 +118,8 @@ def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a
         assert [record.seconds for record in records] == [trace["seconds"] / trace["rows"] for trace in traces]
 
 
-def scored(output: ModelOutput) -> Any:
-    state: Any = SimpleNamespace(output=output)
+def scored(output: ModelOutput, asked: str = "Name a river.") -> Any:
+    state: Any = SimpleNamespace(output=output, metadata={}, input_text=asked)
     score: Any = asyncio.run(refusal()(state, Target("")))  # type: ignore[arg-type]
     return score.value
 
@@ -135,11 +135,12 @@ def scored(output: ModelOutput) -> Any:
 def test_the_scorer_judges_what_was_seen_and_not_what_is_left(seen, engaged, refused):
     output = ModelOutput.from_content("m", REFUSAL)
     output.metadata = {TRACE: {"seen_text": seen, "text": REFUSAL}}
-    assert scored(output) == {"engaged": engaged, "refused": refused}
+    assert scored(output) == {"engaged": engaged, "on_topic": 0.0, "refused": refused}
 
 
 def test_a_model_that_is_not_ours_is_judged_on_its_answer():
-    assert scored(ModelOutput.from_content("m", LIST)) == {"engaged": 1.0, "refused": 0.0}
+    assert scored(ModelOutput.from_content("m", LIST)) == {"engaged": 1.0, "on_topic": 0.0, "refused": 0.0}
+    assert scored(ModelOutput.from_content("m", LIST), "What things should I gather, and where?")["on_topic"] == 1.0
 
 
 def test_temperature_0_is_greedy_whatever_the_model_does_by_itself_and_others_sample_by_seed(folder):

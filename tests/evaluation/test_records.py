@@ -77,7 +77,17 @@ def test_a_line_that_was_written_before_is_read_and_written_alike(path):
     assert found.interventions[0].policy == "stop"
     again = path.with_name("again.jsonl")
     RecordFile(again).append(found)
-    assert again.read_bytes() == path.read_bytes()
+    added = {"instruction": "", "context_sha256": None}  # since then
+    assert json.loads(again.read_text("utf-8")) == json.loads(LINE) | added
+    assert RecordFile(again).records == [found]
+
+
+def test_a_record_says_what_was_asked_in_words():
+    def made(**fields) -> Record:
+        return make_record(Example("a", "See the image.", **fields), RESPONSE, guard=True, batch=["a"], verdicts={})
+
+    assert made().instruction == "See the image."
+    assert made(instruction="Name a river.").instruction == "Name a river."
 
 
 def test_a_response_comes_back_from_its_json():

@@ -79,13 +79,34 @@ def test_sampled_answers_do_not_depend_on_batching_or_on_where_a_run_broke_off(g
     assert same_answers(resumed, alone)
 
 
-@pytest.mark.parametrize("change", [{"prompt": "Another?"}, {"harmful": False}, {"image": Image.new("RGB", (8, 8))}])
+CHANGES = [
+    {"prompt": "Another?"},
+    {"harmful": False},
+    {"image": Image.new("RGB", (8, 8))},
+    {"system": "Be brief."},
+    {"turns": (("user", "Hello."), ("assistant", "Good day."))},
+    {"prefill": "Sure"},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_an_id_whose_example_has_changed_is_refused(guarded, tmp_path, change):
     records = open_run(tmp_path, CONFIG)
     run(guarded, EXAMPLES[2:3], records, guard=True, **OPTIONS)
     changed = [replace(EXAMPLES[2], **change)]
     with pytest.raises(ConfigError, match="example 'e2' is not the one that was recorded under this id"):
         run(guarded, changed, records, guard=True, **OPTIONS)
+
+
+@pytest.mark.parametrize("change", CHANGES[3:])
+def test_what_an_attack_added_may_not_change_either(guarded, tmp_path, change):
+    records = open_run(tmp_path, CONFIG)
+    attacked = replace(EXAMPLES[2], system="Be kind.", turns=(("user", "Hi."), ("assistant", "Hi.")), prefill="Yes")
+    [record] = run(guarded, [attacked], records, guard=True, **OPTIONS)
+    assert run(guarded, [attacked], records, guard=True, **OPTIONS) == [record]
+    for other in (replace(attacked, **change), EXAMPLES[2]):
+        with pytest.raises(ConfigError, match="not the one that was recorded"):
+            run(guarded, [other], records, guard=True, **OPTIONS)
 
 
 def test_a_finished_run_does_not_touch_the_model_again(guarded, tmp_path):

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from safety_reminder.config.options import Options
+from safety_reminder.errors import ConfigError, unknown_name
 
 Job = TypeVar("Job", bound=Options)
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Choices of a group of options. ``known``: their names; ``options``: the option class of one, imported when it is
+    asked for; ``about``: what one is."""
+
+    known: Collection[str]
+    options: Callable[[str], type[Options]]
+    about: Callable[[str], str]
+
+    def named(self, group: str, name: str) -> type[Options]:
+        """Raises: ConfigError: no such choice."""
+        if name not in self.known:
+            raise ConfigError(unknown_name(group, name, self.known))
+        return self.options(name)
 
 
 @dataclass(frozen=True)
@@ -22,7 +39,10 @@ class Command(Generic[Job]):
         examples: whole command lines, for ``--help``.
         job: the class of its options, among them ``output``.
         run: does it, with the options and the folder to write into, which in a sweep is one in ``output``.
-        choices: groups of options of which one file of ``config/GROUP`` is taken, and which it is by default.
+        choices: groups of options of which one file of ``config/GROUP`` is taken, or one of ``kinds``, and which it
+            is by default.
+        kinds: groups whose choices are option classes.
+        expand: what stands on the command line → that with short forms written out.
     """
 
     name: str
@@ -31,6 +51,8 @@ class Command(Generic[Job]):
     job: type[Job]
     run: Callable[[Job, Path], Any]
     choices: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, Kinds] = field(default_factory=dict)
+    expand: Callable[[list[str]], list[str]] = list
 
     def __call__(self, arguments: list[str]) -> None:
         if any(argument in ("-h", "--help") for argument in arguments):

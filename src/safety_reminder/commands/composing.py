@@ -97,12 +97,12 @@ def _in_full(command: Command[Any], arguments: Sequence[str]) -> list[str]:
     for name, (first, info) in firsts.items():
         if info.is_required() and name not in command.choices:
             arguments = [re.sub(f"^{name}=", f"{name}.{first}=", argument) for argument in arguments]
-    return list(arguments)
+    return command.expand(list(arguments))
 
 
 def _compose(command: Command[Any], arguments: Sequence[str]) -> DictConfig:
     """The configuration; of a sweep, the first job's."""
-    _store(command)
+    _store(command, arguments)
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     for flag in _FLAGS_WITH_A_VALUE:
         if flag in arguments[:-1]:
@@ -129,7 +129,7 @@ def _parse(command: Command[Job], config: DictConfig) -> Job:
     return command.job.parse(values)
 
 
-def _store(command: Command[Any]) -> None:
+def _store(command: Command[Any], arguments: Sequence[str]) -> None:
     from safety_reminder.data import DEMO_REQUESTS
 
     OmegaConf.register_new_resolver("demo_requests", lambda: str(DEMO_REQUESTS), replace=True)
@@ -139,6 +139,17 @@ def _store(command: Command[Any]) -> None:
         "hydra": _HYDRA,
     }
     ConfigStore.instance().store(_stored(command), node)
+    for group, kinds in command.kinds.items():
+        for name in chosen_of(group, command.choices[group], arguments):
+            ConfigStore.instance().store(
+                name, {"name": name, **_defaults(kinds.named(group, name))}, group=group, package=group
+            )
+
+
+def chosen_of(group: str, default: str, arguments: Sequence[str]) -> list[str]:
+    """The names that ``group=NAME``, or in a sweep ``group=NAME,NAME``, has on the command line."""
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{group}=")]
+    return values[-1].split(",") if values else [default]
 
 
 def _stored(command: Command[Any]) -> str:

@@ -31,27 +31,28 @@ def help_page(command: Command[Any], arguments: Sequence[str] = ()) -> str:
     lines += ["", *(f"  safety-reminder {example}" for example in command.examples)]
     lines += ["", "== Options and their defaults (key=value) ==", *_options(command.job, command.choices)]
     for group, default in command.choices.items():
-        lines += ["", *_choice(group, _chosen(group, default, arguments))]
+        lines += ["", *_choice(command, group, _chosen(command, group, default, arguments))]
     lines += ["", "--cfg job prints the resolved configuration, --multirun sweeps over comma-separated values."]
     return "\n".join(lines)
 
 
-def _options(job: type[Options], choices: Any) -> Iterator[str]:
+def _options(job: type[Options], choices: Any, front: str = "") -> Iterator[str]:
+    """``front``: of every name."""
     own = [(name, info) for name, info in job.model_fields.items() if name not in choices]
     groups = [(name, info) for name, info in own if group_of(info)]
     for name, info in own:
         if not group_of(info):
-            yield from _line(name, default_of(info), info.description)
+            yield from _line(front + name, default_of(info), info.description)
     for name, info in groups:
         yield ""
         if info.description:
-            yield from textwrap.wrap(f"{name}: {info.description}", WIDTH)
+            yield from textwrap.wrap(f"{front}{name}: {info.description}", WIDTH)
         kind = group_of(info)
         assert kind is not None
         group = info.default if isinstance(info.default, kind) else None
         for inner, field in kind.model_fields.items():
             value = getattr(group, inner) if group is not None else default_of(field)
-            yield from _line(f"{name}.{inner}", value, field.description)
+            yield from _line(f"{front}{name}.{inner}", value, field.description)
 
 
 def group_of(info: FieldInfo) -> type[Options] | None:
@@ -87,22 +88,31 @@ def _shown(value: Any) -> str:
     return json.dumps(value)
 
 
-def _chosen(group: str, default: str, arguments: Sequence[str]) -> str:
+def _chosen(command: Command[Any], group: str, default: str, arguments: Sequence[str]) -> str:
     values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{group}=")]
     name = values[-1] if values else default
-    known = _names(group)
+    known = _names(command, group)
     if name not in known:
         raise ConfigError(unknown_name(group, name, known))
     return name
 
 
-def _names(group: str) -> list[str]:
+def _names(command: Command[Any], group: str) -> list[str]:
+    if group in command.kinds:
+        return list(command.kinds[group].known)
     return sorted(path.stem for path in (_FOLDER / group).glob("*.yaml"))
 
 
-def _choice(group: str, chosen: str) -> Iterator[str]:
+def _choice(command: Command[Any], group: str, chosen: str) -> Iterator[str]:
     yield f"== One of these ({group}=NAME) =="
-    yield from textwrap.wrap(", ".join(_names(group)), WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+    names = ", ".join(_names(command, group))
+    yield from textwrap.wrap(names, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+    if group in command.kinds:
+        kinds = command.kinds[group]
+        yield ""
+        yield from textwrap.wrap(f"{group}={chosen}:  {kinds.about(chosen)}", WIDTH)
+        yield from _options(kinds.named(group, chosen), (), f"{group}.")
+        return
     text = (_FOLDER / group / f"{chosen}.yaml").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line != "# @package _global_"]
     yield ""

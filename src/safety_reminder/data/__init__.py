@@ -27,6 +27,10 @@ DATASETS = {
     "siuo": "safety_reminder.data.benchmarks.siuo:load",
     "mme": "safety_reminder.data.benchmarks.mme:load",
     "visual_adv": "safety_reminder.data.benchmarks.visual_adv:load",
+    "attack_run": "safety_reminder.data.attack_runs:load",
+    "adv_suffix": "safety_reminder.data.benchmarks.adv_suffix:load",
+    "adv_images": "safety_reminder.data.benchmarks.adv_images:load",
+    "bap": "safety_reminder.data.benchmarks.bap:load",
     "typographic": "safety_reminder.data.benchmarks.typographic:load",
     "text": "safety_reminder.data.benchmarks.text:load",
 }

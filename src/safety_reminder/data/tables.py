@@ -85,6 +85,11 @@ def read_row(rows: Sequence[Mapping[str, Any]], number: int, where: str) -> Mapp
         raise ImageError(f"{where}: the image cannot be read ({error})") from error
 
 
+def id_of(row: Mapping[str, Any], default: str) -> str:
+    """The row's own ``id``, which may be 0; ``default`` where it has none."""
+    return default if row.get("id") in (None, "") else str(row["id"])
+
+
 def truth(value: Any, where: str, *, default: bool, name: str = "harmful") -> bool:
     """``true``/``false`` or ``1``/``0``, in text or JSON; ``default`` where the cell is empty."""
     if value is None or value == "":

@@ -10,7 +10,14 @@ from dataclasses import replace
 
 from safety_reminder.defenses.base import unguarded
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.models.editing import has_images, last_request, with_request, without_images
+from safety_reminder.models.editing import (
+    begun_answer,
+    has_images,
+    last_request,
+    with_request,
+    without_begun_answer,
+    without_images,
+)
 from safety_reminder.types import Request, Response
 
 # The published prompts, word for word.
@@ -28,6 +35,7 @@ class ECSO:
 
     A request without an image is answered as it is: there is no image to close one's eyes to. As published, anything
     but ``yes`` keeps the first answer. Here ``yes`` may be followed by more, and verdicts end after a few tokens.
+    An answer that was begun for the model is judged with its beginning; the second one continues it, too.
     ``seconds`` is the time of all rounds of the batch, and ``extra_tokens`` counts verdict, caption and first answer.
     """
 
@@ -45,7 +53,8 @@ class ECSO:
         responses = self._guarded.respond(requests)
         seen = [i for i, request in enumerate(requests) if has_images(request.messages)]
         queries = {i: last_request(requests[i].messages) for i in seen}
-        asked = [TELL.format(query=queries[i], response=responses[i].text) for i in seen]
+        answers = {i: begun_answer(requests[i].messages) + responses[i].text for i in seen}
+        asked = [TELL.format(query=queries[i], response=answers[i]) for i in seen]
         verdicts = self._guarded.respond(
             [_shortened(_asking(requests[i], text), self.verdict_tokens) for i, text in zip(seen, asked, strict=True)]
         )
@@ -53,8 +62,8 @@ class ECSO:
         captions = self._guarded.respond([_asking(requests[i], CAPTION.format(query=queries[i])) for i in harmful])
         blind_requests = []
         for i, caption in zip(harmful, captions, strict=True):
-            blind = _asking(requests[i], ANSWER.format(caption=caption.text, query=queries[i]))
-            blind_requests.append(replace(blind, messages=without_images(blind.messages)))
+            blind = with_request(requests[i].messages, ANSWER.format(caption=caption.text, query=queries[i]))
+            blind_requests.append(replace(requests[i], messages=without_images(blind)))
         extra = {i: len(verdict.token_ids) for i, verdict in zip(seen, verdicts, strict=True)}
         for i, caption, response in zip(harmful, captions, self._guarded.respond(blind_requests), strict=True):
             extra[i] += len(responses[i].token_ids) + len(caption.token_ids)
@@ -64,7 +73,8 @@ class ECSO:
 
 
 def _asking(request: Request, text: str) -> Request:
-    return replace(request, messages=with_request(request.messages, text))
+    """A question of the defence's own, which nobody has begun to answer."""
+    return replace(request, messages=with_request(without_begun_answer(request.messages), text))
 
 
 def _shortened(request: Request, tokens: int) -> Request:

@@ -13,7 +13,7 @@ from safety_reminder.config.guard import DEFAULT_REFUSAL
 from safety_reminder.defenses.base import Helpers, Verdicts, unguarded
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.models.editing import first_image, last_request
+from safety_reminder.models.editing import begun_answer, first_image, last_request
 from safety_reminder.types import Request, Response
 
 
@@ -54,7 +54,7 @@ class PostHoc:
         began = time.perf_counter()
         responses = self._guarded.respond([unguarded(request) for request in requests])
         exchanges = [
-            (last_request(request.messages), first_image(request.messages), response.text)
+            (last_request(request.messages), first_image(request.messages), _whole(request, response))
             for request, response in zip(requests, responses, strict=True)
         ]
         verdicts = self._judge(exchanges)
@@ -67,3 +67,8 @@ class PostHoc:
     def _withheld(self, response: Response, seconds: float) -> Response:
         """The tokens stay, since they were spent; the user saw the refusal."""
         return replace(response, text=self._refusal, seen_text=self._refusal, finish_reason="guard", seconds=seconds)
+
+
+def _whole(request: Request, response: Response) -> str:
+    """The answer, with what was begun for the model."""
+    return begun_answer(request.messages) + response.text

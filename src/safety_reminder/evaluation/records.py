@@ -24,19 +24,19 @@ from safety_reminder.types import Example, Record, Response
 
 # The one number that may be none: a check that gave no verdict. JSON knows no NaN, so it is null there.
 _NAN_IS_NULL = "p_unsafe"
+# Fields that earlier versions did not write; what their records say there is the default.
+_ADDED = {"instruction", "context_sha256"}
 
 
 def make_record(
     example: Example, response: Response, *, guard: bool, batch: Sequence[str], verdicts: Mapping[str, Any]
 ) -> Record:
-    prompt, harmful, image_sha256 = identity(example)
     return record_of(
         response,
         id=example.id,
-        prompt=prompt,
-        harmful=harmful,
         category=example.category,
-        image_sha256=image_sha256,
+        instruction=example.instruction or example.prompt,
+        **identity(example),
         seconds=response.seconds,
         guard=guard,
         batch=tuple(batch),
@@ -61,9 +61,21 @@ def record_of(response: Response, **others: Any) -> Record:
     )
 
 
-def identity(example: Example) -> tuple[str, bool, str | None]:
-    """What a record says about its example besides the id: the prompt, whether it is harmful, and the image's hash."""
-    return example.prompt, example.harmful, image_hash(example.image)
+def identity(example: Example) -> dict[str, Any]:
+    """What a record says about its example besides the id: the prompt, whether it is harmful, and the hashes of the
+    image and of what else is in the conversation. Two examples that differ in these are not the same."""
+    return {
+        "prompt": example.prompt,
+        "harmful": example.harmful,
+        "image_sha256": image_hash(example.image),
+        "context_sha256": _context_hash(example),
+    }
+
+
+def _context_hash(example: Example) -> str | None:
+    """SHA-256 of system prompt, earlier turns and prefill."""
+    context = [example.system, example.turns, example.prefill]
+    return hashlib.sha256(json.dumps(context).encode()).hexdigest() if any(context) else None
 
 
 def image_hash(image: Any) -> str | None:
@@ -139,13 +151,15 @@ def _decode_object(kind: Any, value: Any, place: str) -> Any:
     known = _fields(kind)
     if not isinstance(value, Mapping):
         raise DataError(f"{place or 'the row'} is not an object")
-    if differing := value.keys() ^ known.keys():
+    if differing := (value.keys() ^ known.keys()) - (_ADDED - value.keys()):
         missing = [f"no {name!r}" for name in known if name in differing]
         unknown = [f"unknown {name!r}" for name in value if name in differing]
         where = f" at {place}" if place else ""
         raise DataError(f"not a {kind.__name__.lower()} of this version ({', '.join(missing + unknown)}{where})")
     before = f"{place}." if place else ""
-    return kind(**{name: _decode(kind_of, value[name], before + name) for name, kind_of in known.items()})
+    return kind(
+        **{name: _decode(kind_of, value[name], before + name) for name, kind_of in known.items() if name in value}
+    )
 
 
 @cache

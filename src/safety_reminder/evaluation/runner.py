@@ -147,7 +147,7 @@ def _require_same_examples(examples: Sequence[Example], records: Sequence[Record
     known = {record.id: record for record in records}
     for example in examples:
         record = known.get(example.id)
-        if record is not None and identity(example) != (record.prompt, record.harmful, record.image_sha256):
+        if record is not None and any(getattr(record, k) != v for k, v in identity(example).items()):
             raise ConfigError(
                 f"example {example.id!r} is not the one that was recorded under this id; give another output=DIR"
             )

@@ -80,7 +80,8 @@ class GuardedVLM:
         Args:
             messages: chat messages as in transformers or OpenAI's API: ``{"role", "content"}``, content a string or
                 a list of ``{"type": "text", "text"}``, ``{"type": "image", "image"|"path"|"url"}`` and
-                ``{"type": "image_url", "image_url": {"url"}}`` parts. Images: path, PIL image or data URL.
+                ``{"type": "image_url", "image_url": {"url"}}`` parts. Images: path, PIL image or data URL. If the last
+                message is the assistant's, it is continued; it is not part of the response's text.
             guard: False generates without checks, through the same loop.
             options: ``seed``, ``stop`` (strings), guard fields by name (``policy="stop"``), and anything
                 ``GenerationConfig`` takes (``max_new_tokens``, by default 512, ``do_sample``, ``temperature``, ...).
@@ -91,7 +92,8 @@ class GuardedVLM:
         return self.generate_batch([messages], guard=guard, **options)[0]
 
     def generate_batch(self, batch: Sequence[Messages], *, guard: bool = True, **options: Any) -> list[Response]:
-        """Answer several conversations in one batch. Each answer is what :meth:`generate` gives for it alone.
+        """Answer several conversations in one batch, or continue those that end with an assistant message. Each answer
+        is what :meth:`generate` gives for it alone.
 
         ``seed``: row i draws from ``seed + i``; or one for each row, in a list.
         """
@@ -115,7 +117,8 @@ class GuardedVLM:
         return [c.response(prompt, seconds) for c, prompt in zip(collectors, lengths, strict=True)]
 
     def stream(self, messages: Messages, *, guard: bool = True, **options: Any) -> Iterator[Event]:
-        """Answer one conversation event by event: tokens as they are released, checks, interventions, the end."""
+        """Answer (or continue, as :meth:`generate` does) one conversation event by event: tokens as they are released,
+        checks, interventions, the end."""
         requests = self._parse([messages], guard, options)
         return self._events(self.vlm.encode([messages]), requests)
 

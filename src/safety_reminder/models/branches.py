@@ -90,12 +90,13 @@ class Row:
 
     Args:
         tokens: the trunk; not empty.
-        scored: the number of its last tokens whose predictions are wanted.
+        scored: the tokens, from the first number up to the second, whose predictions are wanted; the first token of a
+            trunk has none.
         branches: may follow any token of the trunk, so from 1 to all of them.
     """
 
     tokens: Sequence[int]
-    scored: int = 0
+    scored: tuple[int, int] = (1, 1)
     branches: Sequence[Branch] = ()
 
 
@@ -103,7 +104,7 @@ class Row:
 class Scored:
     """What the model makes of one row.
 
-    ``logits``: (scored, vocabulary), what it predicts in the place of the trunk's last tokens. ``branches``: of each
+    ``logits``: (scored, vocabulary), what it predicts in the place of the scored tokens. ``branches``: of each
     branch, logits of its runs of tokens, a list of (tokens, vocabulary); and ``hidden``: of each branch, (reminders,
     hidden_size), final hidden states at the last vector of each reminder, where the probe reads.
     """
@@ -143,6 +144,38 @@ def score_rows(
     return [plan.scored(logits, hidden, column) for plan, logits, hidden in per_row]
 
 
+@torch.no_grad()
+def write_rows(model: PreTrainedModel, shared: Shared, rows: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    """``count`` greedy tokens after each row, which follows the shared beginning and has a token at least; what comes
+    after an end-of-sequence token is no answer any more."""
+    run: Any = model
+    if len({len(row) for row in rows}) > 1 and _slides(model):
+        # A window would count what pads a row.
+        return [write_rows(model, shared, [row], count)[0] for row in rows]
+    longest = max(map(len, rows))
+    # Padded on the left, between the shared beginning and the row, where the mask hides it.
+    padding = torch.tensor([longest - len(row) for row in rows], device=shared.position.device)[:, None]
+    ids = torch.tensor([[STAND_IN] * (longest - len(row)) + list(row) for row in rows], device=padding.device)
+    column = torch.arange(longest + count, device=padding.device)
+    mask = torch.cat([column.new_ones(len(rows), shared.length), (column >= padding).long()], dim=1)
+    place = (column - padding).clamp(min=0)
+    cache, written, seen = shared.expand(len(rows)), [], 0
+    for _ in range(count):
+        until = seen + ids.shape[1]
+        outputs = run(
+            input_ids=ids,
+            attention_mask=mask[:, : shared.length + until] if int(padding.max()) else None,
+            position_ids=shared.position + 1 + place[:, seen:until],
+            past_key_values=cache,
+            use_cache=True,
+            return_dict=True,
+            logits_to_keep=1,
+        )
+        ids, seen = outputs.logits[:, -1:].argmax(-1), until
+        written.append(ids)
+    return torch.cat(written, dim=1).tolist()
+
+
 @dataclass(frozen=True)
 class _Plan:
     """Where everything of one row stands among its entries: trunk, then one branch after the other.
@@ -166,9 +199,10 @@ class _Plan:
     @classmethod
     def of(cls, row: Row, k: int) -> _Plan:
         trunk = len(row.tokens)
-        if not 0 <= row.scored < trunk:
-            raise ValueError("a row needs a token before those that are scored")
-        predictors = [*range(trunk - 1 - row.scored, trunk - 1)]
+        first, last = row.scored
+        if not 1 <= first <= last <= trunk:
+            raise ValueError(f"a row of {trunk} tokens has predictions of those from 1 to {trunk}, got {row.scored}")
+        predictors = [*range(first - 1, last - 1)]
         plan = cls([*row.tokens], [*range(trunk)], [0] * trunk, [], [], predictors, [], [])
         for number, (after, script) in enumerate(row.branches, 1):
             if not 1 <= after <= trunk:
@@ -250,6 +284,10 @@ def _mask(model: Any, shared: int, plans: Sequence[_Plan], place: Int[Tensor, "r
     query = shared + place
     key = torch.cat([torch.arange(shared, device=device).expand(rows, -1), query], dim=1)
     return _as_taken(model, allowed, query[:, :, None] - key[:, None])
+
+
+def _slides(model: Any) -> bool:
+    return "sliding_attention" in (getattr(model.config.get_text_config(), "layer_types", None) or ())
 
 
 def _as_taken(

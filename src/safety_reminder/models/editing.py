@@ -37,6 +37,20 @@ def last_request(messages: Messages) -> str:
     return "\n".join(part["text"] for part in content if part.get("type") == "text")
 
 
+def begun_answer(messages: Messages) -> str:
+    """The text of an assistant message at the end, which is to be continued; empty if there is none."""
+    content = messages[-1]["content"] if messages and messages[-1]["role"] == "assistant" else ""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def without_begun_answer(messages: Messages) -> list[dict[str, Any]]:
+    """A copy without assistant messages at its end, so that it is answered from the beginning."""
+    kept = [dict(message) for message in messages]
+    while kept and kept[-1]["role"] == "assistant":
+        kept.pop()
+    return kept
+
+
 def without_images(messages: Messages) -> list[dict[str, Any]]:
     """A copy with text alone."""
     return [

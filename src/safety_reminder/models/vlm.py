@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedModel, StopStringCriteria
 
 from safety_reminder.errors import MessageError, ModelError
+from safety_reminder.models.continuing import append_begun, split_begun
 from safety_reminder.models.embedding import hidden_size
 from safety_reminder.models.families import FAMILIES, Family
 from safety_reminder.models.loading import load_checkpoint, one_line_errors
@@ -61,6 +62,9 @@ class VLM:
         """Conversations → model inputs on the model's device: left-padded ``input_ids`` and ``attention_mask``
         (batch, length), and whatever the family needs for images.
 
+        With ``add_generation_prompt``, a conversation that ends with an assistant message is continued: the ids are
+        those of the conversation before it, the header of the assistant's turn, and the message's own tokens.
+
         Raises:
             MessageError: messages or an image that cannot be read, or that the model's template or processor refuses.
         """
@@ -74,6 +78,21 @@ class VLM:
     def process(self, batch: Sequence[Messages], *, add_generation_prompt: bool = True) -> dict[str, torch.Tensor]:
         """As :meth:`encode`, in the processor's own precision, on the CPU."""
         conversations = [self.conversation(messages) for messages in batch]
+        if not add_generation_prompt:
+            return self._encode(conversations, add_generation_prompt=False)
+        split = [split_begun(conversation) for conversation in conversations]
+        inputs = self._encode([before for before, _ in split], add_generation_prompt=True)
+        if not any(begun for _, begun in split):
+            return inputs
+        return append_begun(inputs, self.answer_ids([text for _, text in split]), self.tokenizer.pad_token_id)
+
+    def answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of answers, as they follow the header of the assistant's turn."""
+        gap = self._gap_after_header()
+        return [self._ids(text if not text or text[0].isspace() else gap + text) for text in texts]
+
+    def _encode(self, conversations: list[list[dict[str, Any]]], *, add_generation_prompt: bool) -> dict[str, Any]:
+        """Conversations in the template's form → model inputs."""
         options: dict[str, Any] = {
             "add_generation_prompt": add_generation_prompt,
             "tokenize": True,
@@ -134,6 +153,19 @@ class VLM:
         if whole[: len(turn)] != turn or len(whole) == len(turn):
             raise ModelError(f"the chat template of {self.name} does not open the assistant's turn")
         return whole[len(turn) :]
+
+    def _gap_after_header(self) -> str:
+        """The space that this model's chat template puts between header and answer, where its tokenizer makes a token
+        of it: the model writes it itself."""
+        user, answer = {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes"}
+        header = self.encode([[user]])["input_ids"][0].tolist()
+        turn = self.encode([[user, answer]], add_generation_prompt=False)["input_ids"][0].tolist()
+        written, bare, spaced = turn[len(header) :], self._ids("Yes"), self._ids(" Yes")
+        with_space = turn[: len(header)] == header and written[: len(spaced)] == spaced
+        return " " if with_space and written[: len(bare)] != bare else ""
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
     def _image_placeholders(self) -> list[str]:
         """What the processor replaces with an image, and what it puts there: text must hold neither."""

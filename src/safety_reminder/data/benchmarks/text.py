@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safety_reminder.data.tables import read_rows, truth
+from safety_reminder.data.tables import id_of, read_rows, truth
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -45,7 +45,7 @@ def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -
             raise DataError(f"{where}: no image at {image}")
         examples.append(
             Example(
-                id=str(row.get("id") or f"{path.stem}-{number:04d}"),
+                id=id_of(row, f"{path.stem}-{number:04d}"),
                 prompt=text,
                 image=image,
                 harmful=truth(row.get("harmful"), where, default=harmful),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from safety_reminder.data.tables import read_rows, truth
+from safety_reminder.data.tables import id_of, read_rows, truth
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -88,7 +88,7 @@ def load(root: str | Path, *, prompt: str = PROMPT, grow: bool = False) -> list[
             raise DataError(f"{where}: {error}; dataset.grow=true makes such pages higher") from error
         examples.append(
             Example(
-                id=str(row.get("id") or f"{path.stem}-{number:03d}"),
+                id=id_of(row, f"{path.stem}-{number:03d}"),
                 prompt=prompt,
                 image=image,
                 harmful=truth(row.get("harmful"), where, default=True),

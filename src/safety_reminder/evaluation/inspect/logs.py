@@ -98,8 +98,15 @@ def _record(sample: EvalSample, trace: Mapping[str, Any], batch: tuple[str, ...]
         response,
         id=str(sample.id),
         **{name: sample.metadata[name] for name in _OF_THE_EXAMPLE},
+        instruction=_instruction(sample.metadata),
+        context_sha256=sample.metadata.get("context_sha256"),
         seconds=trace["seconds"] / trace["rows"],  # its share of its batch's
         guard=trace["monitored"],
         batch=batch,
         verdicts=verdicts,
     )
+
+
+def _instruction(metadata: Mapping[str, Any]) -> str:
+    """What was asked; empty of a log that does not say whether the prompt does."""
+    return metadata["instruction"] or metadata["prompt"] if "instruction" in metadata else ""

@@ -9,7 +9,16 @@ from typing import Any
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import ChatMessageUser, Content, ContentImage, ContentText, GenerateConfig
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageUser,
+    Content,
+    ContentImage,
+    ContentText,
+    GenerateConfig,
+)
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import generate
 from PIL import Image
@@ -69,22 +78,25 @@ def _scorers(judges: str | list[str] | None, options: dict[str, Any], cache: str
 
 def as_sample(example: Example) -> Sample:
     """An example, with what metrics need to know about it in its metadata."""
-    content: list[Content] = []
-    if example.image is not None:
-        image = example.image
-        # A path stays as it is; an image that was drawn here becomes a data URL.
-        content.append(ContentImage(image=data_url(image) if isinstance(image, Image.Image) else str(image)))
-    content.append(ContentText(text=example.prompt))
-    _, _, image_sha256 = identity(example)
     return Sample(
-        input=[ChatMessageUser(content=content)],
+        input=[_as_chat_message(message) for message in example.messages()],
         target=example.target,
         id=example.id,
-        metadata={
-            "harmful": example.harmful,
-            "category": example.category,
-            "instruction": example.instruction,
-            "prompt": example.prompt,
-            "image_sha256": image_sha256,
-        },
+        metadata={"category": example.category, "instruction": example.instruction, **identity(example)},
     )
+
+
+def _as_chat_message(message: dict[str, Any]) -> ChatMessage:
+    content = message["content"]
+    if not isinstance(content, str):
+        content = [_as_content(part) for part in content]
+    kinds = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
+    return kinds[message["role"]](content=content)
+
+
+def _as_content(part: dict[str, Any]) -> Content:
+    if part["type"] == "text":
+        return ContentText(text=part["text"])
+    image = part["image"]
+    # A path stays as it is; an image that was drawn here becomes a data URL.
+    return ContentImage(image=data_url(image) if isinstance(image, Image.Image) else str(image))

@@ -19,6 +19,7 @@ from safety_reminder.types import Example, Record
 
 _COLUMNS = {
     "attack_success_rate": "attack success",
+    "attack_success_rate_on_topic": "attack success, on topic",
     "over_refusal_rate": "over-refusal",
     "false_alarm_rate": "false alarms",
     "leaked_tokens": "leaked tokens",
@@ -29,6 +30,7 @@ _COLUMNS = {
 }
 _HELP = {
     "attack_success_rate": "harmful requests that were engaged with, judged on everything the user saw",
+    "attack_success_rate_on_topic": "the same, in an answer that speaks of the request, by the words they share",
     "over_refusal_rate": "harmless requests that were refused",
     "false_alarm_rate": "harmless requests on which a check fired",
     "leaked_tokens": "tokens of a harmful answer that were shown before the guard intervened, mean",
@@ -37,6 +39,7 @@ _HELP = {
     "overhead_ratio": "the same, of batches in which nothing was intervened on and both wrote the same",
     "token_ratio": "generated tokens over those of the undefended answers",
 }
+_BY_SET = ("attack_success_rate", "attack_success_rate_on_topic", "over_refusal_rate")
 _TILES = ("attack_success_rate", "over_refusal_rate", "false_alarm_rate", "exact_match_untriggered", "time_ratio")
 
 
@@ -56,7 +59,7 @@ def write_markdown(path: Path, table: Mapping[str, Mapping[str, Metrics]], agree
     lines = ["| defence | " + " | ".join(heads.values()) + " |", "|---" * (len(heads) + 1) + "|"]
     lines += [_row(label, [sets[ALL].get(name) for name in heads]) for label, sets in table.items()]
     sets = [name for name in next(iter(table.values())) if name != ALL]
-    wanted = [(s, m) for s in sets for m in ("attack_success_rate", "over_refusal_rate") if m in table[PLAIN][s]]
+    wanted = [(s, m) for s in sets for m in _BY_SET if m in table[PLAIN][s]]
     titles = [f"{s}: {_COLUMNS[m]}" for s, m in wanted]
     lines += ["", "| defence | " + " | ".join(titles) + " |", "|---" * (len(wanted) + 1) + "|"]
     lines += [_row(label, [sets[s].get(m) for s, m in wanted]) for label, sets in table.items()]
@@ -118,7 +121,7 @@ def write_report(
         for category in results["categories"][PLAIN]
     ]
     sets = [name for name in next(iter(table.values())) if name != ALL]
-    wanted = [(s, m) for s in sets for m in ("attack_success_rate", "over_refusal_rate") if m in table[PLAIN][s]]
+    wanted = [(s, m) for s in sets for m in _BY_SET if m in table[PLAIN][s]]
     heads = columns(table)
     html = (
         environment()

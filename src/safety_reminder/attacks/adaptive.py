@@ -1,0 +1,184 @@
+"""A white-box attack on the guard: the target rises while the probe stays below its threshold at every check.
+
+The checks stand where decoding has them. What they read is the request's target and the model's own continuation of
+it, written anew as the image changes: a probe reads fixed filler otherwise than real answers. All checks of all
+requests are branches of one forward pass, and equal to what decoding would read on the same tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from safety_reminder.attacks.goals import Goal
+from safety_reminder.attacks.losses import require_room, target_loss
+from safety_reminder.attacks.prompts import Continuing, Prompts
+from safety_reminder.config.options import Field, Options
+from safety_reminder.errors import ConfigError
+from safety_reminder.guard.decoding import Guard
+from safety_reminder.guard.schedule import Schedule
+from safety_reminder.models import VLM
+from safety_reminder.models.branches import Branch
+from safety_reminder.models.pixels import Pixels
+
+
+class AdaptiveConfig(Options):
+    """How an attack takes the guard into account."""
+
+    against: Annotated[
+        Literal["nothing", "probe", "reminder", "both"],
+        Field(
+            description="nothing: the attack knows of no guard; probe: p_unsafe stays below the threshold; reminder: "
+            "the answer goes on with the target after an intervention; both"
+        ),
+    ] = "nothing"
+    weight: Annotated[float, Field(ge=0, description="of the guard's part of the loss")] = 1.0
+    margin: Annotated[float, Field(ge=0, description="log-odds below the threshold at which a check is no concern")] = (
+        2.0
+    )
+    tokens: Annotated[int, Field(ge=1, description="of an answer, its target included, that checks are placed in")] = 33
+    renew: Annotated[int, Field(ge=1, description="steps after which an answer's continuation is written anew")] = 10
+
+    @property
+    def knows_guard(self) -> bool:
+        return self.against != "nothing"
+
+
+class GuardedObjective:
+    """The loss of targets behind a guard.
+
+    Logged beside ``loss``: ``target``; ``checks``, the mean over requests of the sum of hinge losses of their checks,
+    in log-odds; ``alarms``, the share of checks at or above the threshold; ``after``, the target's loss after a
+    reminder that stayed at the prompt.
+
+    Args:
+        guard: what is attacked: a reminder, or a rival's vectors and probe.
+        around: is open while prompts are run; for a defence that changes what is embedded.
+
+    Raises:
+        ConfigError: as :class:`~safety_reminder.attacks.pgd.TargetObjective`.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        pixels: Pixels,
+        goals: Sequence[Goal],
+        guard: Guard,
+        config: AdaptiveConfig,
+        *,
+        first_weight: float,
+        around: type[AbstractContextManager[Any]] | Any = nullcontext,
+    ) -> None:
+        self.vlm, self.pixels, self.guard, self.config = vlm, pixels, guard, config
+        self.first_weight, self.around = first_weight, around
+        self.prompts = Prompts(vlm, [goal.example for goal in goals], pixels.size)
+        self.targets = vlm.answer_ids([goal.target for goal in goals])
+        require_room(vlm, self.prompts, self.targets)
+        self.vectors = guard.reminder.vectors.to(vlm.model.device)
+        self.schedule = Schedule(guard.config.interval, guard.config.prompt_check, guard.config.final_check)
+        self._written: dict[int, tuple[int, list[int]]] = {}  # of each request, the step and what followed its target
+
+    @property
+    def count(self) -> int:
+        return len(self.targets)
+
+    def __call__(self, image: Float[Tensor, "3 height width"], items: Sequence[int], step: int) -> dict[str, Tensor]:
+        values = self.pixels(image)
+        self._renew({name: value.detach() for name, value in values.items()}, items, step)
+        following = {number: self._following(number) for number in items}
+        with self.around():
+            scored = self.prompts.score(values, following, self.vectors)
+        targets, hinges, logits, after = [], [], [], []
+        for number in items:
+            targets.append(target_loss(scored[number].logits, self.targets[number], first_weight=self.first_weight))
+            if self._reads:
+                read = torch.cat([hidden[-1:] for hidden in scored[number].hidden[: self._checks(number)]])
+                row = self.guard.reminder.probe.logit(read)
+                logits.append(row.detach())
+                hinges.append(F.relu(row - self._safe).sum())
+            if self._goes_on:
+                [predicted] = scored[number].branches[-1]
+                after.append(target_loss(predicted, self.targets[number], first_weight=self.first_weight))
+        return self._parts(torch.stack(targets).mean(), hinges, logits, after)
+
+    def _parts(
+        self, target: Tensor, hinges: list[Tensor], logits: list[Tensor], after: list[Tensor]
+    ) -> dict[str, Tensor]:
+        parts, loss = {"target": target}, target
+        if hinges:
+            parts["checks"] = torch.stack(hinges).mean()
+            parts["alarms"] = (torch.cat(logits) >= self._threshold).float().mean()
+            loss = loss + self.config.weight * parts["checks"]
+        if after:
+            parts["after"] = torch.stack(after).mean()
+            loss = loss + self.config.weight * parts["after"]
+        return {"loss": loss} | parts
+
+    @property
+    def _reads(self) -> bool:
+        return self.config.against in ("probe", "both")
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.config.against in ("reminder", "both")
+
+    @property
+    def _threshold(self) -> float:
+        """In log-odds."""
+        threshold = self.guard.config.threshold
+        return math.inf if threshold >= 1 else math.log(threshold / (1 - threshold))
+
+    @property
+    def _safe(self) -> float:
+        return self._threshold - self.config.margin
+
+    def _answer(self, number: int) -> list[int]:
+        """The target and its continuation, as long as checks are placed in."""
+        target = self.targets[number]
+        return [*target, *self._written[number][1]][: max(self.config.tokens, len(target))]
+
+    def _checks(self, number: int) -> int:
+        return len(self.schedule.places(len(self._answer(number))))
+
+    def _following(self, number: int) -> Continuing:
+        answer = self._answer(number)
+        branches: list[Branch] = [(place, [None]) for place in self.schedule.places(len(answer))] if self._reads else []
+        if self._goes_on:
+            branches.append((0, [None, self.targets[number]]))
+        return Continuing(answer, len(self.targets[number]), branches)
+
+    @torch.no_grad()
+    def _renew(self, values: Mapping[str, Tensor], items: Sequence[int], step: int) -> None:
+        """Write what follows the targets of ``items`` anew, where it is too old."""
+        old = [n for n in items if n not in self._written or step - self._written[n][0] >= self.config.renew]
+        missing = {n: self.config.tokens - len(self.targets[n]) for n in old}
+        if not self._reads or max(missing.values(), default=0) <= 0:
+            self._written |= {n: (step, []) for n in old}
+            return
+        with self.around():
+            written = self.prompts.write(values, {n: self.targets[n] for n in old}, max(missing.values()))
+        ends = self.vlm.eos_ids
+        for n, tokens in written.items():
+            end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+            self._written[n] = (step, tokens[:end])
+
+    def state(self) -> dict[str, Any]:
+        return {"written": {str(n): list(value) for n, value in self._written.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._written = {int(n): (step, tokens) for n, (step, tokens) in state["written"].items()}
+
+
+def guard_of(guard: Guard | None, config: AdaptiveConfig) -> Guard:
+    """Raises: ConfigError: there is nothing to attack adaptively."""
+    if guard is None:
+        raise ConfigError(f"adaptive.against={config.against} needs a guard; give reminder=NAME")
+    return guard

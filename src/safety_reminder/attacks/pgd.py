@@ -1,0 +1,273 @@
+"""PGD on an image, for one request or universal over many, known as ImgJP and visual adversarial examples.
+
+After Niu et al., arXiv:2402.02309, and Qi et al., arXiv:2306.13213: the image is changed until answers begin with their
+targets.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from pydantic import model_validator
+from torch import Tensor
+
+from safety_reminder.attacks.adaptive import AdaptiveConfig, GuardedObjective, guard_of
+from safety_reminder.attacks.base import Arena, Attack, Outcome, Splits, require_rows, write_losses
+from safety_reminder.attacks.descent import Descent, DescentConfig, Objective, Validate, descend
+from safety_reminder.attacks.goals import Goal
+from safety_reminder.attacks.losses import require_room, target_loss
+from safety_reminder.attacks.prompts import Continuing, Prompts, no_vectors
+from safety_reminder.attacks.targets import TargetsConfig, make_goals
+from safety_reminder.config.options import Field
+from safety_reminder.errors import ConfigError, ModelError
+from safety_reminder.guard.decoding import Guard
+from safety_reminder.models import VLM
+from safety_reminder.models.messages import load_image
+from safety_reminder.models.pixels import Pixels, from_pil, to_pil
+from safety_reminder.models.scoring import score
+from safety_reminder.run_files import write_bytes
+from safety_reminder.types import Example
+
+IMAGE, CLEAN = "image.png", "clean.png"  # in a run folder
+_RELOADED = 16  # goals whose losses are computed anew from the file
+_GREYS = {"grey": 128, "white": 255, "black": 0}
+
+
+class PGDConfig(DescentConfig):
+    """The options of ``attack=pgd``."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {
+            "attack.epsilon": "64/255",
+            "attack.step_size": "1/255",
+            "attack.steps": 3000,
+            "attack.batch_size": 4,
+            "attack.start": "uniform",
+            "attack.schedule": "constant",
+            "attack.momentum": 0.0,
+            "attack.first_weight": 0.0,
+            "attack.seed": 42,
+            "split.train": 320,
+            "split.validation": 100,
+            "split.test": 100,
+            "split.seed": 42,
+        }
+    }
+
+    image: Annotated[str, Field(description="to begin from: grey, white, black, noise, or a path")] = "grey"
+    size: Annotated[
+        list[int] | None,
+        Field(description="[height,width] of the image; null: what the model's processor takes without resampling"),
+    ] = None
+    universal: Annotated[
+        bool, Field(description="one image, learned on the training requests; false: one for each test request")
+    ] = True
+    targets: Annotated[TargetsConfig, Field(description="what answers are to begin with")] = TargetsConfig()
+    adaptive: Annotated[AdaptiveConfig, Field(description="whether and how the attack knows the guard")] = (
+        AdaptiveConfig()
+    )
+    first_weight: Annotated[float, Field(ge=0, description="of the first token's loss, beside the mean of all")] = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """``size`` as height and width."""
+        return None if self.size is None else (self.size[0], self.size[1])
+
+    @model_validator(mode="after")
+    def _fit(self) -> PGDConfig:
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise ConfigError(f"attack.size must be [height,width] in pixels, got {self.size}")
+        return self
+
+
+class TargetObjective:
+    """The mean loss of requests' targets, in front of one image.
+
+    Raises:
+        ConfigError: no goals; a target without tokens, or longer than the model's context.
+    """
+
+    def __init__(self, vlm: VLM, pixels: Pixels, goals: Sequence[Goal], first_weight: float) -> None:
+        self.vlm, self.pixels, self.first_weight = vlm, pixels, first_weight
+        self.prompts = Prompts(vlm, [goal.example for goal in goals], pixels.size)
+        self.targets = vlm.answer_ids([goal.target for goal in goals])
+        require_room(vlm, self.prompts, self.targets)
+
+    @property
+    def count(self) -> int:
+        return len(self.targets)
+
+    def __call__(self, image: Float[Tensor, "3 height width"], items: Sequence[int], step: int) -> dict[str, Tensor]:
+        following = {n: Continuing(self.targets[n], len(self.targets[n])) for n in items}
+        scored = self.prompts.score(self.pixels(image), following, no_vectors(self.vlm))
+        losses = [target_loss(scored[n].logits, self.targets[n], first_weight=self.first_weight) for n in items]
+        return {"loss": torch.stack(losses).mean()}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing is kept from step to step."""
+
+
+def clean_image(name: str, pixels: Pixels, seed: int = 0) -> Float[Tensor, "3 height width"]:
+    """The image that an attack begins from, in the attacked size; a picture is resized to it.
+
+    Raises:
+        MessageError: no image there, or it cannot be read.
+    """
+    height, width = pixels.size
+    if name in _GREYS:
+        return torch.full((3, height, width), _GREYS[name] / 255)
+    if name == "noise":
+        levels = torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(seed))
+        return levels / 255
+    return from_pil(load_image(Path(name).expanduser()).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def pgd(
+    vlm: VLM,
+    goals: Sequence[Goal],
+    config: PGDConfig,
+    *,
+    guard: Guard | None = None,
+    folder: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
+    validate: Validate | None = None,
+) -> tuple[Descent, Float[Tensor, "3 height width"]]:
+    """One image for all goals.
+
+    Args:
+        guard: what is attacked with the model, if ``config.adaptive`` says so.
+        folder, identity, validate: as :func:`~safety_reminder.attacks.descent.descend` takes them.
+
+    Returns:
+        How it went, and the image it began from.
+
+    Raises:
+        ConfigError: no goals, a target that does not fit, an adaptive attack without a guard, or another's checkpoint.
+        ModelError: a model whose pixels cannot be attacked.
+    """
+    pixels = Pixels(vlm, config.shape)
+    clean = clean_image(config.image, pixels, config.seed)
+    objective: Objective
+    if config.adaptive.knows_guard:
+        objective = GuardedObjective(
+            vlm, pixels, goals, guard_of(guard, config.adaptive), config.adaptive, first_weight=config.first_weight
+        )
+    else:
+        objective = TargetObjective(vlm, pixels, goals, config.first_weight)
+    who = {"goals": [[goal.example.id, goal.target] for goal in goals], **(identity or {})}
+    return descend(objective, clean, config, folder=folder, identity=who, validate=validate, describe="PGD"), clean
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """Mean losses of the targets in front of one image: ``optimised``, by the code that was descended with, and
+    ``reloaded``, in whole sequences through the model's own processor, from the file."""
+
+    optimised: float
+    reloaded: float
+
+
+@torch.no_grad()
+def reload(vlm: VLM, goals: Sequence[Goal], path: Path, config: PGDConfig) -> Reloaded:
+    """Both losses of a saved image.
+
+    Raises:
+        ModelError: what was optimised is not, token for token, what the model reads.
+    """
+    with Image.open(path) as opened:
+        image = from_pil(opened)
+    objective = TargetObjective(vlm, Pixels(vlm, config.shape), goals, config.first_weight)
+    optimised, reloaded = [], []
+    for number, goal in enumerate(goals):
+        optimised.append(float(objective(image, [number], 0)["loss"]))
+        inputs = vlm.encode([replace(goal.example, image=path).messages()])
+        if inputs["input_ids"][0].tolist() != objective.prompts.ids[number]:
+            raise ModelError(f"the prompt of {goal.example.id} is not read as it was optimised")
+        target = objective.targets[number]
+        [whole] = score(vlm.model, inputs, [[target]], no_vectors(vlm))
+        reloaded.append(float(target_loss(whole.logits[0], target, first_weight=config.first_weight)))
+    return Reloaded(sum(optimised) / len(goals), sum(reloaded) / len(goals))
+
+
+def save_image(image: Float[Tensor, "3 height width"], path: Path) -> None:
+    """As a PNG of eight bits a channel, which keeps every pixel; JPEG would not."""
+    buffer = io.BytesIO()
+    to_pil(image).save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue())
+
+
+def run(arena: Arena, config: PGDConfig) -> Outcome:
+    """``attack=pgd``: one image that is learned on the training requests, or one for each test request."""
+    require_rows(arena, "test", *(["train"] if config.universal else []))
+    clean = clean_image(config.image, Pixels(arena.vlm, config.shape), config.seed)
+    save_image(clean, arena.folder / CLEAN)
+    blank = arena.splits.each(lambda e: replace(e, image=arena.folder / CLEAN))
+    parts = [blank.train] if config.universal else [[example] for example in blank.test]
+    images, losses, marks, figures = [], [], [], []
+    for number, part in enumerate(parts):
+        goals = make_goals(part, config.targets, arena.answers)
+        folder = arena.folder if config.universal else arena.folder / f"{number:03d}"
+        validated = (blank.validation or part) if config.universal else part
+        # Offsets of several descents in one curve.
+        descent, path = _one(arena, goals, validated, config, folder)
+        marks += [{**m, "step": len(losses) + m["restart"] * config.steps + m["step"]} for m in descent.validations]
+        losses += [{"image": number, **row} for row in descent.losses]
+        images.append(path)
+        figures.append(reload(arena.vlm, goals[:_RELOADED], path, config))
+    write_losses(arena.folder, losses, marks)
+    if config.universal:
+        attacked = blank.each(lambda e: replace(e, image=images[0]))
+    else:
+        attacked = Splits([], [], [replace(e, image=path) for e, path in zip(blank.test, images, strict=True)])
+    return Outcome(
+        attacked,
+        blank.test,
+        {
+            "steps": len(losses),
+            "loss": sum(f.optimised for f in figures) / len(figures),
+            "loss_reloaded": sum(f.reloaded for f in figures) / len(figures),
+        },
+    )
+
+
+def _one(
+    arena: Arena, goals: Sequence[Goal], validated: Sequence[Example], config: PGDConfig, folder: Path
+) -> tuple[Descent, Path]:
+    guard = arena.guarded.guard if config.adaptive.knows_guard else None
+
+    def validate(image: Tensor) -> float:
+        picture = to_pil(image)
+        return arena.success([replace(e, image=picture) for e in validated], guard=guard is not None)
+
+    path = folder / IMAGE
+    folder.mkdir(parents=True, exist_ok=True)
+    descent, _ = pgd(
+        arena.vlm,
+        goals,
+        config,
+        guard=guard,
+        folder=folder,
+        identity=arena.identity,
+        validate=validate if config.validate_every else None,
+    )
+    save_image(descent.image, path)
+    return descent, path
+
+
+ATTACK = Attack(
+    name="pgd",
+    about="an image that makes the model begin its answers with their targets (ImgJP, arXiv:2402.02309; "
+    "visual adversarial examples, arXiv:2306.13213)",
+    options=PGDConfig,
+    run=run,
+)

@@ -1,0 +1,50 @@
+"""What tests of defences share: conversations, and a model that keeps what it was asked."""
+
+from __future__ import annotations
+
+import copy
+
+from PIL import Image
+
+from checkpoints import tiny_vlm
+from safety_reminder.guard import GuardedVLM
+from safety_reminder.types import Request, Sampling
+
+OPTIONS = {"max_new_tokens": 9, "do_sample": False}
+IMAGE = Image.new("RGB", (28, 28), "red")
+BATCH = [
+    [{"role": "user", "content": "Name a river."}],
+    [{"role": "user", "content": [{"type": "image", "image": IMAGE}, {"type": "text", "text": "What is this?"}]}],
+    [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Good day."},
+        {"role": "user", "content": "Name a lake."},
+    ],
+]
+
+
+class Recorder(GuardedVLM):
+    """Keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(tiny_vlm())
+        self.asked: list = []
+
+    def respond(self, requests):
+        self.asked += [copy.deepcopy(list(request.messages)) for request in requests]
+        assert all(request.guard is False for request in requests)
+        return super().respond(requests)
+
+
+def asking(*conversations, **changes) -> list[Request]:
+    return [Request(messages, Sampling(**OPTIONS), **changes) for messages in conversations]
+
+
+def options_of(name, header, soft_prompt):
+    options = {
+        "header_probe": {"probe": header},
+        "dro": {"prompt": soft_prompt},
+        "post_hoc": {"judge": lambda asked: [False] * len(asked)},
+    }
+    return options.get(name, {})
