@@ -27,7 +27,8 @@ import torch
 from common import figure, finish, parser
 from PIL import Image
 
-from safety_reminder.attacks.gcg import GCGConfig, Search
+from safety_reminder.attacks.gcg import Search
+from safety_reminder.attacks.gcg_options import GCGConfig
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.search import sequence_loss
 from safety_reminder.models import VLM, load_vlm

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
 
 import torch
 
-from safety_reminder.attacks.gcg_files import Files, State, identity
+from safety_reminder.attacks.base import Arena, Attack, Outcome, Splits, require_rows
+from safety_reminder.attacks.gcg_files import Files, State, identity, write_suffixes
+from safety_reminder.attacks.gcg_options import GCGConfig, GCGResult, Step
 from safety_reminder.attacks.goals import Goal
-from safety_reminder.attacks.parties import Party, Readers, require_one_tokenizer
+from safety_reminder.attacks.parties import Party, Read, Readers, require_one_tokenizer
 from safety_reminder.attacks.search import (
     Buffer,
     Entry,
@@ -24,7 +24,7 @@ from safety_reminder.attacks.search import (
     top_swaps,
 )
 from safety_reminder.attacks.suffix import with_suffix
-from safety_reminder.config.options import Field, Options
+from safety_reminder.attacks.targets import make_goals
 from safety_reminder.errors import ConfigError
 from safety_reminder.models import VLM, write_greedily
 from safety_reminder.models.candidates import Filter
@@ -32,93 +32,6 @@ from safety_reminder.types import Example
 
 Judge = Callable[[Example, str], bool]
 DRAWS = 16  # rounds of drawing, after which a step takes as many candidates as have survived
-
-
-class GCGConfig(Options):
-    """Options of GCG. ``PRESETS``: by name, what to begin from."""
-
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {
-            "steps": 500, "width": 64, "top_k": 64, "length": 20, "seed": 42,
-            "merge": 0, "recall": 0, "buffer": 0, "first_token": 0.0, "filter_tokens": 0,
-        },
-    }  # fmt: skip
-
-    steps: Annotated[int, Field(description="steps at most, each one gradient and its candidates", ge=1)] = 250
-    width: Annotated[int, Field(description="candidates of one step", ge=1)] = 32
-    top_k: Annotated[int, Field(description="tokens to choose from at each position", ge=1)] = 64
-    length: Annotated[int, Field(description="tokens of the suffix that begins as so many x", ge=1)] = 20
-    init: Annotated[str, Field(description="text to begin from in place of that; its tokens count")] = ""
-    separator: Annotated[str, Field(description="text between request and suffix")] = " "
-    swaps: Annotated[int, Field(description="tokens that a candidate changes", ge=1)] = 1
-    swaps_until: Annotated[
-        int, Field(description="fewer and fewer, and from this step on one; 0: always alike", ge=0)
-    ] = 0
-    merge: Annotated[
-        int, Field(description="of the best candidates of a step, so many merged into one, by and by; 0: none", ge=0)
-    ] = 4
-    recall: Annotated[
-        int, Field(description="candidates of a step that repeat swaps which lowered the loss in earlier ones", ge=0)
-    ] = 6
-    buffer: Annotated[int, Field(description="best suffixes that are kept to go on from; 0: the newest one", ge=0)] = 1
-    first_token: Annotated[float, Field(description="weight of the first target token, added to the mean", ge=0)] = 0.0
-    mellowmax: Annotated[
-        float, Field(description="0: mean of the target's losses; above: leans to the worst", ge=0)
-    ] = 0.0
-    filter_tokens: Annotated[
-        int, Field(description="score candidates on so many target tokens, and the best of them on all; 0: off", ge=0)
-    ] = 0
-    filter_keep: Annotated[float, Field(description="share of them that is scored on all", gt=0, le=1)] = 0.25
-    probe_share: Annotated[float, Field(description="with a draft model: share scored by both", gt=0, le=1)] = 0.0625
-    probe_divisor: Annotated[
-        float, Field(description="with a draft model: the higher, the fewer it lets pass", ge=1)
-    ] = 8.0
-    allow_non_ascii: Annotated[bool, Field(description="also tokens that are not printable ASCII")] = False
-    banned: Annotated[list[str], Field(description="texts that no token of the suffix may hold", default_factory=list)]
-    progressive: Annotated[bool, Field(description="goals join one by one, when those before them succeed")] = True
-    check_every: Annotated[int, Field(description="let the model answer every so many steps; 0: never", ge=0)] = 10
-    answer_tokens: Annotated[int, Field(description="tokens of such an answer", ge=1)] = 32
-    batch: Annotated[
-        int, Field(description="candidates in one pass; 0: 16 on a CPU, else all; halved where memory is short", ge=0)
-    ] = 0
-    save_every: Annotated[
-        int, Field(description="steps between two checkpoints", ge=1, json_schema_extra={"later": True})
-    ] = 10
-    seed: Annotated[int, Field(description="of the candidates", ge=0)] = 0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: the best ``loss`` of its candidates, the ``best`` so far, and ``seconds`` and ``candidates`` since the
-    beginning. ``goals``: how many it was for."""
-
-    step: int
-    loss: float
-    best: float
-    seconds: float
-    candidates: int
-    goals: int
-
-
-@dataclass(frozen=True)
-class GCGResult:
-    """``suffix``: the text to append to each request, and its token ids.
-
-    ``loss``: mean over goals and models of the loss, by a plain forward pass over the whole conversation;
-    ``search_loss``: what the search believed it to be. ``mean_losses``: of each goal (of each model, one after the
-    other), the mean cross-entropy of the target's tokens in nats, by the same pass. ``succeeded``: by the last answers
-    to it; None: nobody asked. ``steps``: each of them.
-    """
-
-    suffix: str
-    suffix_ids: tuple[int, ...]
-    loss: float
-    search_loss: float
-    mean_losses: tuple[float, ...]
-    steps: tuple[Step, ...]
-    candidates: int
-    seconds: float
-    succeeded: bool | None
 
 
 def begins_with_target(goal: Goal, answer: str) -> bool:
@@ -266,7 +179,7 @@ class Search:
                 break
         return found[:wanted]
 
-    def score(self, state: State, rows: torch.Tensor, read: Any) -> torch.Tensor:
+    def score(self, state: State, rows: torch.Tensor, read: Read) -> torch.Tensor:
         """Losses of candidates; infinite where the draft model, or the beginning of the target, left them out."""
         if self.draft is None or len(rows) < 2:
             state.candidates += len(rows)
@@ -312,8 +225,7 @@ class Search:
                 vlm.model, vlm.tokenizer, inputs, max_new_tokens=max(self.config.answer_tokens, len(party.target))
             )
             answer = vlm.tokenizer.decode(written[0], skip_special_tokens=True)
-            example = with_suffix(goal.example, party.place.texts([ids])[0])
-            if not (self.judge(example, answer) if self.judge else begins_with_target(goal, answer)):
+            if not (self.judge(goal.example, answer) if self.judge else begins_with_target(goal, answer)):
                 return False
         return True
 
@@ -333,5 +245,45 @@ class Search:
             succeeded=state.succeeded if self.config.check_every else None,
         )
         if files is not None:
-            files.write_suffix([(g.example.prompt, g.target, result.suffix) for g in self.goals])
+            write_suffixes(files.folder, ((goal, result.suffix) for goal in self.goals))
         return result
+
+
+def run(arena: Arena, config: GCGConfig) -> Outcome:
+    """``attack=gcg``: one suffix that is learned on the training requests, or one for each test request."""
+    require_rows(arena, "test", *(["train"] if config.universal else []))
+    splits = arena.splits
+    if config.universal:
+        found = [gcg(arena.vlm, _goals(arena, splits.train, config), config, folder=arena.folder, judge=arena.judge)]
+        attacked = splits.each(lambda e: with_suffix(e, found[0].suffix))
+    else:
+        goals = _goals(arena, splits.test, config)
+        places = [arena.folder / f"{number:03d}" for number in range(len(goals))]
+        found = [
+            gcg(arena.vlm, [goal], config, folder=place, judge=arena.judge)
+            for goal, place in zip(goals, places, strict=True)
+        ]
+        write_suffixes(arena.folder, zip(goals, (result.suffix for result in found), strict=True))
+        attacked = Splits([], [], [with_suffix(e, r.suffix) for e, r in zip(splits.test, found, strict=True)])
+    return Outcome(
+        attacked,
+        splits.test,
+        {
+            "steps": sum(len(result.steps) for result in found),
+            "candidates": sum(result.candidates for result in found),
+            "loss": sum(result.search_loss for result in found) / len(found),
+            "loss_rescored": sum(result.loss for result in found) / len(found),
+        },
+    )
+
+
+def _goals(arena: Arena, examples: Sequence[Example], config: GCGConfig) -> list[Goal]:
+    return make_goals(examples, config.targets, arena.answers)
+
+
+ATTACK = Attack(
+    name="gcg",
+    about="a suffix after the request that makes the model begin its answers with their targets (arXiv:2307.15043)",
+    options=GCGConfig,
+    run=run,
+)

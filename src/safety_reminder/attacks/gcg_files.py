@@ -9,7 +9,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from safety_reminder.attacks.gcg_options import GCGConfig, Step
+from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.search import Buffer, Entry
 from safety_reminder.errors import ConfigError
 from safety_reminder.models import fingerprint
 from safety_reminder.run_files import write_text
 
 if TYPE_CHECKING:
-    from safety_reminder.attacks.gcg import GCGConfig, Step
     from safety_reminder.attacks.parties import Readers
 
 CHECKPOINT = "search.safetensors"
@@ -118,7 +119,11 @@ class Files:
         save_file(tensors, scratch, metadata=metadata)
         os.replace(scratch, self.checkpoint)
         columns = ("step", "loss", "best", "seconds", "candidates")
-        self._write_csv("losses.csv", columns, [[_shown(getattr(row, name)) for name in columns] for row in state.rows])
+        _write_csv(
+            self.folder / "losses.csv",
+            columns,
+            [[_shown(getattr(row, name)) for name in columns] for row in state.rows],
+        )
 
     def load(self, state: State) -> State:
         """``state``, a new one, as it was saved.
@@ -126,8 +131,6 @@ class Files:
         Raises:
             ConfigError: the checkpoint is damaged, or of another configuration.
         """
-        from safety_reminder.attacks.gcg import Step
-
         try:
             with safe_open(self.checkpoint, "pt") as saved:
                 metadata = saved.metadata() or {}
@@ -152,15 +155,18 @@ class Files:
             setattr(state, name, value)
         return state
 
-    def write_suffix(self, rows: Sequence[Sequence[str]]) -> None:
-        """``adv_suffix.csv``: of each goal the request, the target, and what to append to the request."""
-        self._write_csv("adv_suffix.csv", ("goal", "target", "adv_suffix"), rows)
 
-    def _write_csv(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([columns, *rows])
-        write_text(self.folder / name, text.getvalue())
+def write_suffixes(folder: Path, found: Iterable[tuple[Goal, str]]) -> None:
+    """``adv_suffix.csv``: of each goal the request, the target, and what to append to the request."""
+    rows = [(goal.example.prompt, goal.target, suffix) for goal, suffix in found]
+    _write_csv(folder / "adv_suffix.csv", ("goal", "target", "adv_suffix"), rows)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([columns, *rows])
+    write_text(path, text.getvalue())
 
 
 def _shown(value: float) -> str:

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from safety_reminder.attacks.gcg_options import GCGConfig
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.suffix import place
 from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.models import VLM
 from safety_reminder.models.candidates import Base, Combine, Filter, Slot, embedding_table, token_losses
 from safety_reminder.models.scoring import score
-
-if TYPE_CHECKING:
-    from safety_reminder.attacks.gcg import GCGConfig
 
 
 class Party:
@@ -31,7 +28,7 @@ class Party:
 
     def __init__(self, vlm: VLM, goal: Goal, config: GCGConfig, batch: int) -> None:
         self.vlm, self.goal, self.batch = vlm, goal, batch
-        self.target = list(vlm.tokenizer(goal.target, add_special_tokens=False)["input_ids"])
+        [self.target] = vlm.answer_ids([goal.target])
         if not self.target:
             raise ConfigError(f"the target of goal {goal.example.id!r} is empty")
         if config.init:

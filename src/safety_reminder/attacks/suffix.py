@@ -54,8 +54,8 @@ class Place:
 
 
 def with_suffix(example: Example, suffix: str) -> Example:
-    """The same with ``suffix`` after its prompt."""
-    return replace(example, prompt=example.prompt + suffix)
+    """The same with ``suffix`` after its prompt; what is asked stays what it was."""
+    return replace(example, prompt=example.prompt + suffix, instruction=example.instruction or example.prompt)
 
 
 def place(vlm: VLM, example: Example, text: str, separator: str) -> tuple[Place, list[int]]:
