@@ -17,18 +17,18 @@ class Attack:
 
     Args:
         module: in this package; its ``run(arena, options)`` does it.
-        options_name: of its option class in :mod:`~safety_reminder.attacks.options`, which may have ``PRESETS``: by
-            name, options of the command that differ.
+        kind: its option class, ``module:Class``, which may have ``PRESETS``: by name, options of the command that
+            differ.
         about: what it does, for ``--help``.
     """
 
     module: str
-    options_name: str
+    kind: str
     about: str
 
     @property
     def options(self) -> type[Options]:
-        return pkgutil.resolve_name(f"safety_reminder.attacks.options:{self.options_name}")
+        return pkgutil.resolve_name(f"safety_reminder.attacks.{self.kind}")
 
     @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
@@ -42,19 +42,24 @@ class Attack:
 ATTACKS = {
     "pgd": Attack(
         "pgd",
-        "PGDConfig",
+        "options:PGDConfig",
         "an image that makes the model begin its answers with their targets (ImgJP, arXiv:2402.02309; visual "
         "adversarial examples, arXiv:2306.13213)",
     ),
+    "gcg": Attack(
+        "gcg",
+        "gcg_options:GCGConfig",
+        "a suffix after the request that makes the model begin its answers with their targets (arXiv:2307.15043)",
+    ),
     "bap_image": Attack(
         "bap_image",
-        "BAPImageConfig",
+        "options:BAPImageConfig",
         "an image that makes the model affirm whatever it is asked, learned without the requests (BAP, step 1, "
         "arXiv:2406.04031)",
     ),
     "bap_rewrite": Attack(
         "bap_rewrite",
-        "BAPRewriteConfig",
+        "options:BAPRewriteConfig",
         "requests rewritten by a chat model, round after round, until the model answers them (BAP, step 2, "
         "arXiv:2406.04031)",
     ),

@@ -110,6 +110,19 @@ class VLM:
             raise MessageError(f"{self.name} does not take this conversation: {error}") from error
         return {key: value for key, value in inputs.items() if isinstance(value, torch.Tensor)}
 
+    def render(self, messages: Messages) -> str:
+        """The prompt as text, up to where the answer begins; an image is its placeholder.
+
+        Raises:
+            MessageError: as :meth:`encode`.
+        """
+        try:
+            return self.processor.apply_chat_template(
+                self.conversation(messages), add_generation_prompt=True, tokenize=False
+            )
+        except (ValueError, TemplateError) as error:
+            raise MessageError(f"{self.name} does not take this conversation: {error}") from error
+
     def conversation(self, messages: Messages) -> list[dict[str, Any]]:
         """The conversation in the form its chat template takes, images opened.
 
