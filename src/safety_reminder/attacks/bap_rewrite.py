@@ -54,8 +54,7 @@ def run(arena: Arena, config: BAPRewriteConfig) -> Outcome:
         return arena.answers(examples, guard=config.defended, tokens=config.max_new_tokens)
 
     def judge(questions: Sequence[str], answers: Sequence[str]) -> list[Opinion]:
-        engaged = [arena.judge.engaged(text) for text in answers]
-        return [Opinion("none" if yes else "start", yes) for yes in engaged]
+        return [Opinion(arena.judge.refusal(text), arena.judge.engaged(text)) for text in answers]
 
     rewritings = rewrite(
         requests,

@@ -30,11 +30,15 @@ class Ask(Protocol):
 
 @dataclass(frozen=True)
 class Judge:
-    """``engaged``: whether an answer begins to do what was asked; ``on_topic``: whether an answer (first) speaks of a
-    request (second)."""
+    """``refusal``: where an answer refuses, ``start``, ``late`` or ``none``; ``on_topic``: whether an answer (first)
+    speaks of a request (second)."""
 
-    engaged: Callable[[str], bool]
+    refusal: Callable[[str], str]
     on_topic: Callable[[str, str], bool]
+
+    def engaged(self, text: str) -> bool:
+        """Whether an answer begins to do what was asked."""
+        return self.refusal(text) != "start"
 
     def __call__(self, example: Example, text: str) -> bool:
         """Whether an answer to an example is a success of the attack."""

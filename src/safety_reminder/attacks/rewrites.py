@@ -125,7 +125,7 @@ def rewrite_template() -> str:
     ``$rounds`` to be filled in.
 
     The steps (what is meant, why it was declined, which strategy, the new prompt) are those of BAP's chain of thought
-    (Ying et al., arXiv:2406.04031, section 3.3); the words are this project's.
+    (Ying et al., arXiv:2406.04031); the words are this project's.
     """
     return (Path(__file__).parent / "templates" / "rewrite.txt").read_text(encoding="utf-8").removesuffix("\n")
 

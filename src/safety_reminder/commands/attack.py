@@ -175,7 +175,7 @@ def _judge() -> Judge:
     from safety_reminder.evaluation.refusal import judge_refusal
     from safety_reminder.evaluation.topic import speaks_of
 
-    return Judge(lambda text: judge_refusal(text).engaged, speaks_of)
+    return Judge(lambda text: judge_refusal(text).where, speaks_of)
 
 
 def _chat(options: ChatOptions, device: Any, dtype: str) -> Any:

@@ -19,8 +19,10 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "llava": Family("LLaVA-1.5"),
+    "llava_next": Family("LLaVA-NeXT"),
     "qwen2_vl": Family("Qwen2-VL"),
     "qwen2_5_vl": Family("Qwen2.5-VL"),
+    "qwen3_vl": Family("Qwen3-VL"),
     "deepseek_vl": Family("DeepSeek-VL"),
     "internvl": Family("InternVL"),
     "idefics3": Family("Idefics3"),

@@ -194,13 +194,22 @@ def _candidates(vlm: VLM) -> Iterator[tuple[int, int]]:
     for name in ("crop_size", "size", "max_image_size"):
         sizes |= _sizes_in(getattr(processor, name, None))
     sizes |= _sizes_in(getattr(vision, "image_size", None))
-    patch = getattr(processor, "patch_size", None)
-    if isinstance(patch, int) and not isinstance(patch, bool):
-        # What is cut into patches is taken in any size that they fill; several patches are merged into one token.
-        step = patch * int(getattr(processor, "merge_size", None) or 1)
-        largest = math.isqrt(int(getattr(processor, "max_pixels", None) or _COMMON**2))
-        sizes.add((max(min(_COMMON, largest) // step, 1) * step,) * 2)
+    patch, merged = getattr(processor, "patch_size", None), getattr(processor, "merge_size", None)
+    if isinstance(patch, int) and isinstance(merged, int):
+        # What is cut into patches, which are merged into tokens, is taken in any size that they fill; limits are of
+        # its area.
+        least, most = (
+            _area(processor, *names) for names in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
+        )
+        side = min(max(_COMMON, math.isqrt(least or 0)), math.isqrt(most or _COMMON**2))
+        sizes.add((max(side // (patch * merged), 1) * patch * merged,) * 2)
     yield from sorted(size for size in sizes if min(size) > 0 and max(size) <= _LARGEST)
+
+
+def _area(processor: Any, name: str, edge: str) -> int | None:
+    """A limit on pixels, under its old name or, in later versions of transformers, as an edge."""
+    size = getattr(processor, "size", None)
+    return getattr(processor, name, None) or (size.get(edge) if hasattr(size, "get") else None)
 
 
 def _sizes_in(value: Any) -> set[tuple[int, int]]:

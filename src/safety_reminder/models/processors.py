@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTrainedConfig
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
 
@@ -33,6 +33,10 @@ def _without_videos(family: Any) -> Any:
             if argument_name == "video_processor":
                 return None
             return super().check_argument_for_proper_class(argument_name, argument)
+
+        def apply_chat_template(self, *arguments: Any, **options: Any) -> Any:
+            # SmolVLM's own asks its video processor for defaults, whether or not there is a video.
+            return ProcessorMixin.apply_chat_template(self, *arguments, **options)
 
     WithoutVideos.__name__ = family.__name__  # as processor_config.json says
     return WithoutVideos

@@ -24,6 +24,7 @@ from transformers import (
     InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
+    LlavaNextConfig,
     LlavaProcessor,
     PreTrainedConfig,
     PreTrainedModel,
@@ -32,6 +33,7 @@ from transformers import (
     Qwen2Config,
     Qwen2VLConfig,
     Qwen3Config,
+    Qwen3VLConfig,
     SiglipVisionConfig,
     SmolVLMConfig,
 )
@@ -77,6 +79,16 @@ def _llava() -> PreTrainedConfig:
     )
 
 
+def _llava_next() -> PreTrainedConfig:
+    return LlavaNextConfig(
+        vision_config=CLIPVisionConfig(image_size=8, patch_size=4, projection_dim=16, **_VISION),
+        text_config=LlamaConfig(**_TEXT),
+        image_token_index=IMAGE,
+        vision_feature_layer=-2,
+        image_grid_pinpoints=[[8, 16], [16, 8]],
+    )
+
+
 def _qwen_text(**changes: Any) -> dict[str, Any]:
     rope = {"rope_type": "default", "type": "mrope", "mrope_section": [2, 1, 1], "rope_theta": 10_000.0}
     return {**_TEXT, "rope_parameters": rope, **changes}
@@ -105,6 +117,26 @@ def _qwen2_5_vl() -> PreTrainedConfig:
             "temporal_patch_size": 2,
             "window_size": 16,
             "fullatt_block_indexes": [1],
+        },
+        image_token_id=IMAGE,
+        vision_start_token_id=VISION_START,
+        vision_end_token_id=VISION_END,
+        video_token_id=123,
+    )
+
+
+def _qwen3_vl() -> PreTrainedConfig:
+    vision = {"depth": 2, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 24}
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 10_000.0}
+    return Qwen3VLConfig(
+        text_config={**_TEXT, "head_dim": 8, "rope_parameters": rope},
+        vision_config={
+            **vision,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0, 1],
         },
         image_token_id=IMAGE,
         vision_start_token_id=VISION_START,
@@ -157,8 +189,10 @@ def _gemma3() -> PreTrainedConfig:
 
 TINY: dict[str, Callable[[], PreTrainedConfig]] = {
     "llava": _llava,
+    "llava_next": _llava_next,
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
     "deepseek_vl": _deepseek_vl,
     "internvl": _internvl,
     "idefics3": lambda: _idefics(Idefics3Config),
@@ -181,7 +215,7 @@ def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
         torch.manual_seed(seed)
         loader = AutoModelForCausalLM if family in ("llama", "qwen3") else AutoModelForImageTextToText
         model = loader.from_config(config, dtype=dtype)
-        _open_gates(model)
+        open_gates(model)
     model.generation_config.eos_token_id = EOS
     model.generation_config.pad_token_id = PAD
     model.generation_config.bos_token_id = 2
@@ -189,7 +223,7 @@ def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
 
 
 @torch.no_grad()
-def _open_gates(model: PreTrainedModel) -> None:
+def open_gates(model: PreTrainedModel) -> None:
     """Some families begin with a projection of zeros, behind which a random model would not see its images."""
     for parameter in model.parameters():
         if parameter.ndim > 1 and not parameter.any():
@@ -206,7 +240,8 @@ def tiny_inputs(model: PreTrainedModel, lengths: Sequence[int] = (9,), *, seed: 
     for i, length in enumerate(lengths):
         generator = torch.Generator().manual_seed(seed + i)
         text = torch.randint(3, 110, (length,), generator=generator).tolist()
-        image = [] if kind in ("llama", "qwen3") else [VISION_START, *[IMAGE] * 4, VISION_END]
+        tokens = 14 if kind == "llava_next" else 4
+        image = [] if kind in ("llama", "qwen3") else [VISION_START, *[IMAGE] * tokens, VISION_END]
         rows.append([*text[: length // 2], *image, *text[length // 2 :]])
         size = 16 if kind in ("internvl", "idefics3", "smolvlm", "gemma3") else 8
         pixels.append(torch.randn(3, size, size, generator=generator))
@@ -217,7 +252,7 @@ def tiny_inputs(model: PreTrainedModel, lengths: Sequence[int] = (9,), *, seed: 
     if kind in ("llama", "qwen3"):
         return inputs
     stacked = torch.stack(pixels).to(model.dtype)
-    if kind.startswith("qwen2"):
+    if kind in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
         # 16 patches of 4 × 4 pixels over two frames, of which 2 × 2 are merged: four image tokens.
         patches = [torch.randn(16, 96, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(rows))]
         inputs["pixel_values"] = torch.cat(patches).to(model.dtype)
@@ -226,6 +261,10 @@ def tiny_inputs(model: PreTrainedModel, lengths: Sequence[int] = (9,), *, seed: 
     elif kind in ("idefics3", "smolvlm"):
         inputs["pixel_values"] = stacked[:, None]
         inputs["pixel_attention_mask"] = torch.ones(len(rows), 1, 16, 16, dtype=torch.long)
+    elif kind == "llava_next":
+        # An overview and two tiles: of each, four tokens, and one for the end of each row of tiles.
+        inputs["pixel_values"] = stacked[:, None].expand(-1, 3, -1, -1, -1)
+        inputs["image_sizes"] = torch.tensor([[8, 16]] * len(rows))
     else:
         inputs["pixel_values"] = stacked
     if kind == "gemma3":

@@ -6,8 +6,8 @@ import sys
 import threading
 
 import pytest
-from chat_server import BREAKS_OFF
 
+from chat_server import BREAKS_OFF
 from safety_reminder.errors import ConfigError, MissingExtraError, ModelError
 from safety_reminder.evaluation.judges import UNREADABLE, Item, load_judge
 from safety_reminder.evaluation.judges.chat import RemoteChat
