@@ -10,9 +10,10 @@ from PIL import Image
 
 from checkpoints import tiny_guarded
 from safety_reminder.attacks import attack_named
-from safety_reminder.attacks.base import Arena, Judge, Splits
-from safety_reminder.attacks.targets import TargetsConfig
-from safety_reminder.attacks.transforms import (
+from safety_reminder.attacks.base import Arena, Judge
+from safety_reminder.attacks.options import TargetsConfig
+from safety_reminder.attacks.splits import Splits
+from safety_reminder.attacks.transform_options import (
     BUILD_UP,
     OVERRIDE,
     MultiTurnConfig,
@@ -20,12 +21,8 @@ from safety_reminder.attacks.transforms import (
     PrefillConfig,
     SystemOverrideConfig,
     TypographicConfig,
-    multi_turn,
-    prefill,
-    system_override,
-    token_cut,
-    typographic,
 )
+from safety_reminder.attacks.transforms import multi_turn, prefill, system_override, token_cut, typographic
 from safety_reminder.data.benchmarks.typographic import FONT, FONT_FOLDERS, PROMPT
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.types import Example

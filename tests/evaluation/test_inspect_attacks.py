@@ -22,8 +22,8 @@ from inspect_ai.scorer import includes
 from inspect_ai.solver import generate
 
 from safety_reminder import load
-from safety_reminder.attacks import transforms
-from safety_reminder.attacks.transforms import BUILD_UP, OVERRIDE
+from safety_reminder.attacks import transform_options, transforms
+from safety_reminder.attacks.transform_options import BUILD_UP, OVERRIDE
 from safety_reminder.data.attack_runs import write_examples
 from safety_reminder.data.benchmarks.typographic import FONT, FONT_FOLDERS, PROMPT
 from safety_reminder.errors import ConfigError
@@ -99,7 +99,7 @@ def test_our_task_takes_an_attack_by_name_and_judges_what_was_asked(folder, name
     assert record.instruction == ASKED
     assert talk(log.samples[0].messages)[:-1] != [("user", ASKED)]
     if name == "typographic":
-        [attacked] = transforms.typographic([Example("a", ASKED)], transforms.TypographicConfig())
+        [attacked] = transforms.typographic([Example("a", ASKED)], transform_options.TypographicConfig())
     else:
         attacked = as_example(log.samples[0].messages[:-1])
     guarded = load(str(folder / "model"), device="cpu")

@@ -16,13 +16,13 @@ class Attack:
     """One attack.
 
     Args:
-        module: in this package; its ``run(arena, options)`` does it.
+        does: ``module:function`` in this package; called with an arena and options.
         kind: its option class, ``module:Class``, which may have ``PRESETS``: by name, options of the command that
             differ.
         about: what it does, for ``--help``.
     """
 
-    module: str
+    does: str
     kind: str
     about: str
 
@@ -36,32 +36,52 @@ class Attack:
 
     def run(self, arena: Any, options: Any) -> Any:
         """:class:`~safety_reminder.attacks.base.Arena` → :class:`~safety_reminder.attacks.base.Outcome`."""
-        return pkgutil.resolve_name(f"safety_reminder.attacks.{self.module}:run")(arena, options)
+        return pkgutil.resolve_name(f"safety_reminder.attacks.{self.does}")(arena, options)
 
 
 ATTACKS = {
     "pgd": Attack(
-        "pgd",
+        "pgd:run",
         "options:PGDConfig",
         "an image that makes the model begin its answers with their targets (ImgJP, arXiv:2402.02309; visual "
         "adversarial examples, arXiv:2306.13213)",
     ),
     "gcg": Attack(
-        "gcg",
+        "gcg:run",
         "gcg_options:GCGConfig",
         "a suffix after the request that makes the model begin its answers with their targets (arXiv:2307.15043)",
     ),
     "bap_image": Attack(
-        "bap_image",
+        "bap_image:run",
         "options:BAPImageConfig",
         "an image that makes the model affirm whatever it is asked, learned without the requests (BAP, step 1, "
         "arXiv:2406.04031)",
     ),
     "bap_rewrite": Attack(
-        "bap_rewrite",
+        "bap_rewrite:run",
         "options:BAPRewriteConfig",
         "requests rewritten by a chat model, round after round, until the model answers them (BAP, step 2, "
         "arXiv:2406.04031)",
+    ),
+    "prefill": Attack(
+        "transforms:run_prefill",
+        "transform_options:PrefillAttackConfig",
+        "the answer begun for the model, so many tokens deep",
+    ),
+    "typographic": Attack(
+        "transforms:run_typographic",
+        "transform_options:TypographicConfig",
+        "requests as images of their text (FigStep, arXiv:2311.05608), in any font, size, colour and direction",
+    ),
+    "system_override": Attack(
+        "transforms:run_system_override",
+        "transform_options:SystemOverrideConfig",
+        "a system prompt that forbids the model to decline",
+    ),
+    "multi_turn": Attack(
+        "transforms:run_multi_turn",
+        "transform_options:MultiTurnConfig",
+        "earlier turns, harmless and answered, that build up to the request",
     ),
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from safety_reminder.attacks import transforms
+from safety_reminder.attacks import transform_options, transforms
 from safety_reminder.attacks.targets import echo
 from safety_reminder.config.options import Options
 from safety_reminder.errors import ConfigError
@@ -43,21 +43,22 @@ def prefill(text: str = HEADED) -> Solver:
 @solver
 def typographic(**options: Any) -> Solver:
     """The request as an image of its text; options of
-    :class:`~safety_reminder.attacks.transforms.TypographicConfig`."""
-    return _transform(transforms.typographic, transforms.TypographicConfig, options)
+    :class:`~safety_reminder.attacks.transform_options.TypographicConfig`."""
+    return _transform(transforms.typographic, transform_options.TypographicConfig, options)
 
 
 @solver
 def system_override(**options: Any) -> Solver:
-    """The attacker's system prompt; options of :class:`~safety_reminder.attacks.transforms.SystemOverrideConfig`."""
-    return _transform(transforms.system_override, transforms.SystemOverrideConfig, options)
+    """The attacker's system prompt; options of
+    :class:`~safety_reminder.attacks.transform_options.SystemOverrideConfig`."""
+    return _transform(transforms.system_override, transform_options.SystemOverrideConfig, options)
 
 
 @solver
 def multi_turn(**options: Any) -> Solver:
     """Earlier turns that build up to the request; options of
-    :class:`~safety_reminder.attacks.transforms.MultiTurnConfig`."""
-    return _transform(transforms.multi_turn, transforms.MultiTurnConfig, options)
+    :class:`~safety_reminder.attacks.transform_options.MultiTurnConfig`."""
+    return _transform(transforms.multi_turn, transform_options.MultiTurnConfig, options)
 
 
 ATTACK_SOLVERS: dict[str, Callable[..., Solver]] = {
