@@ -9,7 +9,7 @@ Both search on SmolLM2-135M-Instruct in float32, from one folder. Seconds are of
 the machine count little. ``time_to_equal_loss_ratio``: for each seed, how long nanoGCG takes to the loss that both
 reach, over how long this package takes. Every suffix is scored anew, by one plain pass over the text of the whole
 prompt: what a search believes of itself does not count. Each tool has the width at which it gets furthest, on a goal of
-its own (``--widths``); all else is its default. Requests are at the level of a category.
+its own (``--widths``, ``--own-widths``); all else is its default. Requests are at the level of a category.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def best_widths(arguments: Any, vlm: VLM, folder: Path, figures: dict[str, Any])
     common = {"seconds": arguments.seconds, "seed": 100}
     for tool in ("nanogcg", "this package"):
         losses = {}
-        for width in arguments.widths:
+        for width in arguments.widths if tool == "nanogcg" else arguments.own_widths:
             if tool == "nanogcg":
                 options = {"steps": 10_000, "batch": BATCH, "top_k": TOP_K, **common}
                 steps = theirs(arguments, folder, PILOT, width=width, **options)
@@ -227,7 +227,8 @@ def main() -> None:
     options.add_argument("--nanogcg", required=True, help="the Python of nanoGCG's environment")
     options.add_argument("--seconds", type=float, default=60, help="of one search, on the processor")
     options.add_argument("--seeds", type=int, default=5, help="each with a goal of its own")
-    options.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64])
+    options.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64], help="of nanoGCG, to try")
+    options.add_argument("--own-widths", type=int, nargs="+", default=[12, 24], help="of this package, to try")
     options.add_argument("--runs", type=int, default=3)
     options.add_argument("--steps", type=int, default=2, help="of a run that counts candidates")
     arguments = options.parse_args()
