@@ -188,7 +188,7 @@ def image_context(arguments: Any, figures: dict[str, Any]) -> None:
     search = Search([vlm], None, [goal], config, None)
     state = search.begin()
     party = search.readers.parties[0]
-    read = search.readers.gradients(state.best.ids, 1, sequence_loss)
+    read = search.readers.gradients(state.best.ids, 1)
     drawn = torch.randint(1000, 20_000, (2 * BATCH,), generator=torch.Generator().manual_seed(0))
     rows = torch.tensor(state.best.ids).repeat(2 * BATCH, 1)
     rows[torch.arange(2 * BATCH), torch.arange(2 * BATCH) % rows.shape[1]] = drawn
@@ -197,7 +197,7 @@ def image_context(arguments: Any, figures: dict[str, Any]) -> None:
     differences: list[float] = []
     for _ in range(arguments.runs):
         began = time.process_time()
-        reused = search.readers.losses(rows, read, sequence_loss)
+        reused = search.readers.losses(rows, read)
         middle = time.process_time()
         plain = whole_prompts(vlm, party, whole)
         ended = time.process_time()
