@@ -9,7 +9,7 @@ Both search on SmolLM2-135M-Instruct in float32, from one folder. Seconds are of
 the machine count little. ``time_to_equal_loss_ratio``: for each seed, how long nanoGCG takes to the loss that both
 reach, over how long this package takes. Every suffix is scored anew, by one plain pass over the text of the whole
 prompt: what a search believes of itself does not count. Each tool has the width at which it gets furthest, on a goal of
-its own (``--widths``); all else is its default. Requests are at the level of a category.
+its own (``--widths``, ``--own-widths``); all else is its default. Requests are at the level of a category.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def best_widths(arguments: Any, vlm: VLM, folder: Path, figures: dict[str, Any])
     common = {"seconds": arguments.seconds, "seed": 100}
     for tool in ("nanogcg", "this package"):
         losses = {}
-        for width in arguments.widths:
+        for width in arguments.widths if tool == "nanogcg" else arguments.own_widths:
             if tool == "nanogcg":
                 options = {"steps": 10_000, "batch": BATCH, "top_k": TOP_K, **common}
                 steps = theirs(arguments, folder, PILOT, width=width, **options)
@@ -188,7 +188,7 @@ def image_context(arguments: Any, figures: dict[str, Any]) -> None:
     search = Search([vlm], None, [goal], config, None)
     state = search.begin()
     party = search.readers.parties[0]
-    read = search.readers.gradients(state.best.ids, 1, sequence_loss)
+    read = search.readers.gradients(state.best.ids, 1)
     drawn = torch.randint(1000, 20_000, (2 * BATCH,), generator=torch.Generator().manual_seed(0))
     rows = torch.tensor(state.best.ids).repeat(2 * BATCH, 1)
     rows[torch.arange(2 * BATCH), torch.arange(2 * BATCH) % rows.shape[1]] = drawn
@@ -197,7 +197,7 @@ def image_context(arguments: Any, figures: dict[str, Any]) -> None:
     differences: list[float] = []
     for _ in range(arguments.runs):
         began = time.process_time()
-        reused = search.readers.losses(rows, read, sequence_loss)
+        reused = search.readers.losses(rows, read)
         middle = time.process_time()
         plain = whole_prompts(vlm, party, whole)
         ended = time.process_time()
@@ -227,7 +227,8 @@ def main() -> None:
     options.add_argument("--nanogcg", required=True, help="the Python of nanoGCG's environment")
     options.add_argument("--seconds", type=float, default=60, help="of one search, on the processor")
     options.add_argument("--seeds", type=int, default=5, help="each with a goal of its own")
-    options.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64])
+    options.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64], help="of nanoGCG, to try")
+    options.add_argument("--own-widths", type=int, nargs="+", default=[12, 24], help="of this package, to try")
     options.add_argument("--runs", type=int, default=3)
     options.add_argument("--steps", type=int, default=2, help="of a run that counts candidates")
     arguments = options.parse_args()

@@ -88,10 +88,12 @@ class Search:
     ) -> None:
         self.vlms, self.goals, self.config, self.judge = vlms, goals, config, judge
         self.batch = config.batch or (16 if vlms[0].model.device.type == "cpu" else config.width)
-        self.readers = Readers([Party(v, goal, config, self.batch) for goal in goals for v in vlms], len(vlms))
+        self.readers = Readers(
+            [Party(v, goal, config, self.batch) for goal in goals for v in vlms], len(vlms), self.combine
+        )
         self.draft = None
         if draft is not None:
-            self.draft = Readers([Party(draft, goal, config, self.batch) for goal in goals], 1)
+            self.draft = Readers([Party(draft, goal, config, self.batch) for goal in goals], 1, self.combine)
         tokenizer = vlms[0].tokenizer
         self.allowed = allowed_tokens(tokenizer, non_ascii=config.allow_non_ascii, banned=config.banned)
         self.filter = Filter(config.filter_tokens, config.filter_keep) if config.filter_tokens else None
@@ -129,13 +131,13 @@ class Search:
     def step(self, state: State) -> float:
         """One gradient, its candidates, and what becomes of them. Returns the best candidate's loss."""
         if not state.buffer.entries:
-            first = self.readers.gradients(state.best.ids, state.active, self.combine)
+            first = self.readers.gradients(state.best.ids, state.active)
             state.buffer.add(first.loss, state.best.ids)
             state.best = Entry(first.loss, list(state.best.ids))
         parent = state.buffer.pick()
         if parent.ids != state.parent:
             state.parent, state.tried = list(parent.ids), set()
-        read = self.readers.gradients(parent.ids, state.active, self.combine)
+        read = self.readers.gradients(parent.ids, state.active)
         swaps = top_swaps(read.gradient, parent.ids, self.allowed, self.config.top_k)
         candidates = self.recalled(state, parent.ids)
         candidates += self.draw(state, parent.ids, swaps, self.config.width - len(candidates))
@@ -150,7 +152,7 @@ class Search:
             if merged:
                 rows = torch.cat([rows, torch.tensor(merged)])
                 state.candidates += len(merged)
-                losses = torch.cat([losses, self.readers.losses(rows[-len(merged) :], read, self.combine)])
+                losses = torch.cat([losses, self.readers.losses(rows[-len(merged) :], read)])
         for number in losses.argsort(stable=True)[: max(1, self.config.buffer)].tolist():
             state.take(float(losses[number]), rows[number].tolist(), self.readers.sent)
         return float(losses.min())
@@ -185,19 +187,19 @@ class Search:
         """Losses of candidates; infinite where the draft model, or the beginning of the target, left them out."""
         if self.draft is None or len(rows) < 2:
             state.candidates += len(rows)
-            return self.readers.losses(rows, read, self.combine, self.filter)
+            return self.readers.losses(rows, read, self.filter)
         config, parent = self.config, state.parent
-        of_draft = self.draft.losses(rows, self.draft.gradients(parent, state.active, self.combine), self.combine)
+        of_draft = self.draft.losses(rows, self.draft.gradients(parent, state.active))
         both = torch.randperm(len(rows), generator=state.generator)[: max(2, round(config.probe_share * len(rows)))]
         losses = torch.full((len(rows),), torch.inf)
-        losses[both] = self.readers.losses(rows[both], read, self.combine)
+        losses[both] = self.readers.losses(rows[both], read)
         # The less the two models agree, the more the draft's favourites must be looked at.
         doubt = (1 - rank_agreement(of_draft[both], losses[both])) / 2
         most = max(1, round(doubt * len(rows) / config.probe_divisor))
         passed = [n for n in of_draft.argsort(stable=True).tolist()[:most] if losses[n].isinf()]
         state.candidates += len(both) + len(passed)
         if passed:
-            losses[passed] = self.readers.losses(rows[passed], read, self.combine)
+            losses[passed] = self.readers.losses(rows[passed], read)
         return losses
 
     def _check(self, state: State) -> None:

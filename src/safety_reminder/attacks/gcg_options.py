@@ -27,7 +27,7 @@ class GCGConfig(Options):
     }
 
     steps: Annotated[int, Field(description="steps at most, each one gradient and its candidates", ge=1)] = 250
-    width: Annotated[int, Field(description="candidates of one step", ge=1)] = 32
+    width: Annotated[int, Field(description="candidates of one step", ge=1)] = 12
     top_k: Annotated[int, Field(description="tokens to choose from at each position", ge=1)] = 64
     length: Annotated[int, Field(description="tokens of the suffix that begins as so many x", ge=1)] = 20
     init: Annotated[str, Field(description="text to begin from in place of that; its tokens count")] = ""
@@ -38,7 +38,7 @@ class GCGConfig(Options):
     ] = 0
     merge: Annotated[
         int, Field(description="of the best candidates of a step, so many merged into one, by and by; 0: none", ge=0)
-    ] = 4
+    ] = 3
     recall: Annotated[
         int, Field(description="candidates of a step that repeat swaps which lowered the loss in earlier ones", ge=0)
     ] = 6

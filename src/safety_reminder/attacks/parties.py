@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -80,22 +81,34 @@ class Read:
 
 
 class Readers:
-    """All parties: of each goal, one for each of ``models``."""
+    """All parties: of each goal, one for each of ``models``.
 
-    def __init__(self, parties: Sequence[Party], models: int) -> None:
-        self.parties, self.models = parties, models
+    Args:
+        combine: losses of a target's tokens → one.
+    """
+
+    def __init__(self, parties: Sequence[Party], models: int, combine: Combine) -> None:
+        self.parties, self.models, self.combine = parties, models, combine
         self._tables: dict[int, Tensor] = {}
+        self._last: tuple[Any, Read] | None = None
 
     def active(self, goals: int) -> Sequence[Party]:
         return self.parties[: goals * self.models]
 
-    def gradients(self, ids: Sequence[int], goals: int, combine: Combine) -> Read:
-        """Of the first ``goals``. Where there are several parties, each one's gradient counts alike."""
+    def gradients(self, ids: Sequence[int], goals: int) -> Read:
+        """Of the first ``goals``. Where there are several parties, each one's gradient counts alike. A suffix that was
+        not improved is read once."""
+        asked = (tuple(ids), goals)
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, self._gradients(ids, goals)
+        return self._last[1]
+
+    def _gradients(self, ids: Sequence[int], goals: int) -> Read:
         active = self.active(goals)
         total, loss, bases = None, 0.0, []
         by_model: dict[int, Tensor] = {}
         for party in active:
-            value, gradient, base = party.slot.gradient(ids, combine)
+            value, gradient, base = party.slot.gradient(ids, self.combine)
             loss += value / len(active)
             bases.append(base)
             share = gradient / gradient.norm().clamp(min=1e-12) if len(active) > 1 else gradient
@@ -109,13 +122,13 @@ class Readers:
         return Read(loss, total, tuple(bases))
 
     def losses(
-        self, candidates: Int[Tensor, "candidates length"], read: Read, combine: Combine, chosen: Filter | None = None
+        self, candidates: Int[Tensor, "candidates length"], read: Read, chosen: Filter | None = None
     ) -> Float[Tensor, " candidates"]:
         """Mean over the parties that ``read`` is of."""
         losses = torch.zeros(len(candidates))
         left = torch.arange(len(candidates))
         for party, base in zip(self.parties, read.bases, strict=False):
-            losses[left] += party.slot.losses(candidates[left], base, combine, chosen) / len(read.bases)
+            losses[left] += party.slot.losses(candidates[left], base, self.combine, chosen) / len(read.bases)
             # What one party left out need not be shown to the next.
             left = left[losses[left].isfinite()]
         return losses
