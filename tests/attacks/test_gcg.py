@@ -13,7 +13,7 @@ from PIL import Image
 
 from attacks.families import tiny_vlm as family_vlm
 from checkpoints import tiny_vlm
-from safety_reminder.attacks.gcg import ATTACK, begins_with_target, gcg
+from safety_reminder.attacks.gcg import begins_with_target, gcg
 from safety_reminder.attacks.gcg_files import CHECKPOINT
 from safety_reminder.attacks.gcg_options import GCGConfig
 from safety_reminder.attacks.goals import Goal
@@ -223,7 +223,7 @@ def test_options_have_limits():
     for name, value in itertools.chain(((n, 0) for n in ("length", "steps", "width", "top_k")), [("filter_keep", 0.0)]):
         with pytest.raises(ConfigError, match=f"attack.{name} must be"):
             GCGConfig.parse({name: value}, "attack")
-    paper = GCGConfig.parse({name.removeprefix("attack."): value for name, value in ATTACK.presets["paper"].items()})
+    paper = GCGConfig.parse({name.removeprefix("attack."): value for name, value in GCGConfig.PRESETS["paper"].items()})
     assert (paper.steps, paper.width, paper.top_k, paper.length, paper.seed) == (500, 64, 64, 20, 42)
 
 

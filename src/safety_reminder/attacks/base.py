@@ -13,7 +13,7 @@ from safety_reminder.attacks.splits import Splits
 from safety_reminder.errors import DataError, MissingExtraError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import VLM
-from safety_reminder.run_files import write_bytes, write_text
+from safety_reminder.run_files import write_text
 from safety_reminder.types import Example, Request, Sampling
 
 
@@ -144,6 +144,4 @@ def _plot(path: Path, rows: Sequence[Mapping[str, Any]], marks: Sequence[Mapping
         right.set_ylabel("success in validation")
         right.spines["top"].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_bytes(path, buffer.getvalue())
+    figure.savefig(path, dpi=110)

@@ -222,7 +222,7 @@ def _measure(job: AttackJob, guarded: GuardedVLM, outcome: Outcome, output: Path
         output / "summary.json",
         {
             "metrics": {name: metric.as_json() for name, metric in metrics.items()},
-            "cost": {"seconds": round(seconds, 1), **outcome.figures},
+            "cost": {"seconds": round(seconds, 3), **outcome.figures},
             "config": job.model_dump(),
             "provenance": provenance(),
         },
