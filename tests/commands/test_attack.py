@@ -163,7 +163,7 @@ def test_the_guard_is_attacked_with_the_model(attack, place):
 def test_a_sweep_has_a_folder_for_each_job(attack, place):
     outcome = attack("attack=pgd", *QUICK["pgd"], "--multirun", "attack.epsilon=8/255,32/255")
     assert outcome.code == 0, outcome.err
-    assert len(list((place / "run").glob("attack.epsilon=*/image.png"))) == 2
+    assert len(list((place / "run").glob("*attack.epsilon=*/image.png"))) == 2
 
 
 def test_published_settings_are_a_preset_that_options_change(attack, place):
