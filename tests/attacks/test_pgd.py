@@ -9,10 +9,11 @@ import torch
 
 from attacks.families import requests, tiny_vlm
 from checkpoints import random_reminder
-from safety_reminder.attacks.adaptive import AdaptiveConfig, GuardedObjective
+from safety_reminder.attacks.adaptive import GuardedObjective
 from safety_reminder.attacks.descent import CHECKPOINT, descent_step, items_of
 from safety_reminder.attacks.goals import Goal
-from safety_reminder.attacks.pgd import PGDConfig, TargetObjective, clean_image, pgd, reload, save_image
+from safety_reminder.attacks.options import AdaptiveConfig, PGDConfig
+from safety_reminder.attacks.pgd import TargetObjective, clean_image, pgd, reload, save_image
 from safety_reminder.attacks.prompts import Prompts
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, ModelError

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,36 +19,14 @@ from torch import Tensor
 
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.losses import require_room, target_loss
+from safety_reminder.attacks.options import AdaptiveConfig
 from safety_reminder.attacks.prompts import Continuing, Prompts
-from safety_reminder.config.options import Field, Options
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard.decoding import Guard
 from safety_reminder.guard.schedule import Schedule
 from safety_reminder.models import VLM
 from safety_reminder.models.branches import Branch
 from safety_reminder.models.pixels import Pixels
-
-
-class AdaptiveConfig(Options):
-    """How an attack takes the guard into account."""
-
-    against: Annotated[
-        Literal["nothing", "probe", "reminder", "both"],
-        Field(
-            description="nothing: the attack knows of no guard; probe: p_unsafe stays below the threshold; reminder: "
-            "the answer goes on with the target after an intervention; both"
-        ),
-    ] = "nothing"
-    weight: Annotated[float, Field(ge=0, description="of the guard's part of the loss")] = 1.0
-    margin: Annotated[float, Field(ge=0, description="log-odds below the threshold at which a check is no concern")] = (
-        2.0
-    )
-    tokens: Annotated[int, Field(ge=1, description="of an answer, its target included, that checks are placed in")] = 33
-    renew: Annotated[int, Field(ge=1, description="steps after which an answer's continuation is written anew")] = 10
-
-    @property
-    def knows_guard(self) -> bool:
-        return self.against != "nothing"
 
 
 class GuardedObjective:

@@ -9,55 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from safety_reminder.attacks.base import Arena, Attack, Outcome, require_rows, write_losses
+from safety_reminder.attacks.base import Arena, Outcome, require_rows, write_losses
 from safety_reminder.attacks.corpora import load_corpus
-from safety_reminder.attacks.descent import DescentConfig, descend
+from safety_reminder.attacks.descent import descend
 from safety_reminder.attacks.losses import require_room, target_loss
+from safety_reminder.attacks.options import BAPImageConfig
 from safety_reminder.attacks.pgd import CLEAN, IMAGE, clean_image, save_image
 from safety_reminder.attacks.prompts import Continuing, Prompts, no_vectors
-from safety_reminder.config.options import Field
 from safety_reminder.models import VLM
 from safety_reminder.models.pixels import Pixels, to_pil
+from safety_reminder.models.scoring import frozen
 from safety_reminder.types import Example
-
-
-class BAPImageConfig(DescentConfig):
-    """The options of ``attack=bap_image``."""
-
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {
-            "attack.epsilon": "32/255",
-            "attack.step_size": "1/255",
-            "attack.steps": 3000,
-            "attack.schedule": "constant",
-            "attack.momentum": 0.0,
-            "attack.requests": "none",
-        }
-    }
-
-    steps: Annotated[int, Field(ge=1, description="of each start")] = 200
-    image: Annotated[str, Field(description="to begin from: grey, white, black, noise, or a path")] = "grey"
-    requests: Annotated[
-        str, Field(description="in front of which it is learned: benign, which ship, a text file, or none")
-    ] = "benign"
-    affirmative: Annotated[str, Field(description="openings to make likelier: affirmative, which ship, or a file")] = (
-        "affirmative"
-    )
-    refusals: Annotated[str, Field(description="openings to make less likely: refusals, which ship, or a file")] = (
-        "refusals"
-    )
-    weight: Annotated[float, Field(ge=0, description="of refusals in the loss")] = 0.5
-    bound: Annotated[
-        float, Field(gt=0, description="nats a token at which a refusal is unlikely enough: below all bounds, it would "
-        "be all that counts")
-    ] = 4.0  # fmt: skip
 
 
 class CorpusObjective:
@@ -114,27 +83,19 @@ def run(arena: Arena, config: BAPImageConfig) -> Outcome:
         picture = to_pil(image)
         return arena.success([replace(e, image=picture) for e in validated])
 
-    descent = descend(
-        CorpusObjective(arena.vlm, pixels, config),
-        clean,
-        config,
-        folder=arena.folder,
-        identity=arena.identity,
-        validate=validate if validated and config.validate_every else None,
-        describe="BAP",
-    )
+    with frozen(arena.vlm.model):
+        descent = descend(
+            CorpusObjective(arena.vlm, pixels, config),
+            clean,
+            config,
+            folder=arena.folder,
+            identity=arena.identity,
+            validate=validate if validated and config.validate_every else None,
+            describe="BAP",
+        )
     save_image(descent.image, arena.folder / IMAGE)
     marks = [{**m, "step": m["restart"] * config.steps + m["step"]} for m in descent.validations]
     write_losses(arena.folder, descent.losses, marks)
     blank = arena.splits.each(lambda e: replace(e, image=arena.folder / CLEAN))
     attacked = arena.splits.each(lambda e: replace(e, image=arena.folder / IMAGE))
     return Outcome(attacked, blank.test, {"steps": len(descent.losses), "loss": descent.losses[-1]["loss"]})
-
-
-ATTACK = Attack(
-    name="bap_image",
-    about="an image that makes the model affirm whatever it is asked, learned without the requests (BAP, step 1, "
-    "arXiv:2406.04031)",
-    options=BAPImageConfig,
-    run=run,
-)

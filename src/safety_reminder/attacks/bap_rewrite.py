@@ -5,33 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-from safety_reminder.attacks.base import Arena, Attack, Outcome, Splits, require_rows
+from safety_reminder.attacks.base import Arena, Outcome, require_rows
+from safety_reminder.attacks.options import BAPRewriteConfig
 from safety_reminder.attacks.rewriting import (
     REWRITES,
     Opinion,
-    RewriteConfig,
     bap_rows,
     rewrite,
     rewritten_examples,
 )
+from safety_reminder.attacks.splits import Splits
 from safety_reminder.attacks.targets import asked
-from safety_reminder.config.options import Field
 from safety_reminder.errors import ConfigError
 from safety_reminder.run_files import write_json
 from safety_reminder.types import Example
 
 PUBLISHED = "bap.json"  # in the layout of the published code
-
-
-class BAPRewriteConfig(RewriteConfig):
-    """The options of ``attack=bap_rewrite``."""
-
-    image: Annotated[
-        str | None, Field(description="that all requests show, as attack=bap_image made it; null: none")
-    ] = None
-    defended: Annotated[bool, Field(description="the guarded model answers in the loop; false: the bare one")] = False
 
 
 def run(arena: Arena, config: BAPRewriteConfig) -> Outcome:
@@ -54,8 +44,7 @@ def run(arena: Arena, config: BAPRewriteConfig) -> Outcome:
         return arena.answers(examples, guard=config.defended, tokens=config.max_new_tokens)
 
     def judge(questions: Sequence[str], answers: Sequence[str]) -> list[Opinion]:
-        engaged = [arena.judge.engaged(text) for text in answers]
-        return [Opinion("none" if yes else "start", yes) for yes in engaged]
+        return [Opinion(arena.judge.refusal(text), arena.judge.engaged(text)) for text in answers]
 
     rewritings = rewrite(
         requests,
@@ -77,12 +66,3 @@ def run(arena: Arena, config: BAPRewriteConfig) -> Outcome:
             "rewriter_calls": sum(attempt.reply is not None for state in rewritings for attempt in state.attempts),
         },
     )
-
-
-ATTACK = Attack(
-    name="bap_rewrite",
-    about="requests rewritten by a chat model, round after round, until the model answers them (BAP, step 2, "
-    "arXiv:2406.04031)",
-    options=BAPRewriteConfig,
-    run=run,
-)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-import numpy as np
-from pydantic import model_validator
-
-from safety_reminder.config.options import Field, Options
-from safety_reminder.errors import ConfigError, DataError, MissingExtraError
+from safety_reminder.attacks.splits import Splits
+from safety_reminder.errors import DataError, MissingExtraError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import VLM
 from safety_reminder.run_files import write_bytes, write_text
@@ -30,80 +25,19 @@ class Ask(Protocol):
 
 @dataclass(frozen=True)
 class Judge:
-    """``engaged``: whether an answer begins to do what was asked; ``on_topic``: whether an answer (first) speaks of a
-    request (second)."""
+    """``refusal``: where an answer refuses, ``start``, ``late`` or ``none``; ``on_topic``: whether an answer (first)
+    speaks of a request (second)."""
 
-    engaged: Callable[[str], bool]
+    refusal: Callable[[str], str]
     on_topic: Callable[[str, str], bool]
+
+    def engaged(self, text: str) -> bool:
+        """Whether an answer begins to do what was asked."""
+        return self.refusal(text) != "start"
 
     def __call__(self, example: Example, text: str) -> bool:
         """Whether an answer to an example is a success of the attack."""
         return self.engaged(text) and self.on_topic(text, example.instruction or example.prompt)
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Requests that an attack may learn from, those it is stopped by, and those that it is measured on."""
-
-    train: list[Example]
-    validation: list[Example]
-    test: list[Example]
-
-    def each(self, change: Callable[[Example], Example]) -> Splits:
-        return Splits(*([change(e) for e in rows] for rows in (self.train, self.validation, self.test)))
-
-    @property
-    def named(self) -> dict[str, list[Example]]:
-        return {"train": self.train, "validation": self.validation, "test": self.test}
-
-
-class SplitConfig(Options):
-    """How requests are divided: shares of them below 1, or numbers of them."""
-
-    train: Annotated[float | int, Field(ge=0, description="a share, or a number")] = 0.6
-    validation: Annotated[float | int, Field(ge=0, description="a share, or a number")] = 0.2
-    test: Annotated[float | int, Field(ge=0, description="a share, or a number")] = 0.2
-    seed: Annotated[int, Field(ge=0, description="of the two shuffles")] = 42
-
-    @model_validator(mode="after")
-    def _fit(self) -> SplitConfig:
-        shares = [size for size in (self.train, self.validation, self.test) if size < 1]
-        if sum(shares) > 1 + 1e-9:
-            raise ConfigError(f"split.train, validation and test are shares of more than all requests: {sum(shares):g}")
-        return self
-
-    def divide(self, examples: Sequence[Example]) -> Splits:
-        """By two shuffles of one seed, as scikit-learn's ``train_test_split`` makes them: first the test requests are
-        set apart, then those for validation. What is left over is for training, up to ``train``.
-
-        Raises:
-            ConfigError: more is asked for than there is.
-        """
-        wanted = {name: self._count(getattr(self, name), len(examples)) for name in ("train", "validation", "test")}
-        if sum(wanted.values()) > len(examples):
-            asked = ", ".join(f"{name} {count}" for name, count in wanted.items())
-            raise ConfigError(f"the split asks for more than the {len(examples)} requests there are: {asked}")
-        rest, test = self._apart(list(examples), wanted["test"])
-        train, validation = self._apart(rest, wanted["validation"])
-        return Splits(train[: wanted["train"]], validation, test)
-
-    def _apart(self, examples: list[Example], count: int) -> tuple[list[Example], list[Example]]:
-        order = np.random.RandomState(self.seed).permutation(len(examples))
-        return [examples[i] for i in order[count:]], [examples[i] for i in order[:count]]
-
-    @staticmethod
-    def _count(size: float, total: int) -> int:
-        return int(size) if size >= 1 else round(size * total)
-
-
-def without(examples: Sequence[Example], tested: Sequence[Example]) -> list[Example]:
-    """Those whose request is in none of ``tested``: letters and digits are compared."""
-    known = {_plain(text) for e in tested for text in (e.prompt, e.instruction)} - {""}
-    return [e for e in examples if not known & {_plain(e.prompt), _plain(e.instruction)}]
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\W+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 @dataclass(frozen=True)
@@ -158,26 +92,6 @@ class Outcome:
     splits: Splits
     clean: list[Example]
     figures: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One row of :data:`~safety_reminder.attacks.ATTACKS`.
-
-    Args:
-        about: what it does, for ``--help``.
-        options: its option class. ``PRESETS`` in it, if there are any: by name, options of the command that differ.
-        run: does it.
-    """
-
-    name: str
-    about: str
-    options: type[Options]
-    run: Callable[[Arena, Any], Outcome]
-
-    @property
-    def presets(self) -> Mapping[str, Mapping[str, Any]]:
-        return getattr(self.options, "PRESETS", {})
 
 
 def require_rows(arena: Arena, *names: str) -> None:

@@ -12,72 +12,20 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
-from pydantic import BeforeValidator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from safety_reminder.config.options import Field, Options
+from safety_reminder.attacks.options import DescentConfig
 from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.run_files import write_bytes
 
 CHECKPOINT = "checkpoint.safetensors"
-
-
-def fraction(value: Any) -> Any:
-    """``"32/255"`` → 0.125...; everything else as it is."""
-    if isinstance(value, str) and value.count("/") == 1:
-        above, below = value.split("/")
-        try:
-            return float(above) / float(below)
-        except (ValueError, ZeroDivisionError):
-            return value
-    return value
-
-
-Fraction = Annotated[float, BeforeValidator(fraction)]
-
-
-class DescentConfig(Options):
-    """How an image is changed, step by step."""
-
-    epsilon: Annotated[
-        Fraction | None,
-        Field(gt=0, le=1, description="most that a pixel may change (L-infinity), such as 32/255; null: without limit"),
-    ] = 32 / 255
-    steps: Annotated[int, Field(ge=1, description="of each start")] = 100
-    step_size: Annotated[
-        Fraction | None, Field(gt=0, le=1, description="of the first step; null: a quarter of epsilon, 16/255 at most")
-    ] = None
-    schedule: Annotated[Literal["cosine", "constant"], Field(description="of the step size")] = "cosine"
-    momentum: Annotated[float, Field(ge=0, lt=1, description="of the gradient whose sign is stepped along")] = 0.9
-    start: Annotated[
-        Literal["clean", "uniform"], Field(description="at the clean image, or anywhere within epsilon of it")
-    ] = "clean"
-    restarts: Annotated[int, Field(ge=1, description="starts; the best is kept")] = 1
-    batch_size: Annotated[int, Field(ge=1, description="requests in a step")] = 4
-    validate_every: Annotated[int, Field(ge=0, description="steps between validations; 0: none")] = 25
-    patience: Annotated[int | None, Field(ge=1, description="validations without a gain, then the start ends")] = None
-    enough: Annotated[float, Field(gt=0, le=1, description="validation success at which the attack ends")] = 1.0
-    save_every: Annotated[int, Field(ge=1, description="steps between checkpoints")] = 10
-    seed: Annotated[int, Field(ge=0, description="of the order of requests, and of uniform starts")] = 0
-
-    @property
-    def first_step(self) -> float:
-        """The size of the first step."""
-        limit = 16 / 255
-        return self.step_size or (limit if self.epsilon is None else min(self.epsilon / 4, limit))
-
-    def size_at(self, step: int) -> float:
-        """Step ``step`` (from 0) of a start."""
-        if self.schedule == "constant":
-            return self.first_step
-        return self.first_step * (1 + math.cos(math.pi * step / self.steps)) / 2
 
 
 class Objective(Protocol):

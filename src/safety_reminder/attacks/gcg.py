@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from safety_reminder.attacks.base import Arena, Attack, Outcome, Splits, require_rows
+from safety_reminder.attacks.base import Arena, Outcome, require_rows, write_losses
 from safety_reminder.attacks.gcg_files import Files, State, identity, write_suffixes
 from safety_reminder.attacks.gcg_options import GCGConfig, GCGResult, Step
 from safety_reminder.attacks.goals import Goal
@@ -23,6 +24,7 @@ from safety_reminder.attacks.search import (
     sequence_loss,
     top_swaps,
 )
+from safety_reminder.attacks.splits import Splits
 from safety_reminder.attacks.suffix import with_suffix
 from safety_reminder.attacks.targets import make_goals
 from safety_reminder.errors import ConfigError
@@ -267,6 +269,7 @@ def run(arena: Arena, config: GCGConfig) -> Outcome:
         ]
         write_suffixes(arena.folder, zip(goals, (result.suffix for result in found), strict=True))
         attacked = Splits([], [], [with_suffix(e, r.suffix) for e, r in zip(splits.test, found, strict=True)])
+    write_losses(arena.folder, [{"search": n, **asdict(step)} for n, r in enumerate(found) for step in r.steps])
     return Outcome(
         attacked,
         splits.test,
@@ -281,11 +284,3 @@ def run(arena: Arena, config: GCGConfig) -> Outcome:
 
 def _goals(arena: Arena, examples: Sequence[Example], config: GCGConfig) -> list[Goal]:
     return make_goals(examples, config.targets, arena.answers)
-
-
-ATTACK = Attack(
-    name="gcg",
-    about="a suffix after the request that makes the model begin its answers with their targets (arXiv:2307.15043)",
-    options=GCGConfig,
-    run=run,
-)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from safety_reminder.attacks.targets import TargetsConfig
+from safety_reminder.attacks.options import TargetsConfig
 from safety_reminder.config.options import Field, Options
 
 

@@ -10,81 +10,34 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from PIL import Image
-from pydantic import model_validator
 from torch import Tensor
 
-from safety_reminder.attacks.adaptive import AdaptiveConfig, GuardedObjective, guard_of
-from safety_reminder.attacks.base import Arena, Attack, Outcome, Splits, require_rows, write_losses
-from safety_reminder.attacks.descent import Descent, DescentConfig, Objective, Validate, descend
+from safety_reminder.attacks.adaptive import GuardedObjective, guard_of
+from safety_reminder.attacks.base import Arena, Outcome, require_rows, write_losses
+from safety_reminder.attacks.descent import Descent, Objective, Validate, descend
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.losses import require_room, target_loss
+from safety_reminder.attacks.options import PGDConfig
 from safety_reminder.attacks.prompts import Continuing, Prompts, no_vectors
-from safety_reminder.attacks.targets import TargetsConfig, make_goals
-from safety_reminder.config.options import Field
-from safety_reminder.errors import ConfigError, ModelError
+from safety_reminder.attacks.splits import Splits
+from safety_reminder.attacks.targets import make_goals
+from safety_reminder.errors import ModelError
 from safety_reminder.guard.decoding import Guard
 from safety_reminder.models import VLM
 from safety_reminder.models.messages import load_image
 from safety_reminder.models.pixels import Pixels, from_pil, to_pil
-from safety_reminder.models.scoring import score
+from safety_reminder.models.scoring import frozen, score
 from safety_reminder.run_files import write_bytes
 from safety_reminder.types import Example
 
 IMAGE, CLEAN = "image.png", "clean.png"  # in a run folder
 _RELOADED = 16  # goals whose losses are computed anew from the file
 _GREYS = {"grey": 128, "white": 255, "black": 0}
-
-
-class PGDConfig(DescentConfig):
-    """The options of ``attack=pgd``."""
-
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {
-            "attack.epsilon": "64/255",
-            "attack.step_size": "1/255",
-            "attack.steps": 3000,
-            "attack.batch_size": 4,
-            "attack.start": "uniform",
-            "attack.schedule": "constant",
-            "attack.momentum": 0.0,
-            "attack.first_weight": 0.0,
-            "attack.seed": 42,
-            "split.train": 320,
-            "split.validation": 100,
-            "split.test": 100,
-            "split.seed": 42,
-        }
-    }
-
-    image: Annotated[str, Field(description="to begin from: grey, white, black, noise, or a path")] = "grey"
-    size: Annotated[
-        list[int] | None,
-        Field(description="[height,width] of the image; null: what the model's processor takes without resampling"),
-    ] = None
-    universal: Annotated[
-        bool, Field(description="one image, learned on the training requests; false: one for each test request")
-    ] = True
-    targets: Annotated[TargetsConfig, Field(description="what answers are to begin with")] = TargetsConfig()
-    adaptive: Annotated[AdaptiveConfig, Field(description="whether and how the attack knows the guard")] = (
-        AdaptiveConfig()
-    )
-    first_weight: Annotated[float, Field(ge=0, description="of the first token's loss, beside the mean of all")] = 1.0
-
-    @property
-    def shape(self) -> tuple[int, int] | None:
-        """``size`` as height and width."""
-        return None if self.size is None else (self.size[0], self.size[1])
-
-    @model_validator(mode="after")
-    def _fit(self) -> PGDConfig:
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise ConfigError(f"attack.size must be [height,width] in pixels, got {self.size}")
-        return self
 
 
 class TargetObjective:
@@ -165,7 +118,8 @@ def pgd(
     else:
         objective = TargetObjective(vlm, pixels, goals, config.first_weight)
     who = {"goals": [[goal.example.id, goal.target] for goal in goals], **(identity or {})}
-    return descend(objective, clean, config, folder=folder, identity=who, validate=validate, describe="PGD"), clean
+    with frozen(vlm.model):
+        return descend(objective, clean, config, folder=folder, identity=who, validate=validate, describe="PGD"), clean
 
 
 @dataclass(frozen=True)
@@ -262,12 +216,3 @@ def _one(
     )
     save_image(descent.image, path)
     return descent, path
-
-
-ATTACK = Attack(
-    name="pgd",
-    about="an image that makes the model begin its answers with their targets (ImgJP, arXiv:2402.02309; "
-    "visual adversarial examples, arXiv:2306.13213)",
-    options=PGDConfig,
-    run=run,
-)

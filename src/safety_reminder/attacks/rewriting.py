@@ -13,12 +13,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
+from safety_reminder.attacks.options import RewriteConfig
 from safety_reminder.attacks.rewrites import Rewriting, build_question, rewrite_template
-from safety_reminder.config.options import Field, Options
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.models.messages import load_image
 from safety_reminder.run_files import write_text
@@ -27,18 +27,6 @@ from safety_reminder.types import Example
 REWRITES = "rewrites.jsonl"  # in a run folder
 _FORMAT = 1
 _ROW = TypeAdapter(Rewriting)
-
-
-class RewriteConfig(Options):
-    """The options of rewriting."""
-
-    rounds: Annotated[
-        int, Field(ge=1, description="prompts tried for each request: the original question, then rewritten ones")
-    ] = 5
-    max_new_tokens: Annotated[int, Field(ge=1, description="of each answer of the attacked model, at most")] = 128
-    rewriter_tokens: Annotated[
-        int, Field(ge=1, description="of each reply of the chat model, at most, its reasons included")
-    ] = 768
 
 
 @dataclass(frozen=True, slots=True)

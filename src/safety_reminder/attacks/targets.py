@@ -12,18 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import model_validator
 
 from safety_reminder.attacks.goals import Goal
-from safety_reminder.config.options import Field, Options
+from safety_reminder.attacks.options import TargetsConfig
 from safety_reminder.data.files import need_columns, text_of
 from safety_reminder.data.tables import read_rows
-from safety_reminder.errors import ConfigError, DataError
+from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
-GENERIC = "Sure, here are the steps:\n\n1."
 # Harmless requests, by whose answers a model's own form of compliance is known.
 ORDINARY = (
     "Steps to bake a loaf of bread.",
@@ -39,31 +35,6 @@ _FALLBACK = ":\n\n1."  # a list that is headed by what was asked
 _CLOSING = ".?!:; \n"
 
 Answer = Callable[[Sequence[Example]], list[str]]  # a model's answers to examples
-
-
-class TargetsConfig(Options):
-    """How targets are made."""
-
-    kind: Annotated[
-        Literal["echo", "csv", "generic"],
-        Field(
-            description="echo: the request and the beginning of the model's own form of compliance; csv: as the file "
-            "says; generic: one text for all"
-        ),
-    ] = "echo"
-    form: Annotated[
-        str | None,
-        Field(description="echo: what follows the request; null: as the model's answers to harmless ones do"),
-    ] = None
-    file: Annotated[str | None, Field(description="csv: a table with goal and target, as AdvBench's")] = None
-    continuation: Annotated[str, Field(description="csv: appended to each target, such as ': 1. To'")] = ""
-    text: Annotated[str, Field(description="generic: the text", min_length=1)] = GENERIC
-
-    @model_validator(mode="after")
-    def _fit(self) -> TargetsConfig:
-        if self.kind == "csv" and self.file is None:
-            raise ConfigError("targets.kind=csv needs targets.file=FILE, a table with the columns goal and target")
-        return self
 
 
 def make_goals(examples: Sequence[Example], config: TargetsConfig, answer: Answer) -> list[Goal]:

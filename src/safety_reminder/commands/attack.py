@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import ConfigDict, model_validator
 
-from safety_reminder.attacks import ATTACKS, attack_named
-from safety_reminder.attacks.base import Arena, Attack, Judge, Outcome, SplitConfig, Splits, without
+from safety_reminder.attacks import ATTACKS, Attack, attack_named
+from safety_reminder.attacks.options import SplitConfig
 from safety_reminder.commands import console
-from safety_reminder.commands.answering import identity_of
 from safety_reminder.commands.command import Command, Kinds
 from safety_reminder.commands.groups import (
     BatchSize,
@@ -36,6 +35,8 @@ from safety_reminder.run_files import provenance, run_folder, write_json
 from safety_reminder.types import Example, Sampling
 
 if TYPE_CHECKING:
+    from safety_reminder.attacks.base import Arena, Judge, Outcome
+    from safety_reminder.attacks.splits import Splits
     from safety_reminder.evaluation.statistics import Metric
     from safety_reminder.guard import GuardedVLM
 
@@ -119,14 +120,16 @@ class AttackJob(Options):
         Raises:
             ConfigError, DataError: a data set or a split that cannot be had.
         """
+        from safety_reminder.attacks.splits import divide, without
+
         examples = [example for example in self.dataset.load() if example.harmful]
         tested = [replace(e, id=f"{name.partition(':')[0]}/{e.id}") for name, e in self._tests()]
         if not tested:
-            return self.split.divide(examples)
+            return divide(examples, self.split)
         left = without(examples, tested)
         if len(left) < len(examples):
             print(f"{len(examples) - len(left)} requests are also tested on, and are not learned from")
-        divided = self.split.with_changes(test=0).divide(left)
+        divided = divide(left, self.split.with_changes(test=0))
         return replace(divided, test=tested)
 
     def _tests(self) -> list[tuple[str, Example]]:
@@ -139,6 +142,7 @@ def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
     splits = job.splits()
     require_found(job.model)
     with run_folder(output, reads=(job.model, job.reminder)):
+        from safety_reminder.commands.answering import identity_of
         from safety_reminder.data.attack_runs import write_examples
         from safety_reminder.guard import load
 
@@ -159,6 +163,9 @@ def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
 
 
 def _arena(job: AttackJob, guarded: GuardedVLM, splits: Splits, output: Path) -> Arena:
+    from safety_reminder.attacks.base import Arena
+    from safety_reminder.commands.answering import identity_of
+
     return Arena(
         guarded,
         splits,
@@ -172,10 +179,11 @@ def _arena(job: AttackJob, guarded: GuardedVLM, splits: Splits, output: Path) ->
 
 
 def _judge() -> Judge:
+    from safety_reminder.attacks.base import Judge
     from safety_reminder.evaluation.refusal import judge_refusal
     from safety_reminder.evaluation.topic import speaks_of
 
-    return Judge(lambda text: judge_refusal(text).engaged, speaks_of)
+    return Judge(lambda text: judge_refusal(text).where, speaks_of)
 
 
 def _chat(options: ChatOptions, device: Any, dtype: str) -> Any:
@@ -189,6 +197,7 @@ def _chat(options: ChatOptions, device: Any, dtype: str) -> Any:
 
 def _measure(job: AttackJob, guarded: GuardedVLM, outcome: Outcome, output: Path, seconds: float) -> dict[str, Metric]:
     """Answer the test requests with the attack, unguarded and guarded, and without it; write ``summary.json``."""
+    from safety_reminder.commands.answering import identity_of
     from safety_reminder.evaluation.metrics import summarise
     from safety_reminder.evaluation.runner import open_run, run
 

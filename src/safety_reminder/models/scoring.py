@@ -137,6 +137,19 @@ def score(
     return [_continuation(script, k, p, hidden, index, logits=logits) for p, hidden, script in per_row]
 
 
+@contextmanager
+def frozen(model: PreTrainedModel) -> Iterator[None]:
+    """While this is open, weights take no gradient: what is differentiated is an input, and the rest is waste."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
 def _looked_at(script: Script, k: int) -> list[int]:
     """Entries of the script whose hidden states are wanted: the ends of reminders, and the last one."""
     ends, at = [], 0

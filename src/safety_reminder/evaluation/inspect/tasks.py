@@ -9,26 +9,17 @@ from typing import Any
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import (
-    ChatMessage,
-    ChatMessageAssistant,
-    ChatMessageSystem,
-    ChatMessageUser,
-    Content,
-    ContentImage,
-    ContentText,
-    GenerateConfig,
-)
+from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Scorer
-from inspect_ai.solver import generate
-from PIL import Image
+from inspect_ai.solver import Solver, generate
 
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.evaluation.inspect.conversations import as_chat_messages
 from safety_reminder.evaluation.inspect.scorers import harm, refusal, utility
+from safety_reminder.evaluation.inspect.solvers import ATTACK_SOLVERS
 from safety_reminder.evaluation.judges import JUDGES, OF_ANSWERS
 from safety_reminder.evaluation.records import identity
-from safety_reminder.models import data_url
 from safety_reminder.types import Example
 
 
@@ -41,6 +32,8 @@ def benchmark(
     judge_options: dict[str, Any] | None = None,
     cache: str | None = None,
     name: str | None = None,
+    attack: str | None = None,
+    attack_options: dict[str, Any] | None = None,
     max_tokens: int = 512,
     temperature: float = 0.0,
     seed: int | None = None,
@@ -53,15 +46,25 @@ def benchmark(
         judges: further ones by name, in a list or with commas. judge_options: those of each judge, by its name.
         cache: file of the judges' verdicts, so that none is asked for twice.
         name: of the task; default: the data set's.
+        attack: a solver of :mod:`safety_reminder.evaluation.inspect.solvers`, by name, that changes every request
+            first. attack_options: its options.
         max_tokens, temperature, seed: of the answers. Temperature 0 is greedy.
     """
     return Task(
         name=name or dataset,
         dataset=MemoryDataset([as_sample(e) for e in load_dataset(dataset, root, **(options or {}))], name=dataset),
-        solver=generate(),
+        solver=[*_attack(attack, attack_options or {}), generate()],
         scorer=_scorers(judges, judge_options or {}, cache),
         config=GenerateConfig(max_tokens=max_tokens, temperature=temperature, seed=seed),
     )
+
+
+def _attack(name: str | None, options: dict[str, Any]) -> list[Solver]:
+    if name is None:
+        return []
+    if name not in ATTACK_SOLVERS:
+        raise ConfigError(unknown_name("attack", name, ATTACK_SOLVERS))
+    return [ATTACK_SOLVERS[name](**options)]
 
 
 def _scorers(judges: str | list[str] | None, options: dict[str, Any], cache: str | None) -> list[Scorer]:
@@ -79,24 +82,8 @@ def _scorers(judges: str | list[str] | None, options: dict[str, Any], cache: str
 def as_sample(example: Example) -> Sample:
     """An example, with what metrics need to know about it in its metadata."""
     return Sample(
-        input=[_as_chat_message(message) for message in example.messages()],
+        input=as_chat_messages(example),
         target=example.target,
         id=example.id,
         metadata={"category": example.category, "instruction": example.instruction, **identity(example)},
     )
-
-
-def _as_chat_message(message: dict[str, Any]) -> ChatMessage:
-    content = message["content"]
-    if not isinstance(content, str):
-        content = [_as_content(part) for part in content]
-    kinds = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
-    return kinds[message["role"]](content=content)
-
-
-def _as_content(part: dict[str, Any]) -> Content:
-    if part["type"] == "text":
-        return ContentText(text=part["text"])
-    image = part["image"]
-    # A path stays as it is; an image that was drawn here becomes a data URL.
-    return ContentImage(image=data_url(image) if isinstance(image, Image.Image) else str(image))
