@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 
 from attacks.families import tiny_vlm as family_vlm
-from checkpoints import tiny_vlm
-from safety_reminder.attacks.gcg import begins_with_target, gcg
+from checkpoints import tiny_guarded, tiny_vlm
+from safety_reminder.attacks.base import Arena, Judge
+from safety_reminder.attacks.gcg import begins_with_target, gcg, run
 from safety_reminder.attacks.gcg_files import CHECKPOINT
 from safety_reminder.attacks.gcg_options import GCGConfig
 from safety_reminder.attacks.goals import Goal
+from safety_reminder.attacks.splits import Splits
 from safety_reminder.errors import ConfigError, SafetyReminderError
 from safety_reminder.models import VLM
 from safety_reminder.models.tiny import byte_tokenizer, tiny_model
@@ -232,3 +234,24 @@ def test_models_of_two_tokenizers_are_refused():
     other = VLM(tiny_model("llama"), byte_tokenizer(["<other>"], ""))
     with pytest.raises(ConfigError, match="another tokenizer"):
         gcg(vlm, [GOAL], config(), others=[other])
+
+
+def arena(folder, guarded):
+    rows = [replace(goal.example, id=str(n)) for n, goal in enumerate((GOAL, LETTER, GOAL, LETTER))]
+    never = Judge(refusal=lambda text: "start", on_topic=lambda text, request: True)
+    return Arena(guarded, Splits(rows[:2], [], rows[2:]), never, folder)
+
+
+@pytest.mark.parametrize("universal", [True, False])
+def test_the_attack_gives_requests_with_a_suffix(tmp_path, universal):
+    options = config(steps=2, universal=universal, targets={"kind": "generic", "text": "Sure"}, progressive=False)
+    outcome = run(arena(tmp_path, tiny_guarded()), options)
+    assert [example.id for example in outcome.splits.test] == [example.id for example in outcome.clean] == ["2", "3"]
+    for before, after in zip(outcome.clean, outcome.splits.test, strict=True):
+        assert after.prompt.startswith(before.prompt + " ")
+        assert after.instruction == before.prompt
+    assert outcome.figures["loss"] == pytest.approx(outcome.figures["loss_rescored"], abs=1e-4)
+    with (tmp_path / "adv_suffix.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    learned = outcome.splits.train if universal else outcome.splits.test
+    assert [row["goal"] + row["adv_suffix"] for row in rows] == [example.prompt for example in learned]

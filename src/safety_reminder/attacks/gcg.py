@@ -74,7 +74,7 @@ def gcg(
         raise ConfigError("GCG needs at least one goal")
     require_one_tokenizer([vlm, *others, *([draft] if draft is not None else [])])
     search = Search([vlm, *others], draft, goals, config, judge)
-    files = None if folder is None else Files(folder, identity(search.readers, config))
+    files = None if folder is None else Files(folder, identity(search.readers, search.draft, config))
     state = search.begin() if files is None or not files.resumable else files.load(search.begin())
     search.run(state, files, progress)
     return search.result(state, files)

@@ -77,7 +77,7 @@ class State:
             self.best = Entry(loss, list(ids))
 
 
-def identity(readers: Readers, config: GCGConfig) -> dict[str, Any]:
+def identity(readers: Readers, draft: Readers | None, config: GCGConfig) -> dict[str, Any]:
     """What a run that goes on must share with the one that it goes on from: options, prompts, targets and models."""
     options = config.model_dump(exclude=set(config.marked("later")))
     digest = hashlib.sha256()
@@ -85,7 +85,8 @@ def identity(readers: Readers, config: GCGConfig) -> dict[str, Any]:
         for name, value in sorted((party.inputs or {}).items()):
             digest.update(name.encode() + value.cpu().float().numpy().tobytes())
         digest.update(json.dumps(party.target).encode())
-    models = [fingerprint(party.vlm.model) for party in readers.parties[: readers.models]]
+    asked = [*readers.parties[: readers.models], *(draft.parties[:1] if draft else [])]
+    models = [fingerprint(party.vlm.model) for party in asked]
     weights = hashlib.sha256(json.dumps(models, sort_keys=True).encode()).hexdigest()
     return {"options": options, "prompts": digest.hexdigest(), "models": weights}
 
