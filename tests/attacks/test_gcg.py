@@ -238,7 +238,7 @@ def test_models_of_two_tokenizers_are_refused():
 
 def arena(folder, guarded):
     rows = [replace(goal.example, id=str(n)) for n, goal in enumerate((GOAL, LETTER, GOAL, LETTER))]
-    never = Judge(refusal=lambda text: "start", on_topic=lambda text, request: True)
+    never = Judge(refusal=lambda text: "start", on_topic=lambda text, request, begun: True)
     return Arena(guarded, Splits(rows[:2], [], rows[2:]), never, folder)
 
 

@@ -219,7 +219,7 @@ def test_answers_are_judged_in_batches(models):
     from safety_reminder.types import Example
 
     guarded = load(f"{models}/llava", f"{models}/pack", device="cpu", check_base=False)
-    judge = Judge(lambda text: "none" if len(text) % 2 else "start", lambda text, request: True)
+    judge = Judge(lambda text: "none" if len(text) % 2 else "start", lambda text, request, begun: True)
     arena = Arena(guarded, Splits([], [], []), judge, models, tokens=5, batch_size=2)
     examples = [Example(id=str(n), prompt=text) for n, text in enumerate(ROWS)]
     answers = arena.answers(examples)
