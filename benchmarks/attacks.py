@@ -7,8 +7,8 @@
 ``harmful_train`` and are measured on all 38 rows of ``harmful_val``, less what the two share. Each attack is a run of
 ``safety-reminder attack``; one that is there already is read, and one that broke off goes on.
 
-Of each attack: ``unguarded`` and ``guarded`` (policy, threshold and prompt check of the pack), as the refusal rules have
-it, and ``..._on_topic``, where the answer also speaks of the request. ``runs`` are seeds; intervals draw requests.
+Of each attack: ``unguarded`` and ``guarded`` (policy, threshold and prompt check of the pack), as the refusal rules
+have it, and ``..._on_topic``, where the answer also speaks of the request. ``runs`` are seeds; intervals draw requests.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ def image_context(arguments: Any, figures: dict[str, Any]) -> None:
         ended = time.process_time()
         ratios.append(((ended - middle) / len(whole)) / ((middle - began) / len(rows)))
         differences.append(float((plain - reused[:: 2 * BATCH // 8][:8]).abs().max()))
-    entries = int(party.inputs["input_ids"].shape[1]) + len(party.target)
+    entries = party.slot.start + party.slot.length + len(party.slot.following) + 1
     note = f"{entries} tokens, image and target included"
     figures["image_context_ratio"] = figure(statistics.median(ratios), ratios, note=note)
     figures["image context: largest difference of losses"] = figure(max(differences), differences)

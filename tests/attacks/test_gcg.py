@@ -13,8 +13,9 @@ from PIL import Image
 
 from attacks.families import tiny_vlm as family_vlm
 from checkpoints import tiny_guarded, tiny_vlm
+from safety_reminder.attacks import ATTACKS
 from safety_reminder.attacks.base import Arena, Judge
-from safety_reminder.attacks.gcg import begins_with_target, gcg, run
+from safety_reminder.attacks.gcg import begins_with_target, gcg
 from safety_reminder.attacks.gcg_files import CHECKPOINT
 from safety_reminder.attacks.gcg_options import GCGConfig
 from safety_reminder.attacks.goals import Goal
@@ -225,7 +226,8 @@ def test_options_have_limits():
     for name, value in itertools.chain(((n, 0) for n in ("length", "steps", "width", "top_k")), [("filter_keep", 0.0)]):
         with pytest.raises(ConfigError, match=f"attack.{name} must be"):
             GCGConfig.parse({name: value}, "attack")
-    paper = GCGConfig.parse({name.removeprefix("attack."): value for name, value in GCGConfig.PRESETS["paper"].items()})
+    published = ATTACKS["gcg"].presets["paper"]
+    paper = GCGConfig.parse({name.removeprefix("attack."): value for name, value in published.items()})
     assert (paper.steps, paper.width, paper.top_k, paper.length, paper.seed) == (500, 64, 64, 20, 42)
 
 
@@ -243,9 +245,10 @@ def arena(folder, guarded):
 
 
 @pytest.mark.parametrize("universal", [True, False])
-def test_the_attack_gives_requests_with_a_suffix(tmp_path, universal):
+def test_the_attack_gives_requests_with_a_suffix(tmp_path, universal, monkeypatch):
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, target, **options: target.write(b""))
     options = config(steps=2, universal=universal, targets={"kind": "generic", "text": "Sure"}, progressive=False)
-    outcome = run(arena(tmp_path, tiny_guarded()), options)
+    outcome = ATTACKS["gcg"].run(arena(tmp_path, tiny_guarded()), options)
     assert [example.id for example in outcome.splits.test] == [example.id for example in outcome.clean] == ["2", "3"]
     for before, after in zip(outcome.clean, outcome.splits.test, strict=True):
         assert after.prompt.startswith(before.prompt + " ")
