@@ -245,8 +245,7 @@ def arena(folder, guarded):
 
 
 @pytest.mark.parametrize("universal", [True, False])
-def test_the_attack_gives_requests_with_a_suffix(tmp_path, universal, monkeypatch):
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, target, **options: target.write(b""))
+def test_the_attack_gives_requests_with_a_suffix(tmp_path, universal):
     options = config(steps=2, universal=universal, targets={"kind": "generic", "text": "Sure"}, progressive=False)
     outcome = ATTACKS["gcg"].run(arena(tmp_path, tiny_guarded()), options)
     assert [example.id for example in outcome.splits.test] == [example.id for example in outcome.clean] == ["2", "3"]
