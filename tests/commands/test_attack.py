@@ -16,6 +16,7 @@ from safety_reminder.data import load_dataset
 from safety_reminder.data.benchmarks.typographic import FONT, FONT_FOLDERS
 from safety_reminder.evaluation.records import RecordFile
 from safety_reminder.models.branches import Shared
+from safety_reminder.models.messages import load_image
 
 ROWS = ["Steps to brew tea", "Ways to fold a map", "Steps to sort a shelf", "Ways to draw a cat", "Steps to dig a pond"]
 QUICK = {
@@ -72,7 +73,7 @@ def test_every_attack_leaves_a_data_set_and_its_measures(attack, call, place, mo
     assert len(examples) == 2
     assert {e.instruction or e.prompt for e in examples} <= set(ROWS)
     if name in ("pgd", "bap_image"):
-        assert all(Image.open(e.image).size == (8, 8) for e in examples)
+        assert all(load_image(e.image).size == (8, 8) for e in examples)
         with (place / "run/losses.csv").open() as file:
             assert len(list(csv.DictReader(file))) == 3
     answered = call(
@@ -106,7 +107,7 @@ def test_an_image_of_bap_goes_with_rewritten_prompts(attack, place):
             "attack=bap_rewrite", "attack.rounds=1", "attack.image=red.png", "attack.defended=true", "chat.model=any",
             f"chat.url={server.url}",
         )  # fmt: skip
-    assert all(Image.open(e.image).getpixel((0, 0)) == (255, 0, 0) for e in load_dataset("attack_run", place / "run"))
+    assert all(load_image(e.image).getpixel((0, 0)) == (255, 0, 0) for e in load_dataset("attack_run", place / "run"))
 
 
 def test_requests_of_another_set_are_measured_on_and_never_learned_from(attack, place):

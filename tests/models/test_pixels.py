@@ -45,7 +45,7 @@ def test_the_gradient_of_each_value_is_what_it_changes_by(family):
                pixels(noise(pixels.size)).items()}  # fmt: skip
 
     def total(image):
-        return sum((v * weights[name]).sum() for name, v in pixels(image).items())
+        return torch.stack([(v * weights[name]).sum() for name, v in pixels(image).items()]).sum()
 
     image = ((noise(pixels.size) * 0.5 + 0.25) * 255).round().div(255).requires_grad_()
     (gradient,) = torch.autograd.grad(total(image), [image])

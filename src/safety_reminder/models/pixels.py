@@ -202,13 +202,14 @@ def _candidates(vlm: VLM) -> Iterator[tuple[int, int]]:
             _area(processor, *names) for names in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
         )
         side = min(max(_COMMON, math.isqrt(least or 0)), math.isqrt(most or _COMMON**2))
-        sizes.add((max(side // (patch * merged), 1) * patch * merged,) * 2)
+        side = max(side // (patch * merged), 1) * patch * merged
+        sizes.add((side, side))
     yield from sorted(size for size in sizes if min(size) > 0 and max(size) <= _LARGEST)
 
 
 def _area(processor: Any, name: str, edge: str) -> int | None:
     """A limit on pixels, under its old name or, in later versions of transformers, as an edge."""
-    size = getattr(processor, "size", None)
+    size: Any = getattr(processor, "size", None)
     return getattr(processor, name, None) or (size.get(edge) if hasattr(size, "get") else None)
 
 
@@ -217,9 +218,10 @@ def _sizes_in(value: Any) -> set[tuple[int, int]]:
         return {(value, value)}
     if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(side, int) for side in value):
         return {(value[0], value[1])}
-    if not hasattr(value, "get"):
+    get: Any = getattr(value, "get", None)
+    if get is None:
         return set()
-    named = {name: value.get(name) for name in ("height", "width", "shortest_edge", "longest_edge")}
+    named = {name: get(name) for name in ("height", "width", "shortest_edge", "longest_edge")}
     sizes = {(side, side) for name in ("shortest_edge", "longest_edge") if (side := named[name])}
     return sizes | ({(named["height"], named["width"])} if named["height"] and named["width"] else set())
 
