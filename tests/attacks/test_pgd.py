@@ -100,7 +100,7 @@ def test_the_guards_objective_reads_what_decoding_reads(family, prompt_check):
         attack.targets[number], attack._written[number] = ids, (0, [])
     following = {n: attack._following(n) for n in range(2)}
     with torch.no_grad():
-        scored = attack.prompts.score(pixels(image), following, attack.vectors)
+        scored = attack.prompts.score(attack.prompts.read(pixels(image), following), following, attack.vectors)
     assert sum(len(response.checks) for response in responses) >= 5
     for number, response in enumerate(responses):
         read = reminder.probe(torch.cat([h[-1:] for h in scored[number].hidden]))

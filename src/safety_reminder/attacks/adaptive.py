@@ -20,7 +20,7 @@ from torch import Tensor
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.losses import require_room, target_loss
 from safety_reminder.attacks.options import AdaptiveConfig
-from safety_reminder.attacks.prompts import Continuing, Prompts
+from safety_reminder.attacks.prompts import Continuing, Heads, Prompts
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard.decoding import Guard
 from safety_reminder.guard.schedule import Schedule
@@ -38,7 +38,7 @@ class GuardedObjective:
 
     Args:
         guard: what is attacked: a reminder, or a rival's vectors and probe.
-        around: is open while prompts are run; for a defence that changes what is embedded.
+        around: is open while what prompts share is run; for a defence that changes what is embedded there.
 
     Raises:
         ConfigError: as :class:`~safety_reminder.attacks.pgd.TargetObjective`.
@@ -69,11 +69,11 @@ class GuardedObjective:
         return len(self.targets)
 
     def __call__(self, image: Float[Tensor, "3 height width"], items: Sequence[int], step: int) -> dict[str, Tensor]:
-        values = self.pixels(image)
-        self._renew({name: value.detach() for name, value in values.items()}, items, step)
-        following = {number: self._following(number) for number in items}
         with self.around():
-            scored = self.prompts.score(values, following, self.vectors)
+            heads = self.prompts.read(self.pixels(image), items)
+        self._renew(heads, items, step)
+        following = {number: self._following(number) for number in items}
+        scored = self.prompts.score(heads, following, self.vectors)
         targets, hinges, logits, after = [], [], [], []
         for number in items:
             targets.append(target_loss(scored[number].logits, self.targets[number], first_weight=self.first_weight))
@@ -134,15 +134,14 @@ class GuardedObjective:
         return Continuing(answer, len(self.targets[number]), branches)
 
     @torch.no_grad()
-    def _renew(self, values: Mapping[str, Tensor], items: Sequence[int], step: int) -> None:
+    def _renew(self, heads: Heads, items: Sequence[int], step: int) -> None:
         """Write what follows the targets of ``items`` anew, where it is too old."""
         old = [n for n in items if n not in self._written or step - self._written[n][0] >= self.config.renew]
         missing = {n: self.config.tokens - len(self.targets[n]) for n in old}
         if not self._reads or max(missing.values(), default=0) <= 0:
             self._written |= {n: (step, []) for n in old}
             return
-        with self.around():
-            written = self.prompts.write(values, {n: self.targets[n] for n in old}, max(missing.values()))
+        written = self.prompts.write(heads, {n: self.targets[n] for n in old}, max(missing.values()))
         ends = self.vlm.eos_ids
         for n, tokens in written.items():
             end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))

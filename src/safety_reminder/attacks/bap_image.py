@@ -58,7 +58,8 @@ class CorpusObjective:
         for n in items:
             following[2 * n] = Continuing(self.affirmative[n], len(self.affirmative[n]))
             following[2 * n + 1] = Continuing(self._refusal(n), len(self._refusal(n)))
-        scored = self.prompts.score(self.pixels(image), following, no_vectors(self.vlm))
+        heads = self.prompts.read(self.pixels(image), following)
+        scored = self.prompts.score(heads, following, no_vectors(self.vlm))
         affirmed = torch.stack([target_loss(scored[2 * n].logits, self.affirmative[n]) for n in items]).mean()
         refused = torch.stack([target_loss(scored[2 * n + 1].logits, self._refusal(n)) for n in items])
         hinge = F.relu(self.config.bound - refused).mean()

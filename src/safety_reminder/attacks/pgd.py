@@ -59,7 +59,8 @@ class TargetObjective:
 
     def __call__(self, image: Float[Tensor, "3 height width"], items: Sequence[int], step: int) -> dict[str, Tensor]:
         following = {n: Continuing(self.targets[n], len(self.targets[n])) for n in items}
-        scored = self.prompts.score(self.pixels(image), following, no_vectors(self.vlm))
+        heads = self.prompts.read(self.pixels(image), items)
+        scored = self.prompts.score(heads, following, no_vectors(self.vlm))
         losses = [target_loss(scored[n].logits, self.targets[n], first_weight=self.first_weight) for n in items]
         return {"loss": torch.stack(losses).mean()}
 

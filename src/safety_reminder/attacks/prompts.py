@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +14,9 @@ from safety_reminder.models import VLM
 from safety_reminder.models.branches import Branch, Row, Scored, Shared, score_rows, write_rows
 from safety_reminder.models.pixels import replaced
 from safety_reminder.types import Example
+
+
+Heads = dict[int, Shared]  # of groups of prompts, by their places, what they share
 
 
 @dataclass(frozen=True)
@@ -63,40 +66,44 @@ class Prompts:
             groups.setdefault(tuple(ids[: _after_image(vlm, ids)]), []).append((number, inputs))
         self._groups = [_group(rows) for rows in groups.values()]
 
-    def score(
-        self, values: Mapping[str, Tensor], following: Mapping[int, Continuing], vectors: Tensor
-    ) -> dict[int, Scored]:
-        """What the model makes of what follows each of these prompts, with the gradient of ``values``.
+    def read(self, values: Mapping[str, Tensor], numbers: Collection[int]) -> Heads:
+        """Run what these prompts share, with the gradient of ``values``.
 
         Args:
             values: of the image, as :class:`~safety_reminder.models.pixels.Pixels` gives them.
-            following: by the prompt's number.
+        """
+        return {
+            place: Shared.read(self.vlm.model, replaced(group.head, values))
+            for place, group in enumerate(self._groups)
+            if any(number in group.tails for number in numbers)
+        }
+
+    def score(self, heads: Heads, following: Mapping[int, Continuing], vectors: Tensor) -> dict[int, Scored]:
+        """What the model makes of what follows each of these prompts, by their numbers.
+
+        Args:
+            heads: as :meth:`read` gives them.
             vectors: (k, hidden_size), of the reminder, for branches.
         """
         scored: dict[int, Scored] = {}
-        for group in self._groups:
-            numbers = [number for number in group.tails if number in following]
-            if not numbers:
-                continue
-            shared = Shared.read(self.vlm.model, replaced(group.head, values))
-            rows = [_row(group.tails[number], following[number]) for number in numbers]
-            results = score_rows(self.vlm.model, shared, rows, vectors)
-            scored |= dict(zip(numbers, results, strict=True))
+        for place, shared in heads.items():
+            tails = self._groups[place].tails
+            numbers = [number for number in tails if number in following]
+            rows = [_row(tails[number], following[number]) for number in numbers]
+            scored |= dict(zip(numbers, score_rows(self.vlm.model, shared, rows, vectors), strict=True))
         return scored
 
     @torch.no_grad()
-    def write(
-        self, values: Mapping[str, Tensor], begun: Mapping[int, Sequence[int]], count: int
-    ) -> dict[int, list[int]]:
+    def write(self, heads: Heads, begun: Mapping[int, Sequence[int]], count: int) -> dict[int, list[int]]:
         """``count`` greedy tokens after the beginnings of these prompts' answers, end-of-sequence tokens included."""
         written: dict[int, list[int]] = {}
-        for group in self._groups:
-            numbers = [number for number in group.tails if number in begun]
-            if not numbers:
-                continue
-            shared = Shared.read(self.vlm.model, replaced(group.head, values))
-            rows = [[*group.tails[number], *begun[number]] for number in numbers]
-            written |= dict(zip(numbers, write_rows(self.vlm.model, shared, rows, count), strict=True))
+        for place, shared in heads.items():
+            tails = self._groups[place].tails
+            numbers = [number for number in tails if number in begun]
+            if numbers:
+                rows = [[*tails[number], *begun[number]] for number in numbers]
+                texts = write_rows(self.vlm.model, shared.detach(), rows, count)
+                written |= dict(zip(numbers, texts, strict=True))
         return written
 
     @property
