@@ -15,7 +15,6 @@ from safety_reminder.models.branches import Branch, Row, Scored, Shared, score_r
 from safety_reminder.models.pixels import replaced
 from safety_reminder.types import Example
 
-
 Heads = dict[int, Shared]  # of groups of prompts, by their places, what they share
 
 
