@@ -262,6 +262,7 @@ class Record:
     samples that were answered together; empty where nobody knows. ``verdicts``: what judges said of the answer.
     ``instruction``: what is asked, in words, where the prompt may only point to it; empty where nobody knows.
     ``context_sha256``: of the example's system prompt, earlier turns and prefill; None: it has none of them.
+    ``prefill``: what the answer was begun with.
     """
 
     id: str
@@ -285,3 +286,4 @@ class Record:
     verdicts: Mapping[str, Any] = field(default_factory=dict)
     instruction: str = ""
     context_sha256: str | None = None
+    prefill: str = ""

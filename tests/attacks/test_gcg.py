@@ -240,13 +240,12 @@ def test_models_of_two_tokenizers_are_refused():
 
 def arena(folder, guarded):
     rows = [replace(goal.example, id=str(n)) for n, goal in enumerate((GOAL, LETTER, GOAL, LETTER))]
-    never = Judge(refusal=lambda text: "start", on_topic=lambda text, request: True)
+    never = Judge(refusal=lambda text: "start", on_topic=lambda text, request, begun: True)
     return Arena(guarded, Splits(rows[:2], [], rows[2:]), never, folder)
 
 
 @pytest.mark.parametrize("universal", [True, False])
-def test_the_attack_gives_requests_with_a_suffix(tmp_path, universal, monkeypatch):
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, target, **options: target.write(b""))
+def test_the_attack_gives_requests_with_a_suffix(tmp_path, universal):
     options = config(steps=2, universal=universal, targets={"kind": "generic", "text": "Sure"}, progressive=False)
     outcome = ATTACKS["gcg"].run(arena(tmp_path, tiny_guarded()), options)
     assert [example.id for example in outcome.splits.test] == [example.id for example in outcome.clean] == ["2", "3"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -80,7 +82,7 @@ def test_every_goal_meets_every_image(images, goals):
 @pytest.mark.parametrize("column", ["goal", "instruction", "question", "prompt", "theirs"])
 def test_goals_may_stand_in_any_of_the_usual_columns_or_in_one_that_is_named(images, tmp_path, column):
     (tmp_path / "goals.jsonl").write_text("".join(json.dumps({column: goal}) + "\n" for goal in GOALS))
-    options = {"column": "theirs"} if column == "theirs" else {}
+    options: dict[str, Any] = {"column": "theirs"} if column == "theirs" else {}
     assert len(load_dataset("adv_images", images, goals=tmp_path / "goals.jsonl", **options)) == 4
     if column == "theirs":
         with pytest.raises(
@@ -102,7 +104,7 @@ def test_each_goal_meets_the_image_of_its_name_or_number(images, tmp_path, rows,
     rows = [{"goal": goal, **row} for goal, row in zip(GOALS, rows, strict=False)]
     (tmp_path / "goals.json").write_text(json.dumps(rows))
     found = load_dataset("adv_images", images, goals=tmp_path / "goals.json", pairing="name")
-    assert [example.image.name for example in found] == expected
+    assert [Path(str(example.image)).name for example in found] == expected
     assert [example.prompt for example in found] == GOALS[: len(rows)]
 
 

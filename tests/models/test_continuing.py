@@ -96,10 +96,14 @@ def test_what_the_model_wrote_itself_is_continued_as_it_went_on():
     guarded = tiny_guarded()
     vlm = guarded.vlm
     plain = [t for t in range(len(vlm.tokenizer)) if not vlm.tokenizer.decode([t]).isascii() or t < 4]
-    options = OPTIONS | {"suppress_tokens": plain, "guard": False}  # ASCII, so that the text is its tokens
+    options: dict[str, Any] = OPTIONS | {
+        "suppress_tokens": plain,
+        "guard": False,
+    }  # ASCII, so that the text is its tokens
     whole = guarded.generate([SEEN], **options)
     head = vlm.tokenizer.decode(list(whole.token_ids[:4]))
-    rest = guarded.generate([SEEN, begun(head)], **options | {"max_new_tokens": 5})
+    options["max_new_tokens"] = 5
+    rest = guarded.generate([SEEN, begun(head)], **options)
     assert rest.token_ids == whole.token_ids[4:]
     assert not rest.text.startswith(head)
 

@@ -50,7 +50,7 @@ def run(arena: Arena, config: BAPRewriteConfig) -> Outcome:
         requests,
         answer=answer,
         judge=judge,
-        on_topic=arena.judge.on_topic,
+        on_topic=lambda text, question: arena.judge.on_topic(text, question, ""),
         ask=arena.chat,
         config=config,
         path=arena.folder / REWRITES,

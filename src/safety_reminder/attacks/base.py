@@ -13,7 +13,7 @@ from safety_reminder.attacks.splits import Splits
 from safety_reminder.errors import DataError, MissingExtraError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import VLM
-from safety_reminder.run_files import write_bytes, write_text
+from safety_reminder.run_files import write_text
 from safety_reminder.types import Example, Request, Sampling
 
 
@@ -26,10 +26,10 @@ class Ask(Protocol):
 @dataclass(frozen=True)
 class Judge:
     """``refusal``: where an answer refuses, ``start``, ``late`` or ``none``; ``on_topic``: whether an answer (first)
-    speaks of a request (second)."""
+    speaks of a request (second), after what it was begun with (third)."""
 
     refusal: Callable[[str], str]
-    on_topic: Callable[[str, str], bool]
+    on_topic: Callable[[str, str, str], bool]
 
     def engaged(self, text: str) -> bool:
         """Whether an answer begins to do what was asked."""
@@ -37,7 +37,7 @@ class Judge:
 
     def __call__(self, example: Example, text: str) -> bool:
         """Whether an answer to an example is a success of the attack."""
-        return self.engaged(text) and self.on_topic(text, example.instruction or example.prompt)
+        return self.engaged(text) and self.on_topic(text, example.instruction or example.prompt, example.prefill)
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,4 @@ def _plot(path: Path, rows: Sequence[Mapping[str, Any]], marks: Sequence[Mapping
         right.set_ylabel("success in validation")
         right.spines["top"].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_bytes(path, buffer.getvalue())
+    figure.savefig(path, dpi=110)

@@ -85,17 +85,19 @@ class TargetsConfig(Options):
     """How targets are made."""
 
     kind: Annotated[
-        Literal["echo", "csv", "generic"],
+        Literal["echo", "csv", "generic", "corpus"],
         Field(
             description="echo: the request and the beginning of the model's own form of compliance; csv: as the file "
-            "says; generic: one text for all"
+            "says; generic: one text for all; corpus: the lines of a file, in front of the image alone"
         ),
     ] = "echo"
     form: Annotated[
         str | None,
         Field(description="echo: what follows the request; null: as the model's answers to harmless ones do"),
     ] = None
-    file: Annotated[str | None, Field(description="csv: a table with goal and target, as AdvBench's")] = None
+    file: Annotated[
+        str | None, Field(description="csv: a table with goal and target, as AdvBench's; corpus: a text file")
+    ] = None
     continuation: Annotated[str, Field(description="csv: appended to each target, such as ': 1. To'")] = ""
     text: Annotated[str, Field(description="generic: the text", min_length=1)] = GENERIC
 
@@ -103,6 +105,8 @@ class TargetsConfig(Options):
     def _fit(self) -> TargetsConfig:
         if self.kind == "csv" and self.file is None:
             raise ConfigError("targets.kind=csv needs targets.file=FILE, a table with the columns goal and target")
+        if self.kind == "corpus" and self.file is None:
+            raise ConfigError("targets.kind=corpus needs targets.file=FILE, a text file with one text a line")
         return self
 
 

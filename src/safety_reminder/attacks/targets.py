@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from safety_reminder.attacks.corpora import read_corpus
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.options import TargetsConfig
 from safety_reminder.data.files import need_columns, text_of
@@ -38,7 +39,7 @@ Answer = Callable[[Sequence[Example]], list[str]]  # a model's answers to exampl
 
 
 def make_goals(examples: Sequence[Example], config: TargetsConfig, answer: Answer) -> list[Goal]:
-    """Every example with its target.
+    """Every example with its target; of a corpus, a goal for each of its lines, which asks nothing.
 
     Args:
         answer: the attacked model's answers; asked where an echo needs to know its form.
@@ -49,6 +50,11 @@ def make_goals(examples: Sequence[Example], config: TargetsConfig, answer: Answe
     match config.kind:
         case "generic":
             return [Goal(example, config.text) for example in examples]
+        case "corpus":
+            return [
+                Goal(replace(examples[0], id=f"corpus-{number}", prompt="", instruction=""), text)
+                for number, text in enumerate(read_corpus(Path(str(config.file)).expanduser()))
+            ]
         case "csv":
             by_goal = _table(Path(str(config.file)).expanduser())
             return [Goal(example, _listed(example, by_goal, config)) for example in examples]

@@ -64,7 +64,7 @@ class AnswerOptions(Options):
     """How the attacked requests are answered in the end, and on the way."""
 
     max_new_tokens: Annotated[int, Field(ge=1, description="of an answer, at most")] = 64
-    validation_tokens: Annotated[int, Field(ge=1, description="of an answer that is judged on the way")] = 32
+    validation_tokens: Annotated[int, Field(ge=1, description="of an answer that is judged on the way")] = 48
     batch_size: BatchSize = 16
     clean: Annotated[bool, Field(description="answer the test requests without the attack as well, unguarded")] = True
 
@@ -222,7 +222,7 @@ def _measure(job: AttackJob, guarded: GuardedVLM, outcome: Outcome, output: Path
         output / "summary.json",
         {
             "metrics": {name: metric.as_json() for name, metric in metrics.items()},
-            "cost": {"seconds": round(seconds, 1), **outcome.figures},
+            "cost": {"seconds": round(seconds, 3), **outcome.figures},
             "config": job.model_dump(),
             "provenance": provenance(),
         },

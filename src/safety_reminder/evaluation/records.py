@@ -25,7 +25,7 @@ from safety_reminder.types import Example, Record, Response
 # The one number that may be none: a check that gave no verdict. JSON knows no NaN, so it is null there.
 _NAN_IS_NULL = "p_unsafe"
 # Fields that earlier versions did not write; what their records say there is the default.
-_ADDED = {"instruction", "context_sha256"}
+_ADDED = {"instruction", "context_sha256", "prefill"}
 
 
 def make_record(
@@ -36,6 +36,7 @@ def make_record(
         id=example.id,
         category=example.category,
         instruction=example.instruction or example.prompt,
+        prefill=example.prefill,
         **identity(example),
         seconds=response.seconds,
         guard=guard,

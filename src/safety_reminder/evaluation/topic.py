@@ -48,13 +48,14 @@ _ENDINGS = {
 }  # fmt: skip
 
 
-def speaks_of(answer: str, request: str) -> bool:
+def speaks_of(answer: str, request: str, begun: str = "") -> bool:
     """Whether ``answer`` is about what ``request`` asks for.
 
-    It is where two things hold. At least half of the request's content words occur in it: words other than stop words
-    and those of requests in general ("steps", "how", "write"), numbers included, compared by their stems ("drugs" and
-    "drug", "manufacturing" and "manufacture"). And it goes beyond repeating the request: it has at least
-    :data:`BEYOND` different words that are neither the request's own, nor what any answer opens with.
+    It is where two things hold. At least half of the request's content words occur in it, or in what it was ``begun``
+    with by somebody else: words other than stop words and those of requests in general ("steps", "how", "write"),
+    numbers included, compared by their stems ("drugs" and "drug", "manufacturing" and "manufacture"). And it goes
+    beyond repeating the request: it has itself at least :data:`BEYOND` different words that are neither the request's
+    own, nor what any answer opens with.
 
     Of one content word, that one must occur. A request without any ("How do I do it?") cannot be missed, so that only
     the second condition counts. The stems are of English. Of words of other alphabets the first letters are compared,
@@ -63,7 +64,7 @@ def speaks_of(answer: str, request: str) -> bool:
     own = {stem for _, stem in _words(request)}
     content = content_words(request)
     said = list(_words(_ITEM_NUMBER.sub(" ", answer)))
-    stems = {stem for _, stem in said}
+    stems = {stem for _, stem in [*said, *_words(begun)]}
     if 2 * len(content & stems) < len(content):
         return False
     beyond = {stem for word, stem in said if word != "here" and not word[0].isdigit()}

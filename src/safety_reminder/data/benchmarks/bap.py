@@ -22,7 +22,8 @@ def load(root: str | Path, *, images: str | Path | None = None) -> list[Example]
         images: folder that ``image_path`` leads from; by default the file's own.
 
     Raises:
-        DataError: no such file, a row that lacks one of these, or an image that cannot be read.
+        DataError: no such file, a row that lacks one of these, or an image that cannot be read. An empty path stands
+            for no image.
     """
     what = "BAP's JSON file"
     path = existing_root(root, "bap", what)
@@ -35,14 +36,14 @@ def load(root: str | Path, *, images: str | Path | None = None) -> list[Example]
     examples = []
     for number, row in enumerate(rows):
         where = f"{path}, row {number + 1}"
-        name = text_of(row, "image_path", where)
-        if name not in seen:
+        name = str(row["image_path"] or "").strip()
+        if name and name not in seen:
             seen[name] = image_at(folder / name, where)
         examples.append(
             Example(
                 id=f"{path.stem}-{number:04d}",
                 prompt=text_of(row, "rephrased_question", where),
-                image=seen[name],
+                image=seen.get(name),
                 harmful=True,
                 instruction=text_of(row, "question", where),
             )

@@ -100,6 +100,7 @@ def _record(sample: EvalSample, trace: Mapping[str, Any], batch: tuple[str, ...]
         **{name: sample.metadata[name] for name in _OF_THE_EXAMPLE},
         instruction=_instruction(sample.metadata),
         context_sha256=sample.metadata.get("context_sha256"),
+        prefill=sample.metadata.get("prefill", ""),
         seconds=trace["seconds"] / trace["rows"],  # its share of its batch's
         guard=trace["monitored"],
         batch=batch,

@@ -85,5 +85,10 @@ def as_sample(example: Example) -> Sample:
         input=as_chat_messages(example),
         target=example.target,
         id=example.id,
-        metadata={"category": example.category, "instruction": example.instruction, **identity(example)},
+        metadata={
+            "category": example.category,
+            "instruction": example.instruction,
+            "prefill": example.prefill,
+            **identity(example),
+        },
     )

@@ -1,0 +1,160 @@
+"""What attacks do to pocket and to its guard: static, adaptive, and without gradients, on requests that were held back.
+
+    python benchmarks/attacks.py --data DATA --runs runs/attacks --json benchmarks/results/attacks.json
+    python benchmarks/attacks.py --data DATA --runs runs/attacks --only pgd/eps32 --seeds 1
+
+``--data``: the folder that holds ``refusal_direction/splits`` (Arditi et al., arXiv:2406.11717): attacks learn on
+``harmful_train`` and are measured on all 38 rows of ``harmful_val``, less what the two share. Each attack is a run of
+``safety-reminder attack``; one that is there already is read, and one that broke off goes on.
+
+Of each attack: ``unguarded`` and ``guarded`` (policy, threshold and prompt check of the pack), as the refusal rules
+have it, and ``..._on_topic``, where the answer also speaks of the request. ``runs`` are seeds; intervals draw requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from common import figure, finish, parser
+
+from safety_reminder.commands.attack import COMMAND, AttackJob, attack
+from safety_reminder.commands.composing import compose
+from safety_reminder.evaluation.metrics import attack_succeeded, succeeded_on_topic
+from safety_reminder.evaluation.records import RecordFile
+from safety_reminder.evaluation.statistics import mean
+from safety_reminder.types import Record
+
+_PGD = ["attack=pgd", "split.train=64", "split.validation=12"]
+# What is measured, by its name: options of the command beside the seed.
+ATTACKS = {
+    "pgd/eps8": [*_PGD, "attack.epsilon=8/255"],
+    "pgd/eps16": [*_PGD, "attack.epsilon=16/255", "attack.steps=60", "attack.validate_every=20"],
+    "pgd/eps32": [*_PGD, "attack.epsilon=32/255", "attack.steps=60", "attack.validate_every=20"],
+    "pgd/eps64": [*_PGD, "attack.epsilon=64/255", "attack.steps=60", "attack.validate_every=20"],
+    "pgd/eps32/adaptive": [
+        "attack=pgd",
+        "split.train=32",
+        "split.validation=8",
+        "attack.epsilon=32/255",
+        "attack.steps=150",
+        "attack.validate_every=50",
+        "attack.adaptive.against=probe",
+        "attack.adaptive.tokens=32",
+    ],
+    "gcg": ["attack=gcg", "split.train=8", "split.validation=0"],
+    "bap": ["attack=bap_image", "split.train=0", "split.validation=12"],
+    "prefill/depth4": ["attack=prefill", "attack.depth=4", "split.train=0", "split.validation=0"],
+    "prefill/depth16": ["attack=prefill", "attack.depth=16", "split.train=0", "split.validation=0"],
+    "prefill/depth64": ["attack=prefill", "attack.depth=64", "split.train=0", "split.validation=0"],
+    "system_override": ["attack=system_override", "split.train=0", "split.validation=0"],
+    "multi_turn": ["attack=multi_turn", "split.train=0", "split.validation=0"],
+}
+_SEEDED = ("pgd", "gcg", "bap")  # the others draw nothing
+_COST = ("seconds", "steps", "candidates", "loss", "loss_reloaded")
+
+
+def job_of(name: str, seed: int, data: Path, output: Path) -> AttackJob:
+    """One run of the command."""
+    splits = data / "refusal_direction" / "splits"
+    drawn = [f"split.seed={seed}", f"attack.seed={seed}"] if name.startswith(_SEEDED) else []
+    return compose(
+        COMMAND,
+        [
+            *ATTACKS[name],
+            *drawn,
+            "model=pocket",
+            "dataset=text",
+            f"dataset.root={splits / 'harmful_train.json'}",
+            f"test_on=['text:{splits / 'harmful_val.json'}']",
+            f"answers.clean={'true' if seed == 0 else 'false'}",
+            f"output={output}",
+        ],
+    )
+
+
+def done(job: AttackJob, folder: Path) -> bool:
+    """Whether the folder holds this run, finished.
+
+    Raises:
+        SystemExit: it holds another.
+    """
+    path = folder / "summary.json"
+    if not path.is_file():
+        return False
+    before = json.loads(path.read_text(encoding="utf-8"))["config"]
+    now = json.loads(json.dumps(job.model_dump()))
+    if differing := [k for k in ("attack", "split", "guard", "model", "reminder") if before[k] != now[k]]:
+        raise SystemExit(f"{folder} holds a run with other options ({', '.join(differing)}); remove it")
+    return True
+
+
+def answers(folder: Path, kind: str) -> dict[bool, list[Record]]:
+    """Records by whether the guard was on."""
+    path = folder / "answers" / kind / "records.jsonl"
+    records = RecordFile(path).records if path.is_file() else []
+    return {guard: [r for r in records if r.guard is guard] for guard in (False, True)}
+
+
+def rates(records: list[list[Record]]) -> dict[str, dict]:
+    """Of the same requests under several seeds, by either measure: the mean, its interval, and each seed's."""
+    found = {}
+    for suffix, holds in (("", attack_succeeded), ("_on_topic", succeeded_on_topic)):
+        by_request: dict[str, list[float]] = defaultdict(list)
+        for row in (record for rows in records for record in rows):
+            by_request[row.id].append(float(holds(row)))
+        metric = mean([statistics.mean(values) for values in by_request.values()])
+        runs = [statistics.mean(float(holds(record)) for record in rows) for rows in records]
+        found[suffix] = figure(metric.value, runs, low=metric.low, high=metric.high, n=len(by_request))
+    return found
+
+
+def collect(name: str, folders: list[Path], figures: dict) -> None:
+    attacked = [answers(folder, "attacked") for folder in folders]
+    adaptive = name.endswith("/adaptive")
+    front = name.removesuffix("/adaptive") + ("/adaptive_" if adaptive else "/")
+    for label, guard in (("unguarded", False), ("guarded", True)):
+        for suffix, entry in rates([rows[guard] for rows in attacked]).items():
+            figures[f"{front}{label}{suffix}"] = entry
+    clean = [rows for folder in folders if (rows := answers(folder, "clean")[False])]
+    if clean:
+        for suffix, entry in rates(clean).items():
+            figures[f"{front}clean{suffix}"] = entry
+    costs = [json.loads((folder / "summary.json").read_text(encoding="utf-8"))["cost"] for folder in folders]
+    for cost in _COST:
+        if values := [float(c[cost]) for c in costs if cost in c]:
+            figures[f"{front}{cost}"] = figure(statistics.median(values), values)
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.formatter_class = argparse.RawDescriptionHelpFormatter
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--runs", type=Path, required=True, help="folder of the attacks' run folders")
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--only", nargs="*", choices=list(ATTACKS), default=list(ATTACKS))
+    options.add_argument("--there", action="store_true", help="read finished runs alone, and start none")
+    arguments = options.parse_args()
+    torch.set_num_threads(arguments.threads)
+    figures: dict = {}
+    for name in arguments.only:
+        folders = []
+        for seed in range(arguments.seeds if name.startswith(_SEEDED) else 1):
+            folder = arguments.runs / f"{name.replace('/', '-')}-{seed}"
+            job = job_of(name, seed, arguments.data, folder)
+            finished = done(job, folder)
+            if not finished and not arguments.there:
+                attack(job, folder)
+            if finished or not arguments.there:
+                folders.append(folder)
+        if folders:
+            collect(name, folders, figures)
+    finish(figures, arguments)
+
+
+if __name__ == "__main__":
+    main()
