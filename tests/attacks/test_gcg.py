@@ -20,6 +20,7 @@ from safety_reminder.attacks.gcg_files import CHECKPOINT
 from safety_reminder.attacks.gcg_options import GCGConfig
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.splits import Splits
+from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, SafetyReminderError
 from safety_reminder.models import VLM
 from safety_reminder.models.tiny import byte_tokenizer, tiny_model
@@ -132,7 +133,7 @@ def test_the_files_say_what_was_found(tmp_path):
     with (tmp_path / "adv_suffix.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["goal"] for row in rows] == [GOAL.example.prompt, LETTER.example.prompt]
-    assert {row["adv_suffix"] for row in rows} == {result.suffix}
+    assert {" " + row["adv_suffix"] for row in rows} == {result.suffix}
     assert {row["target"] for row in rows} == {"Sure, here"}
     with (tmp_path / "losses.csv").open(newline="") as file:
         steps = list(csv.DictReader(file))
@@ -256,4 +257,6 @@ def test_the_attack_gives_requests_with_a_suffix(tmp_path, universal):
     with (tmp_path / "adv_suffix.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     learned = outcome.splits.train if universal else outcome.splits.test
-    assert [row["goal"] + row["adv_suffix"] for row in rows] == [example.prompt for example in learned]
+    assert [row["goal"] for row in rows] == [example.instruction for example in learned]
+    read = load_dataset("adv_suffix", tmp_path / "adv_suffix.csv")
+    assert [example.prompt for example in read] == [example.prompt for example in learned]

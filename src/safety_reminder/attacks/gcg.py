@@ -249,7 +249,7 @@ class Search:
             succeeded=state.succeeded if self.config.check_every else None,
         )
         if files is not None:
-            write_suffixes(files.folder, ((goal, result.suffix) for goal in self.goals))
+            write_suffixes(files.folder, ((goal, result.suffix) for goal in self.goals), self.config.separator)
         return result
 
 
@@ -267,7 +267,7 @@ def run(arena: Arena, config: GCGConfig) -> Outcome:
             gcg(arena.vlm, [goal], config, folder=place, judge=arena.judge)
             for goal, place in zip(goals, places, strict=True)
         ]
-        write_suffixes(arena.folder, zip(goals, (result.suffix for result in found), strict=True))
+        write_suffixes(arena.folder, zip(goals, (r.suffix for r in found), strict=True), config.separator)
         attacked = Splits([], [], [with_suffix(e, r.suffix) for e, r in zip(splits.test, found, strict=True)])
     write_losses(arena.folder, [{"search": n, **asdict(step)} for n, r in enumerate(found) for step in r.steps])
     return Outcome(

@@ -157,9 +157,10 @@ class Files:
         return state
 
 
-def write_suffixes(folder: Path, found: Iterable[tuple[Goal, str]]) -> None:
-    """``adv_suffix.csv``: of each goal the request, the target, and what to append to the request."""
-    rows = [(goal.example.prompt, goal.target, suffix) for goal, suffix in found]
+def write_suffixes(folder: Path, found: Iterable[tuple[Goal, str]], separator: str) -> None:
+    """``adv_suffix.csv``: of each goal the request, the target, and what to append to the request after the separator,
+    as ``dataset=adv_suffix`` reads it."""
+    rows = [(goal.example.prompt, goal.target, suffix.removeprefix(separator)) for goal, suffix in found]
     _write_csv(folder / "adv_suffix.csv", ("goal", "target", "adv_suffix"), rows)
 
 
