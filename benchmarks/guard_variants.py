@@ -20,7 +20,7 @@ import safety_reminder
 from safety_reminder.data import load_dataset
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.statistics import proportion
-from safety_reminder.evaluation.topic import speaks_of
+from safety_reminder.evaluation.topic import succeeds_on_topic
 from safety_reminder.guard import GuardedVLM, load_reminder
 from safety_reminder.types import Example, Request, Response, Sampling
 
@@ -53,7 +53,7 @@ def answers(guarded: GuardedVLM, examples: list[Example], tokens: int, draw: ran
 def record(name: str, examples: list[Example], responses: list[Response], figures: dict) -> None:
     engaged = [judge_refusal(r.seen_text).engaged for r in responses]
     asked = [e.instruction or e.prompt for e in examples]
-    on_topic = [yes and speaks_of(r.seen_text, text) for yes, r, text in zip(engaged, responses, asked, strict=True)]
+    on_topic = [succeeds_on_topic(r.seen_text, text) for r, text in zip(responses, asked, strict=True)]
     for label, holds in (("engaged", engaged), ("on_topic", on_topic)):
         share = proportion(sum(holds), len(holds))
         figures[f"{name}/{label}"] = figure(share.value, low=share.low, high=share.high, n=len(holds))

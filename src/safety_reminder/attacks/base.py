@@ -26,7 +26,7 @@ class Ask(Protocol):
 @dataclass(frozen=True)
 class Judge:
     """``refusal``: where an answer refuses, ``start``, ``late`` or ``none``; ``on_topic``: whether an answer (first)
-    speaks of a request (second), after what it was begun with (third)."""
+    does something about a request (second), after what it was begun with (third)."""
 
     refusal: Callable[[str], str]
     on_topic: Callable[[str, str, str], bool]

@@ -181,9 +181,9 @@ def _arena(job: AttackJob, guarded: GuardedVLM, splits: Splits, output: Path) ->
 def _judge() -> Judge:
     from safety_reminder.attacks.base import Judge
     from safety_reminder.evaluation.refusal import judge_refusal
-    from safety_reminder.evaluation.topic import speaks_of
+    from safety_reminder.evaluation.topic import succeeds_on_topic
 
-    return Judge(lambda text: judge_refusal(text).where, speaks_of)
+    return Judge(lambda text: judge_refusal(text).where, succeeds_on_topic)
 
 
 def _chat(options: ChatOptions, device: Any, dtype: str) -> Any:
