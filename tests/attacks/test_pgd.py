@@ -55,10 +55,10 @@ def test_the_loss_falls_and_is_that_of_the_saved_file(family, tmp_path):
     descent, clean = pgd(vlm, GOALS, FAST, folder=tmp_path)
     save_image(descent.image, tmp_path / "image.png")
     save_image(clean, tmp_path / "clean.png")
-    attacked, before = (reload(vlm, GOALS, tmp_path / name, FAST) for name in ("image.png", "clean.png"))
+    attacked, before = (reload(vlm, GOALS, tmp_path / name, first_weight=1.0) for name in ("image.png", "clean.png"))
     assert attacked.reloaded < before.reloaded - 0.01
     assert attacked.reloaded == pytest.approx(attacked.optimised, abs=2e-3)
-    assert (descent.image - clean).abs().max() <= 0.3 + 0.5 / 255
+    assert (descent.image - clean).abs().max() <= 0.3
 
 
 def test_prompts_with_the_image_in_front_share_it_and_others_come_to_the_same():
@@ -164,7 +164,7 @@ def test_a_checkpoint_of_another_attack_is_refused(tmp_path):
     pgd(vlm, GOALS, FAST, folder=tmp_path)
     with pytest.raises(ConfigError, match=r"another configuration \(config\)"):
         pgd(vlm, GOALS, FAST.with_changes(steps=9), folder=tmp_path)
-    with pytest.raises(ConfigError, match=r"another configuration \(goals\)"):
+    with pytest.raises(ConfigError, match=r"another configuration \(objective\)"):
         pgd(vlm, GOALS[:2], FAST, folder=tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"nonsense")
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -205,6 +205,7 @@ def test_every_epoch_has_every_item_once():
         ({"epsilon": 32.0}, "attack.epsilon must be at most 1"),
         ({"epsilon": "300/255"}, "attack.epsilon must be at most 1"),
         ({"epsilon": 0.0}, "attack.epsilon must be above 0"),
+        ({"epsilon": "0.9/255"}, "less than a grey level"),
         ({"epsilon": "a/b"}, "attack.epsilon must be a number"),
         ({"steps": 0}, "attack.steps must be at least 1"),
         ({"size": [8]}, "attack.size must be"),
@@ -244,3 +245,44 @@ def test_what_an_attack_begins_from():
     assert float(clean_image("grey", pixels).unique()) == pytest.approx(128 / 255)
     assert not torch.equal(clean_image("noise", pixels, 0), clean_image("noise", pixels, 1))
     assert torch.equal(clean_image("noise", pixels, 1), clean_image("noise", pixels, 1))
+
+
+def test_without_validation_the_start_with_the_lowest_losses_is_kept():
+    vlm = tiny_vlm("llava")
+    config = FAST.with_changes(steps=6, restarts=3, start="uniform")
+    descent, _ = pgd(vlm, GOALS, config)
+    means = [sum(row["loss"] for row in descent.losses if row["restart"] == n) for n in range(3)]
+    alone, _ = pgd(vlm, GOALS, config.with_changes(restarts=1 + means.index(min(means))))
+    assert torch.equal(descent.image, alone.image)
+
+
+def test_every_start_writes_continuations_of_its_own():
+    vlm = tiny_vlm("llava")
+    guard = Guard(random_reminder(), GuardConfig(interval=4, prompt_check=True))
+    adaptive = AdaptiveConfig().with_changes(against="probe", tokens=9, renew=4)
+    config = FAST.with_changes(steps=5, restarts=2, start="uniform", batch_size=3, adaptive=adaptive)
+    steps = []
+    original = GuardedObjective._renew
+
+    def noted(self, heads, items, step):
+        original(self, heads, items, step)
+        steps.append((step, {n: self._written[n][0] for n in items}))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GuardedObjective, "_renew", noted)
+        pgd(vlm, GOALS, config, guard=guard)
+    assert [step for step, _ in steps] == list(range(10))
+    assert all(step - written < 4 for step, of in steps for written in of.values())
+
+
+def test_a_guard_that_makes_no_check_cannot_be_attacked():
+    guard = Guard(random_reminder(), GuardConfig(interval=64, prompt_check=False, final_check=False))
+    config = FAST.with_changes(adaptive=AdaptiveConfig().with_changes(against="probe", tokens=9))
+    with pytest.raises(ConfigError, match=r"makes no check within adaptive\.tokens=9"):
+        pgd(tiny_vlm("llava"), GOALS, config, guard=guard)
+
+
+def test_a_model_that_does_not_see_the_image_is_named(monkeypatch):
+    monkeypatch.setattr(TargetObjective, "__call__", lambda self, image, items, step: {"loss": (image * 0).sum()})
+    with pytest.raises(ModelError, match="zero everywhere"):
+        pgd(tiny_vlm("llava"), GOALS, FAST)

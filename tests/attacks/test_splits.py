@@ -27,6 +27,14 @@ def test_sizes_are_shares_or_numbers():
     parts = divide(ROWS, split(train=0.5, validation=3, test=0.2))
     assert [len(part) for part in parts.named.values()] == [10, 3, 4]
     assert len(divide(ROWS, split(train=2, validation=0, test=0)).train) == 2
+    assert len(divide(ROWS, split(train=1.0, validation=0, test=0)).train) == 20
+
+
+@pytest.mark.parametrize("count", range(1, 60))
+def test_the_shares_fit_data_of_any_size(count):
+    parts = divide([Example(str(n), str(n)) for n in range(count)], split())
+    assert sum(map(len, parts.named.values())) <= count
+    assert abs(len(parts.train) - 0.6 * count) <= 1
 
 
 def test_the_split_is_that_of_scikit_learn():

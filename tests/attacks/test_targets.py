@@ -8,7 +8,7 @@ from attacks.families import requests, tiny_vlm
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.options import PGDConfig, TargetsConfig
 from safety_reminder.attacks.pgd import pgd
-from safety_reminder.attacks.targets import ORDINARY, echo, make_goals, own_form
+from safety_reminder.attacks.targets import ORDINARY, echo, make_goals, own_form, require_own_targets
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.types import Example
 
@@ -97,6 +97,12 @@ def test_what_is_read_from_a_file_needs_one(kind, tmp_path):
         targets(kind=kind)
     with pytest.raises(DataError, match="nowhere"):
         make_goals(requests(1), targets(kind=kind, file=str(tmp_path / "nowhere")), never)
+
+
+@pytest.mark.parametrize("attack", ["prefill", "gcg"])
+def test_an_attack_on_each_request_needs_a_target_for_each(attack):
+    with pytest.raises(ConfigError, match=f"attack={attack} needs a target for each request"):
+        require_own_targets(targets(kind="corpus", file="any"), f"attack={attack}")
 
 
 def test_one_text_for_all():

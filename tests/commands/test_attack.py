@@ -144,6 +144,17 @@ def test_an_attack_that_was_killed_goes_on_to_the_same_image(attack, place, monk
     assert (place / "run/image.png").read_bytes() == (place / "whole/image.png").read_bytes()
 
 
+def test_a_folder_of_another_attack_is_refused_and_left_as_it_is(attack, place):
+    assert attack("attack=pgd", *QUICK["pgd"]).code == 0
+    before = (place / "run/config.json").read_text()
+    for change in (["attack=pgd", *QUICK["pgd"], "attack.epsilon=8/255"], ["attack=system_override"],
+                   ["attack=pgd", *QUICK["pgd"], "guard.interval=3"]):  # fmt: skip
+        assert "holds a run with another configuration" in attack(*change).error
+    assert (place / "run/config.json").read_text() == before
+    again = attack("attack=pgd", *QUICK["pgd"])
+    assert again.code == 0, again.err
+
+
 def test_each_request_may_have_an_image_of_its_own(attack, place):
     outcome = attack("attack=pgd", *QUICK["pgd"], "attack.universal=false")
     assert outcome.code == 0, outcome.err

@@ -7,6 +7,7 @@ requests are branches of one forward pass, and equal to what decoding would read
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from safety_reminder.attacks.descent import digest
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.losses import require_room, target_loss
 from safety_reminder.attacks.options import AdaptiveConfig
@@ -62,11 +64,21 @@ class GuardedObjective:
         require_room(vlm, self.prompts, self.targets)
         self.vectors = guard.reminder.vectors.to(vlm.model.device)
         self.schedule = Schedule(guard.config.interval, guard.config.prompt_check, guard.config.final_check)
+        if self._reads and not self.schedule.places(config.tokens):
+            raise ConfigError(
+                f"the guard makes no check within adaptive.tokens={config.tokens} answer tokens; give more of them, or "
+                "a smaller guard.interval"
+            )
         self._written: dict[int, tuple[int, list[int]]] = {}  # of each request, the step and what followed its target
 
     @property
     def count(self) -> int:
         return len(self.targets)
+
+    @property
+    def identity(self) -> str:
+        guard = [self.guard.reminder.digest, repr(self.guard.config)]
+        return digest(json.dumps([self.prompts.ids, self.targets, guard]).encode())
 
     def __call__(self, image: Float[Tensor, "3 height width"], items: Sequence[int], step: int) -> dict[str, Tensor]:
         with self.around():
@@ -77,13 +89,14 @@ class GuardedObjective:
         targets, hinges, logits, after = [], [], [], []
         for number in items:
             targets.append(target_loss(scored[number].logits, self.targets[number], first_weight=self.first_weight))
-            if self._reads:
-                read = torch.cat([hidden[-1:] for hidden in scored[number].hidden[: self._checks(number)]])
-                row = self.guard.reminder.probe.logit(read)
+            if len(scored[number].hidden) > self._goes_on:  # none where an answer is shorter than the interval
+                # Of the branch that goes on with the target, nothing is read.
+                hidden = scored[number].hidden[self._goes_on :]
+                row = self.guard.reminder.probe.logit(torch.cat([states[-1:] for states in hidden]))
                 logits.append(row.detach())
                 hinges.append(F.relu(row - self._safe).sum())
             if self._goes_on:
-                [predicted] = scored[number].branches[-1]
+                [predicted] = scored[number].branches[0]
                 after.append(target_loss(predicted, self.targets[number], first_weight=self.first_weight))
         return self._parts(torch.stack(targets).mean(), hinges, logits, after)
 
@@ -123,14 +136,14 @@ class GuardedObjective:
         target = self.targets[number]
         return [*target, *self._written[number][1]][: max(self.config.tokens, len(target))]
 
-    def _checks(self, number: int) -> int:
-        return len(self.schedule.places(len(self._answer(number))))
-
     def _following(self, number: int) -> Continuing:
         answer = self._answer(number)
-        branches: list[Branch] = [(place, [None]) for place in self.schedule.places(len(answer))] if self._reads else []
-        if self._goes_on:
-            branches.append((0, [None, self.targets[number]]))
+        branches: list[Branch] = [(0, [None, self.targets[number]])] if self._goes_on else []
+        if self._reads:
+            branches += [(place, [None]) for place in self.schedule.places(len(answer))]
+        if self._reads and self._goes_on:
+            # After the reminder that stayed, the probe is read again.
+            branches.append((0, [None, answer[: self.schedule.interval], None]))
         return Continuing(answer, len(self.targets[number]), branches)
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ them, an image learns to be affirmed by itself, which does not carry over.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,15 +19,18 @@ from torch import Tensor
 
 from safety_reminder.attacks.base import Arena, Outcome, require_rows, write_losses
 from safety_reminder.attacks.corpora import load_corpus
-from safety_reminder.attacks.descent import descend
+from safety_reminder.attacks.descent import descend, digest
+from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.losses import require_room, target_loss
 from safety_reminder.attacks.options import BAPImageConfig
-from safety_reminder.attacks.pgd import CLEAN, IMAGE, clean_image, save_image
+from safety_reminder.attacks.pgd import CLEAN, IMAGE, clean_image, reload, save_image
 from safety_reminder.attacks.prompts import Continuing, Prompts, no_vectors
 from safety_reminder.models import VLM
 from safety_reminder.models.pixels import Pixels, to_pil
 from safety_reminder.models.scoring import frozen
 from safety_reminder.types import Example
+
+_RELOADED = 16  # openings whose losses are computed anew from the file
 
 
 class CorpusObjective:
@@ -37,18 +41,25 @@ class CorpusObjective:
 
     def __init__(self, vlm: VLM, pixels: Pixels, config: BAPImageConfig) -> None:
         self.vlm, self.pixels, self.config = vlm, pixels, config
-        self.affirmative = vlm.answer_ids(load_corpus(config.affirmative))
+        texts = load_corpus(config.affirmative)
+        self.affirmative = vlm.answer_ids(texts)
         self.refusals = vlm.answer_ids(load_corpus(config.refusals))
         requests = ("",) if config.requests == "none" else load_corpus(config.requests)
         # Each opening twice: the prompt that it affirms, and the same again for a refusal.
         asked = [requests[n % len(requests)] for n in range(self.count) for _ in range(2)]
-        self.prompts = Prompts(vlm, [Example(id=str(n), prompt=text) for n, text in enumerate(asked)], pixels.size)
+        examples = [Example(id=str(n), prompt=text) for n, text in enumerate(asked)]
+        self.goals = [Goal(example, text) for example, text in zip(examples[::2], texts, strict=True)]
+        self.prompts = Prompts(vlm, examples, pixels.size)
         openings = [ids for n in range(self.count) for ids in (self.affirmative[n], self._refusal(n))]
         require_room(vlm, self.prompts, openings)
 
     @property
     def count(self) -> int:
         return len(self.affirmative)
+
+    @property
+    def identity(self) -> str:
+        return digest(json.dumps([self.prompts.ids, self.affirmative, self.refusals]).encode())
 
     def _refusal(self, item: int) -> list[int]:
         return self.refusals[item % len(self.refusals)]
@@ -84,13 +95,14 @@ def run(arena: Arena, config: BAPImageConfig) -> Outcome:
         picture = to_pil(image)
         return arena.success([replace(e, image=picture) for e in validated])
 
+    objective = CorpusObjective(arena.vlm, pixels, config)
     with frozen(arena.vlm.model):
         descent = descend(
-            CorpusObjective(arena.vlm, pixels, config),
+            objective,
             clean,
             config,
             folder=arena.folder,
-            identity=arena.identity,
+            identity={**arena.identity, "validation": [[e.id, e.prompt, arena.tokens] for e in validated]},
             validate=validate if validated and config.validate_every else None,
             describe="BAP",
         )
@@ -99,4 +111,6 @@ def run(arena: Arena, config: BAPImageConfig) -> Outcome:
     write_losses(arena.folder, descent.losses, marks)
     blank = arena.splits.each(lambda e: replace(e, image=arena.folder / CLEAN))
     attacked = arena.splits.each(lambda e: replace(e, image=arena.folder / IMAGE))
-    return Outcome(attacked, blank.test, {"steps": len(descent.losses), "loss": descent.losses[-1]["loss"]})
+    read = reload(arena.vlm, objective.goals[:_RELOADED], arena.folder / IMAGE, first_weight=0.0)
+    figures = {"steps": len(descent.losses), "seconds": descent.seconds}
+    return Outcome(attacked, blank.test, {**figures, "loss": read.optimised, "loss_reloaded": read.reloaded})

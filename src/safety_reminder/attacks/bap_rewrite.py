@@ -54,7 +54,7 @@ def run(arena: Arena, config: BAPRewriteConfig) -> Outcome:
         ask=arena.chat,
         config=config,
         path=arena.folder / REWRITES,
-        identity={**arena.identity, "defended": config.defended},
+        identity={**arena.identity, "defended": config.defended, "context": [[e.system, e.turns] for e in requests]},
     )
     attacked = rewritten_examples(requests, rewritings)
     write_json(arena.folder / PUBLISHED, bap_rows(requests, rewritings))

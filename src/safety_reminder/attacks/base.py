@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from safety_reminder.attacks.splits import Splits
-from safety_reminder.errors import DataError, MissingExtraError
+from safety_reminder.errors import DataError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import VLM
 from safety_reminder.run_files import write_text
 from safety_reminder.types import Example, Request, Sampling
+
+log = logging.getLogger(__name__)
 
 
 class Ask(Protocol):
@@ -107,8 +111,6 @@ def write_losses(folder: Path, rows: Sequence[Mapping[str, Any]], marks: Sequenc
     Args:
         marks: validations, with ``step`` (of all steps) and ``success``, drawn as points.
 
-    Raises:
-        MissingExtraError: without matplotlib; ``losses.csv`` is there then.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -123,8 +125,9 @@ def _plot(path: Path, rows: Sequence[Mapping[str, Any]], marks: Sequence[Mapping
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "train") from error
+    except ImportError:
+        log.warning("losses.png is not drawn without matplotlib; install safety-reminder[train]")
+        return
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -144,4 +147,6 @@ def _plot(path: Path, rows: Sequence[Mapping[str, Any]], marks: Sequence[Mapping
         right.set_ylabel("success in validation")
         right.spines["top"].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
-    figure.savefig(path, dpi=110)
+    scratch = path.with_name(f".{path.name}")
+    figure.savefig(scratch, dpi=110, format="png")
+    os.replace(scratch, path)

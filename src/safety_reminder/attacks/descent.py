@@ -6,9 +6,11 @@ The published attacks take plain sign steps of one size, by the thousand. Here t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,6 +36,11 @@ class Objective(Protocol):
     @property
     def count(self) -> int:
         """Items that mini-batches are drawn from."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """A digest of what it is made of: a run that broke off goes on only with the same."""
         ...
 
     def __call__(self, image: Float[Tensor, "3 height width"], items: Sequence[int], step: int) -> dict[str, Tensor]:
@@ -78,13 +85,14 @@ def descent_step(
 class Descent:
     """How it went. ``image``: the best one, eight bits a channel, (3, height, width) in [0, 1]; ``score``: its
     validation success (None: not validated); ``losses``: of each step, its number, start, and what the objective
-    logged; ``validations``: of each, restart, step and success."""
+    logged; ``validations``: of each, restart, step and success; ``seconds``: all in all, before a kill as well."""
 
     image: Tensor
     score: float | None
     best_step: int
     losses: list[dict[str, float]]
     validations: list[dict[str, float]]
+    seconds: float
 
 
 @dataclass
@@ -99,6 +107,8 @@ class _State:
     worse: int = 0  # validations of this start without a gain
     gained: float = -1.0  # the best validation of this start
     done: bool = False
+    seconds: float = 0.0
+    lowest: float | None = None  # of starts that nobody validates, the lowest mean of their last losses
     losses: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
 
@@ -121,15 +131,17 @@ def descend(
     Args:
         folder: for checkpoints; a run that broke off goes on from there, with the same result.
         identity: what, beside ``config``, must be the same for that.
-        validate: the best image by this is kept; without, the last one.
+        validate: the best image by this is kept; without, the last one of the start with the lowest losses.
         describe: of the progress bar.
 
     Raises:
         ConfigError: a checkpoint of another attack, or one that cannot be read.
         ModelError: a loss that is not a number.
     """
-    who = json.loads(json.dumps({"config": config.model_dump(), **(identity or {})}))
+    parts = {"objective": objective.identity, "image": digest(clean.numpy().tobytes())}
+    who = json.loads(json.dumps({"config": config.model_dump(), **parts, **(identity or {})}))
     state = _load(folder, who, objective) or _first(clean, config)
+    began = time.perf_counter() - state.seconds
     total = config.restarts * config.steps
     with tqdm(total=total, initial=state.restart * config.steps + state.step, desc=describe, unit="step") as progress:
         while not state.done:
@@ -140,11 +152,17 @@ def descend(
             if state.score is not None:
                 shown["success"] = f"{state.score:.0%}"
             _next_start(clean, config, state, validated=validate is not None)
+            state.seconds = time.perf_counter() - began
             progress.set_postfix(shown, refresh=False)
             progress.update()
             if folder is not None and (state.done or state.step % config.save_every == 0):
                 _save(folder, state, who, objective)
-    return Descent(eight_bits(state.best), state.score, state.best_step, state.losses, state.validations)
+    return Descent(eight_bits(state.best), state.score, state.best_step, state.losses, state.validations, state.seconds)
+
+
+def digest(*parts: bytes) -> str:
+    """SHA-256."""
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def eight_bits(image: Tensor) -> Tensor:
@@ -161,7 +179,7 @@ def _begin(clean: Tensor, config: DescentConfig, restart: int) -> Tensor:
     if config.start == "clean" and restart == 0:
         return clean.clone()
     generator = torch.Generator().manual_seed(config.seed * 1000 + restart)
-    epsilon = 1.0 if config.epsilon is None else config.epsilon
+    epsilon = 1.0 if config.reach is None else config.reach
     return (clean + (2 * torch.rand(clean.shape, generator=generator) - 1) * epsilon).clamp(0, 1)
 
 
@@ -179,12 +197,17 @@ def items_of(count: int, batch_size: int, seed: int, restart: int, step: int) ->
 def _one_step(objective: Objective, clean: Tensor, config: DescentConfig, state: _State) -> None:
     items = items_of(objective.count, config.batch_size, config.seed, state.restart, state.step)
     image = state.image.clone().requires_grad_()
-    parts = objective(image, items, state.step)
+    parts = objective(image, items, state.restart * config.steps + state.step)
     (gradient,) = torch.autograd.grad(parts["loss"], [image])
     logged = {name: float(part.detach()) for name, part in parts.items()}
     if not (math.isfinite(logged["loss"]) and bool(torch.isfinite(gradient).all())):
         raise ModelError(
             f"step {state.step} of the attack has a loss or a gradient that is not finite; dtype=float32 may help"
+        )
+    if not bool(gradient.any()):
+        raise ModelError(
+            f"step {state.step} of the attack has a gradient of zero everywhere: the model does not see the image, or "
+            "its precision is too low; dtype=float32 may help"
         )
     state.image, state.velocity = descent_step(
         state.image,
@@ -192,7 +215,7 @@ def _one_step(objective: Objective, clean: Tensor, config: DescentConfig, state:
         state.velocity,
         clean,
         size=config.size_at(state.step),
-        epsilon=config.epsilon,
+        epsilon=config.reach,
         momentum=config.momentum,
     )
     state.losses.append({"restart": state.restart, "step": state.step, **logged})
@@ -215,12 +238,16 @@ def _validate(validate: Validate, config: DescentConfig, state: _State) -> None:
 
 def _next_start(clean: Tensor, config: DescentConfig, state: _State, *, validated: bool) -> None:
     """Begin the next start where this one is at its end, or end."""
-    if not validated:
-        state.best, state.best_step = state.image.clone(), state.step
+    ends = state.step == config.steps
+    if not validated and ends:
+        last = [row["loss"] for row in state.losses[-min(10, config.steps) :]]
+        mean = sum(last) / len(last)
+        if state.lowest is None or mean < state.lowest:
+            state.lowest, state.best, state.best_step = mean, state.image.clone(), state.step
     if state.score is not None and state.score >= config.enough:
         state.done = True
         return
-    if state.step < config.steps and (config.patience is None or state.worse < config.patience):
+    if not ends and (config.patience is None or state.worse < config.patience):
         return
     if state.restart + 1 == config.restarts:
         state.done = True

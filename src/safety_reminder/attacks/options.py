@@ -29,16 +29,16 @@ Fraction = Annotated[float, BeforeValidator(fraction)]
 
 
 class SplitConfig(Options):
-    """How requests are divided: shares of them below 1, or numbers of them."""
+    """How requests are divided. Numbers with a point are shares, others count."""
 
-    train: Annotated[float | int, Field(ge=0, description="a share, or a number")] = 0.6
-    validation: Annotated[float | int, Field(ge=0, description="a share, or a number")] = 0.2
-    test: Annotated[float | int, Field(ge=0, description="a share, or a number")] = 0.2
+    train: Annotated[float | int, Field(ge=0, description="0.6: a share; 6: so many")] = 0.6
+    validation: Annotated[float | int, Field(ge=0, description="a share, or so many")] = 0.2
+    test: Annotated[float | int, Field(ge=0, description="a share, or so many")] = 0.2
     seed: Annotated[int, Field(ge=0, description="of the two shuffles")] = 42
 
     @model_validator(mode="after")
     def _fit(self) -> SplitConfig:
-        shares = [size for size in (self.train, self.validation, self.test) if size < 1]
+        shares = [size for size in (self.train, self.validation, self.test) if isinstance(size, float)]
         if sum(shares) > 1 + 1e-9:
             raise ConfigError(f"split.train, validation and test are shares of more than all requests: {sum(shares):g}")
         return self
@@ -67,6 +67,17 @@ class DescentConfig(Options):
     enough: Annotated[float, Field(gt=0, le=1, description="validation success at which the attack ends")] = 1.0
     save_every: Annotated[int, Field(ge=1, description="steps between checkpoints")] = 10
     seed: Annotated[int, Field(ge=0, description="of the order of requests, and of uniform starts")] = 0
+
+    @property
+    def reach(self) -> float | None:
+        """``epsilon`` in whole grey levels, so that the saved image keeps it."""
+        return None if self.epsilon is None else math.floor(self.epsilon * 255 + 1e-6) / 255
+
+    @model_validator(mode="after")
+    def _a_grey_level(self) -> DescentConfig:
+        if self.reach == 0:
+            raise ConfigError(f"attack.epsilon={self.epsilon:g} is less than a grey level, 1/255, and leaves no change")
+        return self
 
     @property
     def first_step(self) -> float:
@@ -124,7 +135,7 @@ class AdaptiveConfig(Options):
     margin: Annotated[float, Field(ge=0, description="log-odds below the threshold at which a check is no concern")] = (
         2.0
     )
-    tokens: Annotated[int, Field(ge=1, description="of an answer, its target included, that checks are placed in")] = 33
+    tokens: Annotated[int, Field(ge=1, description="of an answer, its target included, that checks are placed in")] = 64
     renew: Annotated[int, Field(ge=1, description="steps after which an answer's continuation is written anew")] = 10
 
     @property

@@ -7,6 +7,7 @@ targets.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from safety_reminder.attacks.adaptive import GuardedObjective, guard_of
 from safety_reminder.attacks.base import Arena, Outcome, require_rows, write_losses
-from safety_reminder.attacks.descent import Descent, Objective, Validate, descend
+from safety_reminder.attacks.descent import Descent, Objective, Validate, descend, digest
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.losses import require_room, target_loss
 from safety_reminder.attacks.options import PGDConfig
@@ -56,6 +57,10 @@ class TargetObjective:
     @property
     def count(self) -> int:
         return len(self.targets)
+
+    @property
+    def identity(self) -> str:
+        return digest(json.dumps([self.prompts.ids, self.targets]).encode())
 
     def __call__(self, image: Float[Tensor, "3 height width"], items: Sequence[int], step: int) -> dict[str, Tensor]:
         following = {n: Continuing(self.targets[n], len(self.targets[n])) for n in items}
@@ -118,9 +123,9 @@ def pgd(
         )
     else:
         objective = TargetObjective(vlm, pixels, goals, config.first_weight)
-    who = {"goals": [[goal.example.id, goal.target] for goal in goals], **(identity or {})}
     with frozen(vlm.model):
-        return descend(objective, clean, config, folder=folder, identity=who, validate=validate, describe="PGD"), clean
+        found = descend(objective, clean, config, folder=folder, identity=identity, validate=validate, describe="PGD")
+    return found, clean
 
 
 @dataclass(frozen=True)
@@ -133,15 +138,17 @@ class Reloaded:
 
 
 @torch.no_grad()
-def reload(vlm: VLM, goals: Sequence[Goal], path: Path, config: PGDConfig) -> Reloaded:
-    """Both losses of a saved image.
+def reload(
+    vlm: VLM, goals: Sequence[Goal], path: Path, *, first_weight: float, shape: tuple[int, int] | None = None
+) -> Reloaded:
+    """Both losses of a saved image, which has the attacked ``shape``, (height, width).
 
     Raises:
         ModelError: what was optimised is not, token for token, what the model reads.
     """
     with Image.open(path) as opened:
         image = from_pil(opened)
-    objective = TargetObjective(vlm, Pixels(vlm, config.shape), goals, config.first_weight)
+    objective = TargetObjective(vlm, Pixels(vlm, shape), goals, first_weight)
     optimised, reloaded = [], []
     for number, goal in enumerate(goals):
         optimised.append(float(objective(image, [number], 0)["loss"]))
@@ -150,7 +157,7 @@ def reload(vlm: VLM, goals: Sequence[Goal], path: Path, config: PGDConfig) -> Re
             raise ModelError(f"the prompt of {goal.example.id} is not read as it was optimised")
         target = objective.targets[number]
         [whole] = score(vlm.model, inputs, [[target]], no_vectors(vlm))
-        reloaded.append(float(target_loss(whole.logits[0], target, first_weight=config.first_weight)))
+        reloaded.append(float(target_loss(whole.logits[0], target, first_weight=first_weight)))
     return Reloaded(sum(optimised) / len(goals), sum(reloaded) / len(goals))
 
 
@@ -168,7 +175,7 @@ def run(arena: Arena, config: PGDConfig) -> Outcome:
     save_image(clean, arena.folder / CLEAN)
     blank = arena.splits.each(lambda e: replace(e, image=arena.folder / CLEAN))
     parts = [blank.train] if config.universal else [[example] for example in blank.test]
-    images, losses, marks, figures = [], [], [], []
+    images, losses, marks, figures, seconds = [], [], [], [], 0.0
     for number, part in enumerate(parts):
         goals = make_goals(part, config.targets, arena.answers)
         folder = arena.folder if config.universal else arena.folder / f"{number:03d}"
@@ -178,7 +185,9 @@ def run(arena: Arena, config: PGDConfig) -> Outcome:
         marks += [{**m, "step": len(losses) + m["restart"] * config.steps + m["step"]} for m in descent.validations]
         losses += [{"image": number, **row} for row in descent.losses]
         images.append(path)
-        figures.append(reload(arena.vlm, goals[:_RELOADED], path, config))
+        seconds += descent.seconds
+        read = goals[:_RELOADED]
+        figures.append(reload(arena.vlm, read, path, first_weight=config.first_weight, shape=config.shape))
     write_losses(arena.folder, losses, marks)
     if config.universal:
         attacked = blank.each(lambda e: replace(e, image=images[0]))
@@ -189,6 +198,7 @@ def run(arena: Arena, config: PGDConfig) -> Outcome:
         blank.test,
         {
             "steps": len(losses),
+            "seconds": seconds,
             "loss": sum(f.optimised for f in figures) / len(figures),
             "loss_reloaded": sum(f.reloaded for f in figures) / len(figures),
         },
@@ -212,7 +222,7 @@ def _one(
         config,
         guard=guard,
         folder=folder,
-        identity=arena.identity,
+        identity={**arena.identity, "validation": [[e.id, e.prompt, arena.tokens] for e in validated]},
         validate=validate if config.validate_every else None,
     )
     save_image(descent.image, path)

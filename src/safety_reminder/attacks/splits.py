@@ -38,7 +38,9 @@ def divide(examples: Sequence[Example], config: SplitConfig) -> Splits:
         ConfigError: more is asked for than there is.
     """
     sizes = {name: getattr(config, name) for name in ("train", "validation", "test")}
-    wanted = {name: int(size) if size >= 1 else round(size * len(examples)) for name, size in sizes.items()}
+    wanted = {name: round(size * len(examples)) if isinstance(size, float) else size for name, size in sizes.items()}
+    if isinstance(config.train, float):  # rounded up thrice, shares may be more than all
+        wanted["train"] = min(wanted["train"], len(examples) - wanted["validation"] - wanted["test"])
     if sum(wanted.values()) > len(examples):
         asked = ", ".join(f"{name} {count}" for name, count in wanted.items())
         raise ConfigError(f"the split asks for more than the {len(examples)} requests there are: {asked}")

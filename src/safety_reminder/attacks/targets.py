@@ -18,7 +18,7 @@ from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.options import TargetsConfig
 from safety_reminder.data.files import need_columns, text_of
 from safety_reminder.data.tables import read_rows
-from safety_reminder.errors import DataError
+from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.types import Example
 
 # Harmless requests, by whose answers a model's own form of compliance is known.
@@ -36,6 +36,12 @@ _FALLBACK = ":\n\n1."  # a list that is headed by what was asked
 _CLOSING = ".?!:; \n"
 
 Answer = Callable[[Sequence[Example]], list[str]]  # a model's answers to examples
+
+
+def require_own_targets(config: TargetsConfig, attack: str) -> None:
+    """Raises: ConfigError: targets that belong to no request, for an attack on each of them."""
+    if config.kind == "corpus":
+        raise ConfigError(f"{attack} needs a target for each request; targets.kind=corpus has none")
 
 
 def make_goals(examples: Sequence[Example], config: TargetsConfig, answer: Answer) -> list[Goal]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from safety_reminder.attacks.base import Arena, Outcome
 from safety_reminder.attacks.splits import Splits
-from safety_reminder.attacks.targets import asked, make_goals
+from safety_reminder.attacks.targets import asked, make_goals, require_own_targets
 from safety_reminder.attacks.transform_options import (
     BUILD_UP,
     MultiTurnConfig,
@@ -83,6 +83,7 @@ def multi_turn(examples: Sequence[Example], config: MultiTurnConfig) -> list[Exa
 
 def run_prefill(arena: Arena, config: PrefillAttackConfig) -> Outcome:
     """``attack=prefill``: the target of each request, and what the unguarded model itself goes on with."""
+    require_own_targets(config.targets, "attack=prefill")
     cut = token_cut(arena.vlm.tokenizer)
 
     def attacked(examples: list[Example]) -> list[Example]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from safety_reminder.evaluation.statistics import Metric
     from safety_reminder.guard import GuardedVLM
 
-ANSWERS = "answers"
+ANSWERS, CONFIG = "answers", "config.json"  # in a run folder
 
 
 class ChosenAttack(Options):
@@ -123,7 +124,9 @@ class AttackJob(Options):
         from safety_reminder.attacks.splits import divide, without
 
         examples = [example for example in self.dataset.load() if example.harmful]
-        tested = [replace(e, id=f"{name.partition(':')[0]}/{e.id}") for name, e in self._tests()]
+        tested = [replace(e, id=f"{name}/{e.id}") for name, e in self._tests()]
+        if repeated := [e.id for e, count in Counter(e.id for e in tested).items() if count > 1]:
+            raise ConfigError(f"two requests of test_on have the id {repeated[0]!r}; ids must be unique")
         if not tested:
             return divide(examples, self.split)
         left = without(examples, tested)
@@ -142,7 +145,6 @@ def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
     splits = job.splits()
     require_found(job.model)
     with run_folder(output, reads=(job.model, job.reminder)):
-        from safety_reminder.commands.answering import identity_of
         from safety_reminder.data.attack_runs import write_examples
         from safety_reminder.guard import load
 
@@ -154,24 +156,48 @@ def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
             check_base=job.check_base,
             **job.guard.given(),
         )
-        write_json(output / "config.json", job.model_dump() | identity_of(guarded))
+        identity = _identity(job, guarded)
+        _claim(output, json.loads(json.dumps(job.model_dump() | identity)))
         began = time.perf_counter()
-        outcome = job.attack.row.run(_arena(job, guarded, splits, output), job.attack.options)
-        seconds = time.perf_counter() - began
+        outcome = job.attack.row.run(_arena(job, guarded, splits, output, identity), job.attack.options)
+        # An attack that broke off says itself how long it took in all.
+        cost = {"seconds": time.perf_counter() - began, **outcome.figures}
         write_examples(output, outcome.splits.named)
-        return _measure(job, guarded, outcome, output, seconds)
+        return _measure(job, guarded, outcome, output, identity, cost)
 
 
-def _arena(job: AttackJob, guarded: GuardedVLM, splits: Splits, output: Path) -> Arena:
-    from safety_reminder.attacks.base import Arena
+def _identity(job: AttackJob, guarded: GuardedVLM) -> dict[str, Any]:
+    """What an attack that broke off may only go on with, beside its own options and requests."""
     from safety_reminder.commands.answering import identity_of
+    from safety_reminder.models import sampled_digest
+
+    guard = asdict(guarded.guard.config) if guarded.guard else None
+    model = {"dtype": str(guarded.vlm.model.dtype), "all_weights": sampled_digest(guarded.vlm.model)}
+    return identity_of(guarded) | model | {"resolved_guard": guard, "chat_model": job.chat.model_dump()}
+
+
+def _claim(output: Path, config: dict[str, Any]) -> None:
+    """Keep the configuration of the run, which may not differ from that of a run that is there already.
+
+    Raises:
+        ConfigError: it does.
+    """
+    from safety_reminder.evaluation.runner import another_configuration, differing_options
+
+    if (output / CONFIG).is_file() and (differing := differing_options(output, config)):
+        raise another_configuration(output, differing)
+    write_json(output / CONFIG, config)
+
+
+def _arena(job: AttackJob, guarded: GuardedVLM, splits: Splits, output: Path, identity: dict[str, Any]) -> Arena:
+    from safety_reminder.attacks.base import Arena
 
     return Arena(
         guarded,
         splits,
         _judge(),
         output,
-        identity=identity_of(guarded),
+        identity=identity,
         chat=_chat(job.chat, job.device, job.dtype),
         tokens=job.answers.validation_tokens,
         batch_size=job.answers.batch_size,
@@ -195,18 +221,24 @@ def _chat(options: ChatOptions, device: Any, dtype: str) -> Any:
     return chat.ask
 
 
-def _measure(job: AttackJob, guarded: GuardedVLM, outcome: Outcome, output: Path, seconds: float) -> dict[str, Metric]:
+def _measure(
+    job: AttackJob,
+    guarded: GuardedVLM,
+    outcome: Outcome,
+    output: Path,
+    identity: dict[str, Any],
+    cost: dict[str, Any],
+) -> dict[str, Metric]:
     """Answer the test requests with the attack, unguarded and guarded, and without it; write ``summary.json``."""
-    from safety_reminder.commands.answering import identity_of
     from safety_reminder.evaluation.metrics import summarise
     from safety_reminder.evaluation.runner import open_run, run
 
     sampling = Sampling(max_new_tokens=job.answers.max_new_tokens, do_sample=False)
-    identity = job.answers.model_dump() | identity_of(guarded) | job.guard.given()
+    configuration = job.answers.model_dump() | identity
     sets = {"attacked": outcome.splits.test} | ({"clean": outcome.clean} if job.answers.clean else {})
     answered: dict[str, Any] = {}
     for name, examples in sets.items():
-        records = open_run(output / ANSWERS / name, identity, restart=True)
+        records = open_run(output / ANSWERS / name, configuration, restart=True)
         kinds = (False, True) if name == "attacked" and job.with_guard else (False,)
         for guard in kinds:
             answered[f"{name}/{guard}"] = run(
@@ -222,15 +254,13 @@ def _measure(job: AttackJob, guarded: GuardedVLM, outcome: Outcome, output: Path
         output / "summary.json",
         {
             "metrics": {name: metric.as_json() for name, metric in metrics.items()},
-            "cost": {"seconds": round(seconds, 3), **outcome.figures},
+            "cost": cost,
             "config": job.model_dump(),
             "provenance": provenance(),
         },
     )
     console.print_metrics(metrics)
-    print(
-        "  ".join(f"{name}: {value:.4g}" for name, value in outcome.figures.items() if isinstance(value, int | float))
-    )
+    print("  ".join(f"{name}: {value:.4g}" for name, value in cost.items() if isinstance(value, int | float)))
     print(f"wrote {output}; dataset=attack_run dataset.root={output} answers its requests anywhere")
     return metrics
 
@@ -260,7 +290,7 @@ COMMAND = Command(
     examples=(
         "attack attack=pgd model=pocket dataset=advbench dataset.root=DATA attack.epsilon=32/255 output=runs/pgd",
         "attack attack=pgd attack.adaptive.against=probe dataset=advbench dataset.root=DATA output=runs/adaptive",
-        "attack attack=gcg preset=paper model=llava-hf/llava-1.5-7b-hf dataset=advbench dataset.root=DATA",
+        "attack attack=gcg preset=paper model=llava-hf/llava-1.5-7b-hf reminder=none dataset=advbench",
     ),
     job=AttackJob,
     run=attack,

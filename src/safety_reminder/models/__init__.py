@@ -2,7 +2,7 @@
 
 from safety_reminder.models.embedding import embedding_weight, hidden_size, token_vectors
 from safety_reminder.models.families import FAMILIES, Family
-from safety_reminder.models.fingerprint import fingerprint, fingerprint_mismatch, weights_digest
+from safety_reminder.models.fingerprint import fingerprint, fingerprint_mismatch, sampled_digest, weights_digest
 from safety_reminder.models.greedy import write_greedily
 from safety_reminder.models.loading import DTYPES, load_checkpoint
 from safety_reminder.models.messages import Messages, data_url, load_image
@@ -22,6 +22,7 @@ __all__ = [
     "load_checkpoint",
     "load_image",
     "load_vlm",
+    "sampled_digest",
     "token_vectors",
     "weights_digest",
     "write_greedily",

@@ -19,6 +19,7 @@ from safety_reminder.models.embedding import embedding_weight
 
 _ELEMENTS = 1 << 16
 _SIGNS = 8
+_SAMPLE = 1 << 10
 # Of the norm. A projection moves, in the root mean square, by as much of it as the weights do. By rounding to bfloat16
 # that is about 0.0018, and over as few as eight signs 0.004 is seen once in a million matrices.
 ROUNDING = 0.004
@@ -62,6 +63,16 @@ def fingerprint_mismatch(stored: dict[str, Any], model: PreTrainedModel, *, tole
         if math.sqrt(sum(m * m for m in moved) / len(moved)) > tolerance * expected[0]:
             return f"its weights differ ({name})"
     return None
+
+
+def sampled_digest(model: PreTrainedModel) -> str:
+    """SHA-256 of the beginning of every weight, vision tower and projector included, in float32: tells apart models
+    whose :func:`fingerprint`, which is of the decoder, is the same."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        values = parameter.detach().flatten()[:_SAMPLE].float().cpu().contiguous()
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + values.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _chosen(model: PreTrainedModel) -> dict[str, torch.Tensor]:
