@@ -256,7 +256,7 @@ def test_the_attack_gives_requests_with_a_suffix(tmp_path, universal):
     assert outcome.figures["loss"] == pytest.approx(outcome.figures["loss_rescored"], abs=1e-4)
     with (tmp_path / "adv_suffix.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    learned = outcome.splits.train if universal else outcome.splits.test
-    assert [row["goal"] for row in rows] == [example.instruction for example in learned]
+    measured = outcome.splits.test
+    assert [row["goal"] for row in rows] == [example.instruction for example in measured]
     read = load_dataset("adv_suffix", tmp_path / "adv_suffix.csv")
-    assert [example.prompt for example in read] == [example.prompt for example in learned]
+    assert [example.prompt for example in read] == [example.prompt for example in measured]

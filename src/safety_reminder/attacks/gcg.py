@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from safety_reminder.attacks.base import Arena, Outcome, require_rows, write_losses
 from safety_reminder.attacks.gcg_files import Files, State, identity, write_suffixes
@@ -26,10 +27,11 @@ from safety_reminder.attacks.search import (
 )
 from safety_reminder.attacks.splits import Splits
 from safety_reminder.attacks.suffix import with_suffix
-from safety_reminder.attacks.targets import make_goals
+from safety_reminder.attacks.targets import make_goals, require_own_targets
 from safety_reminder.errors import ConfigError
 from safety_reminder.models import VLM, write_greedily
 from safety_reminder.models.candidates import Filter
+from safety_reminder.models.messages import load_image
 from safety_reminder.types import Example
 
 Judge = Callable[[Example, str], bool]
@@ -177,11 +179,13 @@ class Search:
             drawn = draw_swaps(ids, swaps, config.width, min(replaced, len(ids)), state.generator)
             new = [row for row in map(tuple, drawn.tolist()) if row not in state.tried]
             new = list(dict.fromkeys(new))
-            state.tried.update(new)
-            found += self.readers.surviving([list(row) for row in new])
+            survived = self.readers.surviving([list(row) for row in new])[: wanted - len(found)]
+            found += survived
             if len(found) >= wanted:
+                state.tried.update(map(tuple, survived))
                 break
-        return found[:wanted]
+            state.tried.update(new)
+        return found
 
     def score(self, state: State, rows: torch.Tensor, read: Read) -> torch.Tensor:
         """Losses of candidates; infinite where the draft model, or the beginning of the target, left them out."""
@@ -210,6 +214,8 @@ class Search:
         if state.active == len(self.goals):
             state.done = True
             return
+        if state.step == self.config.steps:
+            return  # nothing would be searched for one more goal
         state.active += 1
         # Losses are of more goals now: nothing that was found before can be compared.
         ids, state.best, state.parent = state.best.ids, Entry(float("inf"), state.best.ids), []
@@ -257,16 +263,24 @@ def run(arena: Arena, config: GCGConfig) -> Outcome:
     """``attack=gcg``: one suffix that is learned on the training requests, or one for each test request."""
     require_rows(arena, "test", *(["train"] if config.universal else []))
     splits = arena.splits
+    if config.image is not None:
+        picture = Path(config.image).expanduser()
+        load_image(picture)  # is it one?
+        splits = splits.each(lambda e: replace(e, image=picture))
     if config.universal:
-        found = [gcg(arena.vlm, _goals(arena, splits.train, config), config, folder=arena.folder, judge=arena.judge)]
+        goals = make_goals([*splits.train, *splits.test], config.targets, arena.answers)
+        learned, goals = goals[: len(splits.train)], goals[len(splits.train) :]
+        if config.targets.kind == "corpus":
+            learned, goals = [*learned, *goals], []
+        found = [_searched(arena, learned, config, arena.folder)]
+        # The table is a data set: what it is measured on, not what it was learned on.
+        write_suffixes(arena.folder, ((goal, found[0].suffix) for goal in goals), config.separator)
         attacked = splits.each(lambda e: with_suffix(e, found[0].suffix))
     else:
-        goals = _goals(arena, splits.test, config)
+        require_own_targets(config.targets, "attack=gcg attack.universal=false")
+        goals = make_goals(splits.test, config.targets, arena.answers)
         places = [arena.folder / f"{number:03d}" for number in range(len(goals))]
-        found = [
-            gcg(arena.vlm, [goal], config, folder=place, judge=arena.judge)
-            for goal, place in zip(goals, places, strict=True)
-        ]
+        found = [_searched(arena, [goal], config, place) for goal, place in zip(goals, places, strict=True)]
         write_suffixes(arena.folder, zip(goals, (r.suffix for r in found), strict=True), config.separator)
         attacked = Splits([], [], [with_suffix(e, r.suffix) for e, r in zip(splits.test, found, strict=True)])
     write_losses(arena.folder, [{"search": n, **asdict(step)} for n, r in enumerate(found) for step in r.steps])
@@ -274,6 +288,7 @@ def run(arena: Arena, config: GCGConfig) -> Outcome:
         attacked,
         splits.test,
         {
+            "seconds": sum(result.seconds for result in found),
             "steps": sum(len(result.steps) for result in found),
             "candidates": sum(result.candidates for result in found),
             "loss": sum(result.search_loss for result in found) / len(found),
@@ -282,5 +297,11 @@ def run(arena: Arena, config: GCGConfig) -> Outcome:
     )
 
 
-def _goals(arena: Arena, examples: Sequence[Example], config: GCGConfig) -> list[Goal]:
-    return make_goals(examples, config.targets, arena.answers)
+def _searched(arena: Arena, goals: Sequence[Goal], config: GCGConfig, folder: Path) -> GCGResult:
+    with tqdm(total=config.steps, desc="GCG", unit="step") as progress:
+
+        def show(step: Step) -> None:
+            progress.set_postfix(loss=f"{step.best:.3f}", goals=step.goals, refresh=False)
+            progress.update(step.step - progress.n)
+
+        return gcg(arena.vlm, goals, config, folder=folder, judge=arena.judge, progress=show)

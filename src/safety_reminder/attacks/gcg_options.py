@@ -59,7 +59,7 @@ class GCGConfig(Options):
     banned: Annotated[list[str], Field(description="texts that no token of the suffix may hold", default_factory=list)]
     progressive: Annotated[bool, Field(description="goals join one by one, when those before them succeed")] = True
     check_every: Annotated[int, Field(description="let the model answer every so many steps; 0: never", ge=0)] = 10
-    answer_tokens: Annotated[int, Field(description="tokens of such an answer", ge=1)] = 32
+    answer_tokens: Annotated[int, Field(description="tokens of such an answer", ge=1)] = 48
     batch: Annotated[
         int, Field(description="candidates in one pass; 0: 16 on a CPU, else all; halved where memory is short", ge=0)
     ] = 0
@@ -67,6 +67,7 @@ class GCGConfig(Options):
         int, Field(description="steps between two checkpoints", ge=1, json_schema_extra={"later": True})
     ] = 10
     seed: Annotated[int, Field(description="of the candidates", ge=0)] = 0
+    image: Annotated[str | None, Field(description="a picture that all requests show; null: their own, or none")] = None
     universal: Annotated[
         bool, Field(description="one suffix, learned on the training requests; false: one for each test request")
     ] = True
