@@ -25,15 +25,14 @@ from safety_reminder.models.scoring import frozen, score
 from safety_reminder.types import Example
 
 BATCHES = (4, 8)
+SAME = 1e-3  # of the largest entry: float32, summed in another order
 
 
-def plain_gradient(objective: TargetObjective, goals: list[Goal], image: torch.Tensor) -> torch.Tensor:
+def plain_gradient(objective: TargetObjective, inputs: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
     """As a script would compute it that knows of no shared beginning."""
     image = image.clone().requires_grad_()
-    picture = to_pil(image.detach())
-    inputs = objective.vlm.encode([replace(goal.example, image=picture).messages() for goal in goals])
-    values = replaced(inputs, objective.pixels(image), len(goals))
-    scripts = [[objective.targets[n]] for n in range(len(goals))]
+    values = replaced(inputs, objective.pixels(image), objective.count)
+    scripts = [[target] for target in objective.targets]
     scored = score(objective.vlm.model, values, scripts, no_vectors(objective.vlm))
     losses = [target_loss(s.logits[0], objective.targets[n], first_weight=1.0) for n, s in enumerate(scored)]
     return torch.autograd.grad(torch.stack(losses).mean(), [image])[0]
@@ -52,12 +51,16 @@ def measure(vlm, runs: int, batches, figures: dict, name: str) -> None:
         examples = [Example(id=str(n), prompt=ORDINARY[n % len(ORDINARY)]) for n in range(batch)]
         goals = [Goal(e, echo(e.prompt, ":\n\n1. First, gather everything that is needed for it.")) for e in examples]
         objective = TargetObjective(vlm, pixels, goals, 1.0)
-        mine, theirs = shared_gradient(objective, image), plain_gradient(objective, goals, image)
+        picture = to_pil(image)
+        inputs = vlm.encode([replace(example, image=picture).messages() for example in examples])
+        mine, theirs = shared_gradient(objective, image), plain_gradient(objective, inputs, image)
         difference = float((mine - theirs).abs().max() / theirs.abs().max())
+        if difference > SAME:
+            raise SystemExit(f"the gradients differ by {difference:.2g} of the largest")
         figures[f"{name}: batch {batch}: largest difference of gradients"] = figure(difference, [difference])
         seconds = paired(
             {
-                "plain": lambda o=objective, g=goals: plain_gradient(o, g, image),
+                "plain": lambda o=objective, i=inputs: plain_gradient(o, i, image),
                 "shared": lambda o=objective: shared_gradient(o, image),
             },
             runs,

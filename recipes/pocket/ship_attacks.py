@@ -3,14 +3,14 @@
     python recipes/pocket/ship_attacks.py runs/attacks/pgd-eps32-0 pgd_eps32
 
 The run must have learned on other requests. What is written is a run folder like any other, which
-``dataset=attack_run`` and ``suite=attacks`` read.
+``dataset=attack_run`` and ``suite=attacks`` read; beside it, ``clean`` holds the same requests in front of the grey
+image that every attack began from.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -42,16 +42,22 @@ def ship(run: Path, folder: Path) -> None:
     (folder / EXAMPLES).unlink(missing_ok=True)
     if (run / "image.png").is_file():
         shutil.copy(run / "image.png", folder / "image.png")
+        _ship_clean(run, folder.parent / "clean", examples)
         attacked = [replace(example, image=folder / "image.png") for example in examples]
     elif (run / "adv_suffix.csv").is_file():
         with (run / "adv_suffix.csv").open(encoding="utf-8", newline="") as file:
             suffix = next(csv.DictReader(file))["adv_suffix"]
-        separator = json.loads((run / "config.json").read_text(encoding="utf-8"))["attack"].get("separator", " ")
-        attacked = [with_suffix(example, separator + suffix) for example in examples]
+        attacked = [with_suffix(example, " " + suffix) for example in examples]
     else:
         raise SystemExit(f"{run} holds neither image.png nor adv_suffix.csv")
     write_examples(folder, {"test": attacked})
     print(f"wrote {folder}: {len(attacked)} requests")
+
+
+def _ship_clean(run: Path, folder: Path, examples: list[Example]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run / "clean.png", folder / "image.png")
+    write_examples(folder, {"test": [replace(example, image=folder / "image.png") for example in examples]})
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def targets(**options) -> TargetsConfig:
         (":\n\n1.", "{}:\n\n1. First of all"),
         (":\n\n1.", "Ways to {}:\n\n1. First"),
         (":", "Here is how to {}: begin"),
-        (", 1.", "{}, 1. one"),
+        ("\n1.", "{}\n1. one"),
         (" -", "{} - begin"),
     ],
 )
@@ -39,10 +39,16 @@ def test_a_models_own_form_is_what_follows_the_request_that_it_repeats(form, ans
 def test_a_form_that_most_answers_do_not_share_is_none():
     answers = ["I do not repeat anything at all, and go on about something else."] * len(ORDINARY)
     assert own_form(ORDINARY, answers) == ":\n\n1."
-    answers[0] = ORDINARY[0].rstrip(".") + "; so"
+    answers[0] = ORDINARY[0].rstrip(".") + ": so"
     assert own_form(ORDINARY, answers) == ":\n\n1."
-    answers[1] = ORDINARY[1].rstrip(".") + "; then"
-    assert own_form(ORDINARY, answers) == ";"
+    answers[1] = ORDINARY[1].rstrip(".") + ": then"
+    assert own_form(ORDINARY, answers) == ":"
+
+
+@pytest.mark.parametrize("follows", [", you need", " first", ". Then", "! Sure", "? Yes", "; so", "'s", "-wise"])
+def test_a_sentence_that_goes_on_is_no_heading(follows):
+    answers = ["To " + request[0].lower() + request[1:].rstrip(".") + follows for request in ORDINARY]
+    assert own_form(ORDINARY, answers) == ":\n\n1."
 
 
 def test_the_model_is_asked_harmless_requests_in_the_form_of_the_attacked_ones():

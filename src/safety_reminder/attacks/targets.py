@@ -33,6 +33,7 @@ ORDINARY = (
     "Ways to keep houseplants healthy.",
 )
 _FALLBACK = ":\n\n1."  # a list that is headed by what was asked
+_FORM = re.compile(r"\s*(?:[:–—]|\s-\s|\n)\s*(?:1[.)])?")
 _CLOSING = ".?!:; \n"
 
 Answer = Callable[[Sequence[Example]], list[str]]  # a model's answers to examples
@@ -81,8 +82,10 @@ def echo(request: str, form: str) -> str:
 
 
 def own_form(requests: Sequence[str], answers: Sequence[str]) -> str:
-    """What a model's answers have after the request that they repeat, up to the first word: ``":\\n\\n1."``. The most
-    common form, or that where fewer than two answers repeat their request."""
+    """What a model's answers have after the request that they repeat as a heading, up to the first word: a colon, a dash
+    or a line break, and perhaps the number of a list. The most common form, or ``":\\n\\n1."`` where fewer than two
+    answers have one. What goes on in the same sentence, after a comma, is no heading, and aiming at it would leave open
+    how the sentence ends."""
     forms: Counter[str] = Counter()
     for request, text in zip(requests, answers, strict=True):
         last = request.strip().rstrip(_CLOSING).split()[-1]
@@ -90,7 +93,7 @@ def own_form(requests: Sequence[str], answers: Sequence[str]) -> str:
         if place < 0:
             continue
         rest = text[place + len(last) :]
-        if follows := re.match(r"[^\w\s]\s*(?:1[.)])?", rest):
+        if follows := _FORM.match(rest):
             forms[follows[0].rstrip(" ")] += 1
     form, count = forms.most_common(1)[0] if forms else ("", 0)
     return form if count > 1 else _FALLBACK
