@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from safety_reminder import cli
+from safety_reminder.attacks import ATTACKS
 from safety_reminder.commands.composing import compose
 from safety_reminder.commands.help_page import group_of, help_page
 from safety_reminder.config import GuardConfig
@@ -23,6 +24,7 @@ NEEDED = {
     "demo": {"dataset": {"name": "typographic", "root": "demo.csv"}},
     "awareness": {"dataset": {"name": "typographic", "root": "demo.csv"}},
     "evaluate": {},
+    "attack": {"dataset": {"name": "text", "root": "x.csv"}, "attack": {"name": "pgd"}},
 }
 
 
@@ -31,11 +33,11 @@ def command(name: str) -> Any:
 
 
 def flat(job: type[Options], front: str = "") -> dict[str, str | None]:
-    """Every option as it is typed → its explanation. A group that is chosen from files explains itself."""
+    """Every option as it is typed → its explanation. A group of which one is chosen explains itself."""
     found: dict[str, str | None] = {}
     for name, info in job.model_fields.items():
         kind = group_of(info)
-        if name == "dataset":
+        if name in ("dataset", "attack"):
             continue
         found |= flat(kind, f"{front}{name}.") if kind else {front + name: info.description}
     return found
@@ -55,7 +57,7 @@ def test_every_option_is_explained_and_shown_with_its_default(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_command_line_starts_from_are_the_defaults_of_the_class(name):
-    given = [] if name in NEEDED else ["data=x.jsonl"]
+    given = ["dataset.root=x.csv"] if name == "attack" else [] if name in NEEDED else ["data=x.jsonl"]
     composed = compose(command(name), given).model_dump(mode="json")
     values = NEEDED.get(name, {"data": {"sets": "x.jsonl"}})
     defaults = command(name).job.parse({"output": composed["output"], **values}).model_dump(mode="json")
@@ -79,11 +81,22 @@ def test_other_options_of_generation_are_passed_on():
     assert job.model_dump()["generation"]["min_new_tokens"] == 3
 
 
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_help_of_an_attack_shows_its_options(name):
+    page = help_page(command("attack"), [f"attack={name}"])
+    assert f"attack={name}:" in page
+    for option, explained in flat(ATTACKS[name].options).items():
+        assert f"  attack.{option}=" in page
+        assert explained, option
+    with pytest.raises(ConfigError, match="unknown attack 'pgt'; did you mean 'pgd'"):
+        help_page(command("attack"), ["attack=pgt"])
+
+
 def test_the_help_of_a_choice_shows_its_options_and_a_wrong_one_is_named():
     page = help_page(command("generate"), ["dataset=figstep"])
     assert "dataset=figstep:  FigStep" in page
     assert "  dataset.topics=null" in page
-    assert "advbench, demo, figstep" in page
+    assert "advbench, attack_run, bap, demo, figstep" in page
     with pytest.raises(ConfigError, match="unknown dataset 'figstop'; did you mean 'figstep'"):
         help_page(command("generate"), ["dataset=figstop"])
 
@@ -123,7 +136,7 @@ def test_calibration_has_the_trainer_s_options_with_longer_answers():
     ],
 )
 def test_a_wrong_value_is_named(name, override, message):
-    given = [] if name in NEEDED else ["data=x.jsonl"]
+    given = ["dataset.root=x.csv"] if name == "attack" else [] if name in NEEDED else ["data=x.jsonl"]
     with pytest.raises(ConfigError) as caught:
         compose(command(name), [*given, override])
     assert message in str(caught.value)

@@ -82,10 +82,10 @@ def echo(request: str, form: str) -> str:
 
 
 def own_form(requests: Sequence[str], answers: Sequence[str]) -> str:
-    """What a model's answers have after the request that they repeat as a heading, up to the first word: a colon, a dash
-    or a line break, and perhaps the number of a list. The most common form, or ``":\\n\\n1."`` where fewer than two
-    answers have one. What goes on in the same sentence, after a comma, is no heading, and aiming at it would leave open
-    how the sentence ends."""
+    """What a model's answers have after the request that they repeat as a heading, up to the first word: a colon, a
+    dash or a line break, and perhaps the number of a list. The most common form, or ``":\\n\\n1."`` where fewer than
+    two answers have one. What goes on in the same sentence, after a comma, is no heading, and aiming at it would leave
+    open how the sentence ends."""
     forms: Counter[str] = Counter()
     for request, text in zip(requests, answers, strict=True):
         last = request.strip().rstrip(_CLOSING).split()[-1]
