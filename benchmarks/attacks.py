@@ -41,13 +41,13 @@ ATTACKS = {
         "split.train=32",
         "split.validation=8",
         "attack.epsilon=32/255",
-        "attack.steps=150",
+        "attack.steps=100",
         "attack.validate_every=50",
         "attack.adaptive.against=probe",
         "attack.adaptive.tokens=32",
     ],
-    "gcg": ["attack=gcg", "split.train=8", "split.validation=0"],
-    "bap": ["attack=bap_image", "split.train=0", "split.validation=12"],
+    "gcg": ["attack=gcg", "attack.steps=80", "split.train=6", "split.validation=0"],
+    "bap": ["attack=bap_image", "attack.steps=100", "attack.validate_every=50", "split.train=0", "split.validation=8"],
     "prefill/depth4": ["attack=prefill", "attack.depth=4", "split.train=0", "split.validation=0"],
     "prefill/depth16": ["attack=prefill", "attack.depth=16", "split.train=0", "split.validation=0"],
     "prefill/depth64": ["attack=prefill", "attack.depth=64", "split.train=0", "split.validation=0"],
@@ -55,6 +55,7 @@ ATTACKS = {
     "multi_turn": ["attack=multi_turn", "split.train=0", "split.validation=0"],
 }
 _SEEDED = ("pgd", "gcg", "bap")  # the others draw nothing
+_FIXED = ("attack", "split", "guard", "model", "reminder", "dataset", "test_on")
 _COST = ("seconds", "steps", "candidates", "loss", "loss_reloaded")
 
 
@@ -88,7 +89,7 @@ def done(job: AttackJob, folder: Path) -> bool:
         return False
     before = json.loads(path.read_text(encoding="utf-8"))["config"]
     now = json.loads(json.dumps(job.model_dump()))
-    if differing := [k for k in ("attack", "split", "guard", "model", "reminder") if before[k] != now[k]]:
+    if differing := [k for k in _FIXED if before[k] != now[k]]:
         raise SystemExit(f"{folder} holds a run with other options ({', '.join(differing)}); remove it")
     return True
 
