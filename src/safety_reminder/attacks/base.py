@@ -110,7 +110,6 @@ def write_losses(folder: Path, rows: Sequence[Mapping[str, Any]], marks: Sequenc
 
     Args:
         marks: validations, with ``step`` (of all steps) and ``success``, drawn as points.
-
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
