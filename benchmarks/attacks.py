@@ -8,7 +8,8 @@
 ``safety-reminder attack``; one that is there already is read, and one that broke off goes on.
 
 Of each attack: ``unguarded`` and ``guarded`` (policy, threshold and prompt check of the pack), as the refusal rules
-have it, and ``..._on_topic``, where the answer also speaks of the request. ``runs`` are seeds; intervals draw requests.
+have it, and ``..._on_topic``, where the answer also speaks of the request. ``runs`` are seeds. Intervals draw requests;
+of one seed they are Wilson's.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from safety_reminder.commands.attack import COMMAND, AttackJob, attack
 from safety_reminder.commands.composing import compose
 from safety_reminder.evaluation.metrics import attack_succeeded, succeeded_on_topic
 from safety_reminder.evaluation.records import RecordFile
-from safety_reminder.evaluation.statistics import mean
+from safety_reminder.evaluation.statistics import mean, proportion
 from safety_reminder.types import Record
 
 _PGD = ["attack=pgd", "split.train=64", "split.validation=12"]
@@ -108,7 +109,9 @@ def rates(records: list[list[Record]]) -> dict[str, dict]:
         by_request: dict[str, list[float]] = defaultdict(list)
         for row in (record for rows in records for record in rows):
             by_request[row.id].append(float(holds(row)))
-        metric = mean([statistics.mean(values) for values in by_request.values()])
+        means = [statistics.mean(values) for values in by_request.values()]
+        # Of one seed they are outcomes, and a bootstrap of outcomes that are all alike would give no width.
+        metric = proportion(int(sum(means)), len(means)) if len(records) == 1 else mean(means)
         runs = [statistics.mean(float(holds(record)) for record in rows) for rows in records]
         found[suffix] = figure(metric.value, runs, low=metric.low, high=metric.high, n=len(by_request))
     return found

@@ -145,7 +145,7 @@ def _plot(path: Path, rows: Sequence[Mapping[str, Any]], marks: Sequence[Mapping
         right.set_ylim(-0.05, 1.05)
         right.set_ylabel("success in validation")
         right.spines["top"].set_visible(False)
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="lower left")
     scratch = path.with_name(f".{path.name}")
     figure.savefig(scratch, dpi=110, format="png")
     os.replace(scratch, path)
