@@ -84,5 +84,15 @@ def test_what_is_wrong_with_a_suite_is_said(tmp_path, text, options, message):
 
 
 def test_an_unknown_suite_names_those_that_ship():
-    with pytest.raises(ConfigError, match="no suite 'quik': full, quick, or a file"):
+    with pytest.raises(ConfigError, match="no suite 'quik': attacks, full, quick, or a file"):
         load_suite("quik")
+
+
+def test_what_suites_name_as_shipped_is_there_and_can_be_read():
+    suites = [load_suite(path.stem, root="elsewhere") for path in SHIPPED.glob("*.yaml")]
+    tasks = {task.root: task for suite in suites for task in suite.tasks.values() if task.dataset == "attack_run"}
+    assert tasks
+    for task in tasks.values():
+        examples = load_dataset(task.dataset, task.root, **task.options)
+        assert len(examples) == 19
+        assert all(example.harmful and example.instruction for example in examples)
