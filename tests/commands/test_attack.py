@@ -123,6 +123,18 @@ def test_requests_of_another_set_are_measured_on_and_never_learned_from(attack, 
     assert {e.prompt for e in load_dataset("attack_run", "run")} == {"Steps to brew TEA!", "Other words"}
 
 
+def test_requests_of_one_id_are_found_before_the_attack(attack, place):
+    for folder in ("here", "there"):
+        (place / folder).mkdir()
+        (place / folder / "one.csv").write_text("id,prompt,harmful\nx,Other words,true\n")
+    (place / "two.csv").write_text("id,prompt,harmful\nx,More words,true\n")
+    outcome = attack("attack=system_override", "test_on=['text:here/one.csv','text:there/one.csv']")
+    assert "two requests of test_on have the id 'one/x'" in outcome.error
+    outcome = attack("attack=system_override", "test_on=['text:here/one.csv','text:two.csv']")
+    assert outcome.code == 0, outcome.err
+    assert {e.id for e in load_dataset("attack_run", "run")} == {"one/x", "two/x"}
+
+
 def test_an_attack_that_was_killed_goes_on_to_the_same_image(attack, place, monkeypatch):
     options = ["attack=pgd", *QUICK["pgd"], "attack.steps=6", "attack.save_every=2"]
     assert attack(*options, "output=whole").code == 0

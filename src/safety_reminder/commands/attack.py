@@ -124,8 +124,8 @@ class AttackJob(Options):
         from safety_reminder.attacks.splits import divide, without
 
         examples = [example for example in self.dataset.load() if example.harmful]
-        tested = [replace(e, id=f"{name}/{e.id}") for name, e in self._tests()]
-        if repeated := [e.id for e, count in Counter(e.id for e in tested).items() if count > 1]:
+        tested = self._tests()
+        if repeated := [name for name, count in Counter(e.id for e in tested).items() if count > 1]:
             raise ConfigError(f"two requests of test_on have the id {repeated[0]!r}; ids must be unique")
         if not tested:
             return divide(examples, self.split)
@@ -135,9 +135,11 @@ class AttackJob(Options):
         divided = divide(left, self.split.with_changes(test=0))
         return replace(divided, test=tested)
 
-    def _tests(self) -> list[tuple[str, Example]]:
+    def _tests(self) -> list[Example]:
+        """The harmful requests of ``test_on``; the file or folder that each is from stands before its id."""
         sets = named_datasets("test_on", self.test_on)
-        return [(name, example) for name, rows in sets.items() for example in rows if example.harmful]
+        places = {entry: Path(entry.split(":")[1]).stem for entry in sets}
+        return [replace(e, id=f"{places[entry]}/{e.id}") for entry, rows in sets.items() for e in rows if e.harmful]
 
 
 def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
