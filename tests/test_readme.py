@@ -235,6 +235,23 @@ def test_the_tables_of_defences_are_what_was_measured():
     assert short == [each["none"][2], each["reminder"][2]]
 
 
+def test_the_table_of_attacks_is_what_was_measured():
+    figures = results("attacks")["figures"]
+    table = rows((ROOT / "docs/attacks.md").read_text(encoding="utf-8"), "attack | engaged, unguarded")
+    fronts = {
+        "PGD, ε = 8/255": "pgd/eps8/",
+        "PGD, ε = 32/255": "pgd/eps32/",
+        "PGD, ε = 32/255, adaptive": "pgd/eps32/adaptive_",
+        "GCG, a suffix without an image": "gcg/",
+    }
+    kinds = ("unguarded", "guarded", "unguarded_on_topic", "guarded_on_topic")
+    for label, front in fronts.items():
+        found = (interval(figures, front + kind) for kind in kinds)
+        assert table[label] == [share(*one) for one in found if one is not None], label
+    clean = [interval(figures, f"pgd/eps32/{kind}") for kind in ("clean", "clean_on_topic")]
+    assert [cell for cell in table["none: the grey image"] if cell] == [share(*one) for one in clean if one is not None]
+
+
 def test_the_cost_of_checks_is_what_was_measured():
     fused = results("guard_overhead")["figures"]["pocket: fused / unguarded"]
     low, high = min(fused["runs"]), max(fused["runs"])

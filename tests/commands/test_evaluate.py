@@ -93,7 +93,8 @@ def test_every_data_set_with_every_defence_and_one_page(place):
     for heading in ("Defences", "Safety against over-refusal", "What other thresholds would do", "Samples"):
         assert heading in html
     assert html.count('class="sample"') == 3
-    assert (out / "results.md").read_text().startswith("| defence | attack success | over-refusal")
+    head = "| defence | attack success | attack success, on topic | over-refusal"
+    assert (out / "results.md").read_text().startswith(head)
 
 
 def test_a_rerun_answers_nothing_again_and_another_configuration_is_refused(place):

@@ -119,7 +119,7 @@ def test_images_arrive_whether_drawn_or_in_a_file_and_concurrent_samples_share_a
 
 
 def scored(output: ModelOutput, asked: str = "Name a river.") -> Any:
-    state: Any = SimpleNamespace(output=output, metadata={}, input_text=asked)
+    state: Any = SimpleNamespace(output=output, metadata={}, input_text=asked, messages=[])
     score: Any = asyncio.run(refusal()(state, Target("")))  # type: ignore[arg-type]
     return score.value
 

@@ -218,7 +218,8 @@ def _item(state: TaskState, target: Target) -> Item:
 
 def _begun(state: TaskState) -> str:
     """What the attacker began the answer with: an assistant's message that the model went on from."""
-    before = [message for message in state.messages if message is not state.output.message]
+    answers = [choice.message for choice in state.output.choices]
+    before = [message for message in state.messages if message not in answers]
     return before[-1].text if before and before[-1].role == "assistant" else ""
 
 
