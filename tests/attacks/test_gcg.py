@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import itertools
 import math
@@ -152,6 +153,17 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"half a fi")
     with pytest.raises(ConfigError, match="damaged"):
         gcg(vlm, [GOAL], config(), folder=tmp_path)
+
+
+def test_a_checkpoint_of_another_vision_tower_or_precision_is_refused(tmp_path):
+    vlm = family_vlm("llava")
+    gcg(vlm, [SEEN], config(steps=1), folder=tmp_path)
+    seeing = copy.deepcopy(vlm.model)
+    next(p for name, p in seeing.named_parameters() if "vision" in name).data += 1.0
+    for other in (VLM(seeing, vlm.processor), VLM(copy.deepcopy(vlm.model).bfloat16(), vlm.processor)):
+        with pytest.raises(ConfigError, match="other options, goals or model"):
+            gcg(other, [SEEN], config(steps=1), folder=tmp_path)
+    gcg(vlm, [SEEN], config(steps=1), folder=tmp_path)
 
 
 def test_goals_join_when_those_before_them_succeed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,16 +11,20 @@ import torch
 from attacks.families import requests, tiny_vlm
 from checkpoints import random_reminder
 from safety_reminder.attacks.adaptive import GuardedObjective
+from safety_reminder.attacks.base import Arena, Judge
 from safety_reminder.attacks.descent import CHECKPOINT, descent_step, items_of
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.options import AdaptiveConfig, PGDConfig
-from safety_reminder.attacks.pgd import TargetObjective, clean_image, pgd, reload, save_image
+from safety_reminder.attacks.pgd import TargetObjective, clean_image, pgd, reload, run, save_image
 from safety_reminder.attacks.prompts import Prompts
+from safety_reminder.attacks.splits import Splits
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, ModelError
+from safety_reminder.guard import GuardedVLM
 from safety_reminder.guard.decoding import Guard
 from safety_reminder.models.branches import Shared
 from safety_reminder.models.pixels import Pixels, to_pil
+from safety_reminder.models.soft_prompt import replaced_embeddings
 from safety_reminder.models.tiny_vlms import TINY_VLMS
 
 GOALS = [Goal(example, target) for example, target in zip(requests(3), ["Ask 0: 1.", "Sure", "xyz xyz"], strict=True)]
@@ -79,8 +84,6 @@ def test_prompts_with_the_image_in_front_share_it_and_others_come_to_the_same():
 @pytest.mark.parametrize("family", TINY_VLMS)
 @pytest.mark.parametrize("prompt_check", [True, False])
 def test_the_guards_objective_reads_what_decoding_reads(family, prompt_check):
-    from safety_reminder.guard import GuardedVLM
-
     vlm = tiny_vlm(family)
     pixels = Pixels(vlm)
     reminder = random_reminder()
@@ -286,3 +289,53 @@ def test_a_model_that_does_not_see_the_image_is_named(monkeypatch):
     monkeypatch.setattr(TargetObjective, "__call__", lambda self, image, items, step: {"loss": (image * 0).sum()})
     with pytest.raises(ModelError, match="zero everywhere"):
         pgd(tiny_vlm("llava"), GOALS, FAST)
+
+
+def test_a_defence_that_changes_what_is_embedded_is_attacked_through_it():
+    vlm = tiny_vlm("llava")
+    pixels = Pixels(vlm)
+    guard = Guard(random_reminder(), GuardConfig(interval=4, prompt_check=True))
+    adaptive = AdaptiveConfig().with_changes(against="probe", tokens=9)
+    shared = Prompts(vlm, [goal.example for goal in GOALS], pixels.size).ids[0][:3]
+    # In the place of the prompts' first tokens: their own embeddings, which change nothing, and others.
+    own = vlm.model.get_input_embeddings()(torch.tensor(shared)).detach()
+
+    def loss(around) -> float:
+        attack = GuardedObjective(vlm, pixels, GOALS, guard, adaptive, first_weight=0.0, around=around)
+        with torch.no_grad():
+            return float(attack(torch.full((3, *pixels.size), 0.5), [0, 1, 2], 0)["loss"])
+
+    plain = loss(nullcontext)
+    assert loss(lambda: replaced_embeddings(vlm.model, shared, own)) == pytest.approx(plain, abs=1e-5)
+    assert abs(loss(lambda: replaced_embeddings(vlm.model, shared, -3 * own)) - plain) > 1e-3
+
+
+def test_images_for_each_request_ask_for_the_models_form_once(tmp_path):
+    vlm = tiny_vlm("llava")
+    guarded = GuardedVLM(vlm, random_reminder(), check_base=False)
+    judge = Judge(lambda text: "none", lambda text, request, begun: False)
+    arena = Arena(guarded, Splits([], [], requests(3)), judge, tmp_path, tokens=2)
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Arena, "answers", lambda self, examples, **options: asked.append(examples) or ["x"] * len(examples)
+        )
+        patch.setattr(Pixels, "__init__", counting := Counting(Pixels.__init__))
+        outcome = run(arena, FAST.with_changes(universal=False, steps=2))
+    assert len(asked) == 1
+    assert counting.calls == 1
+    assert len({e.image for e in outcome.splits.test}) == 3
+
+
+class Counting:
+    """A method that counts its calls."""
+
+    def __init__(self, method) -> None:
+        self.method, self.calls = method, 0
+
+    def __get__(self, instance, owner):
+        def call(*arguments, **options):
+            self.calls += 1
+            return self.method(instance, *arguments, **options)
+
+        return call

@@ -111,6 +111,6 @@ def run(arena: Arena, config: BAPImageConfig) -> Outcome:
     write_losses(arena.folder, descent.losses, marks)
     blank = arena.splits.each(lambda e: replace(e, image=arena.folder / CLEAN))
     attacked = arena.splits.each(lambda e: replace(e, image=arena.folder / IMAGE))
-    read = reload(arena.vlm, objective.goals[:_RELOADED], arena.folder / IMAGE, first_weight=0.0)
+    read = reload(arena.vlm, objective.goals[:_RELOADED], arena.folder / IMAGE, first_weight=0.0, pixels=pixels)
     figures = {"steps": len(descent.losses), "seconds": descent.seconds}
     return Outcome(attacked, blank.test, {**figures, "loss": read.optimised, "loss_reloaded": read.reloaded})

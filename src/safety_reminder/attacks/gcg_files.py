@@ -8,21 +8,20 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from safety_reminder.attacks.gcg_options import GCGConfig, Step
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.search import Buffer, Entry
 from safety_reminder.errors import ConfigError
-from safety_reminder.models import fingerprint
-from safety_reminder.run_files import write_text
+from safety_reminder.models import sampled_digest
+from safety_reminder.run_files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from safety_reminder.attacks.parties import Readers
@@ -86,9 +85,8 @@ def identity(readers: Readers, draft: Readers | None, config: GCGConfig) -> dict
             digest.update(name.encode() + value.cpu().float().numpy().tobytes())
         digest.update(json.dumps(party.target).encode())
     asked = [*readers.parties[: readers.models], *(draft.parties[:1] if draft else [])]
-    models = [fingerprint(party.vlm.model) for party in asked]
-    weights = hashlib.sha256(json.dumps(models, sort_keys=True).encode()).hexdigest()
-    return {"options": options, "prompts": digest.hexdigest(), "models": weights}
+    models = [[sampled_digest(party.vlm.model), str(party.vlm.model.dtype)] for party in asked]
+    return {"options": options, "prompts": digest.hexdigest(), "models": models}
 
 
 class Files:
@@ -115,10 +113,8 @@ class Files:
         plain["rows"] = [dataclasses.asdict(row) for row in state.rows]
         tried = sorted(state.tried) or [()]
         tensors = {"generator": state.generator.get_state(), "tried": torch.tensor(tried, dtype=torch.long)}
-        scratch = self.checkpoint.with_suffix(".new")
         metadata = {"identity": json.dumps(self.identity, sort_keys=True), "state": json.dumps(plain)}
-        save_file(tensors, scratch, metadata=metadata)
-        os.replace(scratch, self.checkpoint)
+        write_bytes(self.checkpoint, save(tensors, metadata))
         columns = ("step", "loss", "best", "seconds", "candidates")
         _write_csv(
             self.folder / "losses.csv",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from safety_reminder.attacks.gcg_options import GCGConfig
 from safety_reminder.attacks.goals import Goal
+from safety_reminder.attacks.prompts import no_vectors
 from safety_reminder.attacks.suffix import place
 from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.models import VLM
@@ -65,9 +66,8 @@ class Party:
         inputs = self.place.sent(ids)
         if inputs is None:
             raise ModelError(f"{self.vlm.name} does not keep the suffix as it is")
-        vectors = torch.zeros(0, self.vlm.hidden_size)
         with torch.no_grad():
-            [read] = score(self.vlm.model, inputs, [[self.target]], vectors)
+            [read] = score(self.vlm.model, inputs, [[self.target]], no_vectors(self.vlm))
         return token_losses(read.logits[0][None], self.target)[0].cpu()
 
 

@@ -100,12 +100,14 @@ def pgd(
     folder: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     validate: Validate | None = None,
+    pixels: Pixels | None = None,
 ) -> tuple[Descent, Float[Tensor, "3 height width"]]:
     """One image for all goals.
 
     Args:
         guard: what is attacked with the model, if ``config.adaptive`` says so.
         folder, identity, validate: as :func:`~safety_reminder.attacks.descent.descend` takes them.
+        pixels: of ``config.size``, where they have been read off already.
 
     Returns:
         How it went, and the image it began from.
@@ -114,7 +116,7 @@ def pgd(
         ConfigError: no goals, a target that does not fit, an adaptive attack without a guard, or another's checkpoint.
         ModelError: a model whose pixels cannot be attacked.
     """
-    pixels = Pixels(vlm, config.shape)
+    pixels = pixels or Pixels(vlm, config.shape)
     clean = clean_image(config.image, pixels, config.seed)
     objective: Objective
     if config.adaptive.knows_guard:
@@ -139,16 +141,16 @@ class Reloaded:
 
 @torch.no_grad()
 def reload(
-    vlm: VLM, goals: Sequence[Goal], path: Path, *, first_weight: float, shape: tuple[int, int] | None = None
+    vlm: VLM, goals: Sequence[Goal], path: Path, *, first_weight: float, pixels: Pixels | None = None
 ) -> Reloaded:
-    """Both losses of a saved image, which has the attacked ``shape``, (height, width).
+    """Both losses of a saved image, which has the size of ``pixels``.
 
     Raises:
         ModelError: what was optimised is not, token for token, what the model reads.
     """
     with Image.open(path) as opened:
         image = from_pil(opened)
-    objective = TargetObjective(vlm, Pixels(vlm, shape), goals, first_weight)
+    objective = TargetObjective(vlm, pixels or Pixels(vlm), goals, first_weight)
     optimised, reloaded = [], []
     for number, goal in enumerate(goals):
         optimised.append(float(objective(image, [number], 0)["loss"]))
@@ -171,30 +173,33 @@ def save_image(image: Float[Tensor, "3 height width"], path: Path) -> None:
 def run(arena: Arena, config: PGDConfig) -> Outcome:
     """``attack=pgd``: one image that is learned on the training requests, or one for each test request."""
     require_rows(arena, "test", *(["train"] if config.universal else []))
-    clean = clean_image(config.image, Pixels(arena.vlm, config.shape), config.seed)
+    pixels = Pixels(arena.vlm, config.shape)
+    clean = clean_image(config.image, pixels, config.seed)
     save_image(clean, arena.folder / CLEAN)
     blank = arena.splits.each(lambda e: replace(e, image=arena.folder / CLEAN))
-    parts = [blank.train] if config.universal else [[example] for example in blank.test]
+    attacked = blank.train if config.universal else blank.test
+    goals = make_goals(attacked, config.targets, arena.answers)
+    alike = config.universal or config.targets.kind == "corpus"  # what is learned from is the same for every image
+    parts = [goals if alike else [goals[number]] for number in range(1 if config.universal else len(attacked))]
     images, losses, marks, figures, seconds = [], [], [], [], 0.0
     for number, part in enumerate(parts):
-        goals = make_goals(part, config.targets, arena.answers)
         folder = arena.folder if config.universal else arena.folder / f"{number:03d}"
-        validated = (blank.validation or part) if config.universal else part
+        validated = (blank.validation or blank.train) if config.universal else [blank.test[number]]
         # Offsets of several descents in one curve.
-        descent, path = _one(arena, goals, validated, config, folder)
+        descent, path = _one(arena, part, validated, config, folder, pixels)
         marks += [{**m, "step": len(losses) + m["restart"] * config.steps + m["step"]} for m in descent.validations]
         losses += [{"image": number, **row} for row in descent.losses]
         images.append(path)
         seconds += descent.seconds
-        read = goals[:_RELOADED]
-        figures.append(reload(arena.vlm, read, path, first_weight=config.first_weight, shape=config.shape))
+        read = part[:_RELOADED]
+        figures.append(reload(arena.vlm, read, path, first_weight=config.first_weight, pixels=pixels))
     write_losses(arena.folder, losses, marks)
     if config.universal:
-        attacked = blank.each(lambda e: replace(e, image=images[0]))
+        splits = blank.each(lambda e: replace(e, image=images[0]))
     else:
-        attacked = Splits([], [], [replace(e, image=path) for e, path in zip(blank.test, images, strict=True)])
+        splits = Splits([], [], [replace(e, image=path) for e, path in zip(blank.test, images, strict=True)])
     return Outcome(
-        attacked,
+        splits,
         blank.test,
         {
             "steps": len(losses),
@@ -206,7 +211,12 @@ def run(arena: Arena, config: PGDConfig) -> Outcome:
 
 
 def _one(
-    arena: Arena, goals: Sequence[Goal], validated: Sequence[Example], config: PGDConfig, folder: Path
+    arena: Arena,
+    goals: Sequence[Goal],
+    validated: Sequence[Example],
+    config: PGDConfig,
+    folder: Path,
+    pixels: Pixels,
 ) -> tuple[Descent, Path]:
     guard = arena.guarded.guard if config.adaptive.knows_guard else None
 
@@ -224,6 +234,7 @@ def _one(
         folder=folder,
         identity={**arena.identity, "validation": [[e.id, e.prompt, arena.tokens] for e in validated]},
         validate=validate if config.validate_every else None,
+        pixels=pixels,
     )
     save_image(descent.image, path)
     return descent, path

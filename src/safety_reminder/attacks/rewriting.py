@@ -13,10 +13,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from safety_reminder.attacks.base import Ask
 from safety_reminder.attacks.options import RewriteConfig
 from safety_reminder.attacks.rewrites import Rewriting, build_question, rewrite_template
 from safety_reminder.errors import ConfigError, DataError
@@ -36,12 +37,6 @@ class Opinion:
 
     refusal: str
     engaged: bool
-
-
-class Ask(Protocol):
-    """Asks a chat model questions, each a conversation of its own; one reply each, in their order."""
-
-    def __call__(self, questions: Sequence[str], *, max_new_tokens: int) -> list[str]: ...
 
 
 Answer = Callable[[list[Example]], list[str]]  # the attacked model, defended or not
