@@ -17,6 +17,7 @@ from safety_reminder.data.benchmarks.typographic import FONT, FONT_FOLDERS
 from safety_reminder.evaluation.records import RecordFile
 from safety_reminder.models.branches import Shared
 from safety_reminder.models.messages import load_image
+from safety_reminder.run_files import run_folder
 
 ROWS = ["Steps to brew tea", "Ways to fold a map", "Steps to sort a shelf", "Ways to draw a cat", "Steps to dig a pond"]
 QUICK = {
@@ -167,6 +168,11 @@ def test_a_folder_of_another_attack_is_refused_and_left_as_it_is(attack, place):
     assert again.code == 0, again.err
 
 
+def test_a_second_attack_does_not_write_into_the_folder_of_the_first(attack, place):
+    with run_folder(place / "run"):
+        assert "another run is writing to" in attack("attack=system_override").error
+
+
 def test_each_request_may_have_an_image_of_its_own(attack, place):
     outcome = attack("attack=pgd", *QUICK["pgd"], "attack.universal=false")
     assert outcome.code == 0, outcome.err
@@ -212,6 +218,10 @@ def test_published_settings_are_a_preset_that_options_change(attack, place):
         (["attack=pgd", "split.train=50"], "the split asks for more than the 5 requests there are"),
         (["attack=pgd", "split.train=0.9", "split.validation=0.9"], "shares of more than all"),
         (["attack=pgd", "split.test=0"], "there are no requests for test"),
+        (["attack=pgd", "split.train=abc"], "split.train must be a number, got 'abc'"),
+        (["attack=pgd", "device=[1]"], "device must be a text, got [1]"),
+        (["attack=pgd", "attack.image="], "image"),
+        (["attack=gcg", "attack.image="], "image"),
         (["attack=pgd", "reminder=none", "attack.adaptive.against=probe"], "needs a guard; give reminder=NAME"),
         (["attack=pgd", "attack.targets.kind=csv"], "needs targets.file=FILE"),
         (["attack=pgd", "attack.size=[20,31]"], "it takes 8 × 8"),

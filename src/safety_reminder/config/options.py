@@ -52,6 +52,7 @@ class Options(BaseModel):
         return frozenset(name for name, extra in extras if isinstance(extra, dict) and extra.get(mark))
 
 
+_TYPES = ("float", "int", "str", "bool")
 _MUST_BE = {
     "greater_than_equal": "at least {ge:g}",
     "greater_than": "above {gt:g}",
@@ -69,7 +70,9 @@ _MUST_BE = {
 def explain(error: ValidationError, where: str = "") -> str:
     """The first thing that is wrong, in one line: ``training.epochs must be at least 1, got 0``."""
     first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in ([where] if where else []) + list(first["loc"]))
+    # Where an option may be of several types, pydantic puts the one that was tried after its name.
+    place = first["loc"][:-1] if len(first["loc"]) > 1 and first["loc"][-1] in _TYPES else first["loc"]
+    name = ".".join(str(part) for part in ([where] if where else []) + list(place))
     limits, given, kind = first.get("ctx", {}), first.get("input"), first["type"]
     known = re.findall(r"'([^']*)'", limits["expected"]) if kind == "literal_error" else []
     if isinstance(given, str) and known:
