@@ -49,6 +49,23 @@ def read_once(model: Any) -> frozenset[int]:
     return frozenset(getattr(model.config.get_text_config(decoder=True), "cross_attention_layers", None) or ())
 
 
+def require_keys_and_values(model: Any, *, from_within: bool = False) -> None:
+    """Before a prefix is kept, to be cut and gone on from.
+
+    Args:
+        from_within: it is cut inside the prompt.
+
+    Raises:
+        ModelError: the model keeps more than keys and values, or reads a prompt as a whole.
+    """
+    name, text = type(model).__name__, model.config.get_text_config(decoder=True)
+    kinds, _ = get_layer_types_and_kwargs(text)
+    if read_once(model) or not {*kinds} <= _KINDS - {"conv"}:
+        raise ModelError(f"{name} keeps more than keys and values; its prefixes cannot be reused")
+    if from_within and getattr(text, "use_bidirectional_attention", None) in (True, "all"):
+        raise ModelError(f"{name} reads a prompt both ways; what it made of a part of one cannot be reused")
+
+
 def require_known_kinds(model: Any, cache: Any) -> None:
     """Before a prompt is run. ``cache``: that it will be read into; None: the model makes its own.
 

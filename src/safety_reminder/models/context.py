@@ -224,9 +224,43 @@ class Runner:
             attention_mask=context.mask,
             position_ids=positions,
             is_first_iteration=False,
-            **{name: _columns(tensor, context.entries) for name, tensor in context.aligned.items()},
+            **{name: columns(tensor, context.entries) for name, tensor in context.aligned.items()},
             **options,
         )
+
+
+def following(model: Any, ids: Tensor, cache: Cache, mask: Any, positions: Tensor, **options: Any) -> dict[str, Any]:
+    """What the model's ``forward`` takes for ``ids`` (rows, n) that follow what ``cache`` holds.
+
+    Args:
+        mask: over all entries, of the cache and new; None: nothing is padded.
+        positions: (..., rows, n), as the model's own counting gives them.
+    """
+    return model.prepare_inputs_for_generation(
+        ids,
+        next_sequence_length=ids.shape[1],
+        past_key_values=cache,
+        attention_mask=mask,
+        position_ids=positions,
+        is_first_iteration=False,
+        use_cache=True,
+        **options,
+    )
+
+
+def scattered(vectors: Tensor, starts: Sequence[tuple[int, int]]) -> Callable[[Tensor], Tensor]:
+    """For :func:`embedding_replaced`: puts ``vectors`` (k, hidden_size) at each of the places ``starts``, of which each
+    is a row and a column. The gradient reaches them."""
+    k = vectors.shape[0]
+
+    def replace(embedded: Tensor) -> Tensor:
+        if not starts:
+            return embedded
+        row = torch.tensor([[r] * k for r, _ in starts], device=embedded.device)
+        at = torch.tensor([[*range(c, c + k)] for _, c in starts], device=embedded.device)
+        return embedded.index_put((row, at), vectors.to(embedded).expand(len(starts), -1, -1))
+
+    return replace
 
 
 @contextmanager
@@ -290,7 +324,9 @@ def lengthened(model: Any, outputs: Any, kwargs: Mapping[str, Any]) -> dict[str,
     }
     if not aligned:
         return {}
-    added = model._update_model_kwargs_for_generation(outputs, dict(aligned), False, num_new_tokens=1)
+    added = model._update_model_kwargs_for_generation(
+        outputs=outputs, model_kwargs=dict(aligned), is_encoder_decoder=False, num_new_tokens=1
+    )
     longer = {name: added[name] for name in aligned}
     for name, value in longer.items():
         if value.shape[1] == ids.shape[1]:  # the model does not say; it looks at the newest columns alone
@@ -298,7 +334,7 @@ def lengthened(model: Any, outputs: Any, kwargs: Mapping[str, Any]) -> dict[str,
     return longer
 
 
-def _columns(tensor: Tensor, length: int) -> Tensor:
+def columns(tensor: Tensor, length: int) -> Tensor:
     """``tensor`` (rows, columns, ...) with ``length`` columns: the last one is that of everything to come."""
     missing = length - tensor.shape[1]
     if missing <= 0:

@@ -145,7 +145,15 @@ def _placed(ids: torch.Tensor, pixels: torch.Tensor) -> Tensors:
 
 GEMMA4 = Tiny(lambda: _gemma4(use_bidirectional_attention="vision"), picture(4), (16, 48), _placed)
 GEMMA4_PER_LAYER = Tiny(
-    lambda: _gemma4(hidden_size_per_layer_input=8, num_kv_shared_layers=1), picture(4), (16, 48), _placed
+    lambda: _gemma4(
+        hidden_size_per_layer_input=8,
+        num_hidden_layers=6,
+        layer_types=["sliding_attention", "full_attention"] * 3,
+        num_kv_shared_layers=2,
+    ),
+    picture(4),
+    (16, 48),
+    _placed,
 )
 
 
