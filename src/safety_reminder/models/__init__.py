@@ -6,7 +6,7 @@ from safety_reminder.models.fingerprint import fingerprint, fingerprint_mismatch
 from safety_reminder.models.greedy import write_greedily
 from safety_reminder.models.loading import DTYPES, load_checkpoint
 from safety_reminder.models.messages import Messages, data_url, load_image
-from safety_reminder.models.vlm import VLM, load_vlm
+from safety_reminder.models.vlm import VLM, load_vlm, open_vlm
 
 __all__ = [
     "DTYPES",
@@ -22,6 +22,7 @@ __all__ = [
     "load_checkpoint",
     "load_image",
     "load_vlm",
+    "open_vlm",
     "sampled_digest",
     "token_vectors",
     "weights_digest",

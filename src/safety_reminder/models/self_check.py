@@ -67,11 +67,11 @@ class Finding:
         return not self.reason
 
 
-def self_check(model: Any, trial: Trial) -> list[Finding]:
-    """Try every property, the cache first; where that does not hold, nothing else is tried."""
+def self_check(model: Any, trial: Trial, names: Sequence[str] = tuple(PROPERTIES)) -> list[Finding]:
+    """Try every property, or those of ``names``. Where the cache cannot be taken back, nothing else is tried."""
     tried = _Tried(model, trial)
-    findings = []
-    for name in PROPERTIES:
+    findings: list[Finding] = []
+    for name in names:
         if name == "image" and not trial.sees:
             continue
         findings.append(tried.finding(name))
