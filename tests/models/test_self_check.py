@@ -122,7 +122,7 @@ def test_what_keeps_a_state_is_refused_by_its_configuration_alone(name):
     reason = caches.obstacle(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config)
     assert reason is not None
     assert "recurrent state, which cannot be taken back" in reason
-    assert families.tested(name) is None
+    assert families.family_of(name) is None
 
 
 def test_layers_of_a_kind_that_nobody_knows_are_refused_by_the_configuration():
@@ -173,10 +173,16 @@ def test_every_row_makes_a_configuration_of_its_type_and_variants_stand_side_by_
     types: dict[str, int] = {}
     for name, family in FAMILIES.items():
         kind = family.model_type or name
-        assert family.tiny.config().model_type == kind
+        config = family.tiny.config()
+        assert config.model_type == kind
+        assert (family.text or kind) == config.get_text_config(decoder=True).model_type
+        assert families.is_tested(config) is not bool(family.refused)
         assert bool(family.tiny.image) is family.reads_images
         types[kind] = types.get(kind, 0) + 1
     assert {kind for kind, count in types.items() if count > 1} == {"llava", "internvl", "gemma4", "paligemma"}
+    on_another = FAMILIES["llava_next"].tiny.config()
+    on_another.text_config = FAMILIES["qwen3"].tiny.config()
+    assert not families.is_tested(on_another)
     plain, variant = (tiny_inputs(cached_tiny_model(name))["input_ids"] for name in ("paligemma2", "lfm2_vl"))
     assert plain.shape != variant.shape
 
@@ -198,7 +204,7 @@ class Counted:
 def unknown(monkeypatch, tmp_path):
     """A family that no test knows, and nothing remembered."""
     vlm = copy.copy(tiny_vlm("llava"))
-    monkeypatch.setattr(checked, "tested", lambda model_type: None)
+    monkeypatch.setattr(checked, "is_tested", lambda config: False)
     monkeypatch.setattr(checked, "_passed", set())
     monkeypatch.setenv("SAFETY_REMINDER_CACHE", str(tmp_path / "cache"))
     return vlm

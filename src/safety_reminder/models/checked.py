@@ -16,7 +16,7 @@ from PIL import Image
 import safety_reminder
 from safety_reminder.errors import MessageError, ModelError
 from safety_reminder.models import caches
-from safety_reminder.models.families import tested
+from safety_reminder.models.families import is_tested
 from safety_reminder.models.pocket import cache_folder
 from safety_reminder.models.self_check import Finding, Trial, require_holds, self_check
 from safety_reminder.models.vlm import VLM
@@ -38,12 +38,12 @@ def require_correct(vlm: VLM) -> None:
     Raises:
         ModelError: it cannot be guarded, and which property does not hold.
     """
-    if tested(vlm.model.config.model_type) is not None:
+    if is_tested(vlm.model.config):
         return
     key = _key(vlm)
     if key in _passed or key in _remembered():
         return
-    log.info("no test knows models of type %r; checking that guarding one is right", vlm.model.config.model_type)
+    log.info("no test knows a model like %s; checking that guarding it is right", vlm.name)
     require_holds(check(vlm), vlm.name)
 
 

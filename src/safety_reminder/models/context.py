@@ -217,35 +217,43 @@ class Runner:
             # After the tokens and after all: what stands between is not looked at, and the output embedding is large.
             both = 0 < told < width
             options["logits_to_keep"] = torch.tensor([told - 1, width - 1], device=context.ids.device) if both else 1
-        return self.model.prepare_inputs_for_generation(
+        return following(
+            self.model,
             context.ids,
-            next_sequence_length=width,
-            past_key_values=context.cache,
-            attention_mask=context.mask,
-            position_ids=positions,
-            is_first_iteration=False,
+            context.cache,
+            context.mask,
+            positions,
             **{name: columns(tensor, context.entries) for name, tensor in context.aligned.items()},
             **options,
         )
 
 
 def following(model: Any, ids: Tensor, cache: Cache, mask: Any, positions: Tensor, **options: Any) -> dict[str, Any]:
-    """What the model's ``forward`` takes for ``ids`` (rows, n) that follow what ``cache`` holds.
+    """What the model's ``forward`` takes for the newest ``width`` of ``ids`` (rows, entries), which follow what the
+    ``cache`` holds.
 
     Args:
         mask: over all entries, of the cache and new; None: nothing is padded.
-        positions: (..., rows, n), as the model's own counting gives them.
+        positions: (..., rows, width), as the model's own counting gives them.
+
+    Raises:
+        ModelError: the model would forget the cache (Phi-3 and Phi-4 do, where they begin to scale positions).
     """
-    return model.prepare_inputs_for_generation(
+    inputs = model.prepare_inputs_for_generation(
         ids,
-        next_sequence_length=ids.shape[1],
+        next_sequence_length=positions.shape[-1],
         past_key_values=cache,
         attention_mask=mask,
         position_ids=positions,
         is_first_iteration=False,
-        use_cache=True,
-        **options,
+        **{"use_cache": True, **options},
     )
+    if inputs.get("past_key_values") is not cache:
+        raise ModelError(
+            f"{type(model).__name__} reads everything anew from {ids.shape[1]} tokens on, where its positions are "
+            "scaled otherwise; guarded decoding cannot go on from there"
+        )
+    return inputs
 
 
 def scattered(vectors: Tensor, starts: Sequence[tuple[int, int]]) -> Callable[[Tensor], Tensor]:

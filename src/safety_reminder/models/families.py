@@ -7,10 +7,13 @@ is driven by the same generic adapter, after it has passed the self-check when i
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from safety_reminder.models.tiny_families.base import Tiny
 
 
@@ -23,6 +26,7 @@ class Family:
         where: its tiny model, ``MODULE:NAME`` in ``models/tiny_families``.
         reads_images: has a vision tower.
         model_type: ``config.model_type``, where the row is called otherwise: a variant of another row's.
+        text: the type of its text model, where that is another than its own.
         refused: it cannot be guarded; a part of the sentence that says so.
         held_to_all: the tests hold it to every invariant, and not to the self-check alone.
     """
@@ -31,6 +35,7 @@ class Family:
     where: str = ""
     reads_images: bool = True
     model_type: str = ""
+    text: str = ""
     refused: str = ""
     held_to_all: bool = False
 
@@ -45,34 +50,37 @@ def _text(title: str, name: str, **more: bool | str) -> Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "llava": Family("LLaVA-1.5", "llava:LLAVA", held_to_all=True),
-    "pixtral": Family("Pixtral, as LLaVA", "llava:PIXTRAL", model_type="llava"),
-    "llava_next": Family("LLaVA-NeXT", "llava:LLAVA_NEXT", held_to_all=True),
-    "llava_onevision": Family("LLaVA-OneVision", "llava:LLAVA_ONEVISION"),
-    "vipllava": Family("VipLlava", "llava:VIPLLAVA"),
-    "mistral3": Family("Mistral Small 3.1", "llava:MISTRAL3"),
-    "aya_vision": Family("Aya Vision", "llava:AYA_VISION"),
-    "cohere2_vision": Family("Command A Vision", "llava:COHERE2_VISION"),
-    "deepseek_vl": Family("DeepSeek-VL", "llava:DEEPSEEK_VL", held_to_all=True),
-    "internvl": Family("InternVL3", "llava:INTERNVL", held_to_all=True),
-    "internvl3_5": Family("InternVL3.5", "llava:INTERNVL3_5", model_type="internvl"),
-    "idefics2": Family("Idefics2", "llava:IDEFICS2"),
-    "idefics3": Family("Idefics3", "llava:IDEFICS3", held_to_all=True),
-    "smolvlm": Family("SmolVLM", "llava:SMOLVLM", held_to_all=True),
-    "llama4": Family("Llama 4", "llava:LLAMA4"),
-    "qwen2_vl": Family("Qwen2-VL", "qwen:QWEN2_VL", held_to_all=True),
-    "qwen2_5_vl": Family("Qwen2.5-VL", "qwen:QWEN2_5_VL", held_to_all=True),
-    "qwen3_vl": Family("Qwen3-VL", "qwen:QWEN3_VL", held_to_all=True),
-    "qwen3_vl_moe": Family("Qwen3-VL-MoE", "qwen:QWEN3_VL_MOE"),
-    "glm4v": Family("GLM-4.1V", "qwen:GLM4V"),
-    "glm46v": Family("GLM-4.6V", "qwen:GLM46V"),
-    "gemma3": Family("Gemma 3", "gemma:GEMMA3", held_to_all=True),
-    "gemma4": Family("Gemma 4", "gemma:GEMMA4"),
-    "gemma4_per_layer": Family("Gemma 4 with per-layer embeddings", "gemma:GEMMA4_PER_LAYER", model_type="gemma4"),
-    "paligemma": Family("PaliGemma", "gemma:PALIGEMMA"),
-    "paligemma2": Family("PaliGemma 2", "gemma:PALIGEMMA2", model_type="paligemma"),
-    "mllama": Family("Llama 3.2 Vision", "gemma:MLLAMA"),
-    "lfm2_vl": Family("LFM2-VL", "gemma:LFM2_VL"),
+    "llava": Family("LLaVA-1.5", "llava:LLAVA", text="llama", held_to_all=True),
+    "pixtral": Family("Pixtral, as LLaVA", "llava:PIXTRAL", text="mistral", model_type="llava"),
+    "llava_next": Family("LLaVA-NeXT", "llava:LLAVA_NEXT", text="llama", held_to_all=True),
+    "llava_onevision": Family("LLaVA-OneVision", "llava:LLAVA_ONEVISION", text="qwen2"),
+    "vipllava": Family("VipLlava", "llava:VIPLLAVA", text="llama"),
+    "mistral3": Family("Mistral Small 3.1", "llava:MISTRAL3", text="mistral"),
+    "aya_vision": Family("Aya Vision", "llava:AYA_VISION", text="cohere2"),
+    "cohere2_vision": Family("Command A Vision", "llava:COHERE2_VISION", text="cohere2"),
+    "deepseek_vl": Family("DeepSeek-VL", "llava:DEEPSEEK_VL", text="llama", held_to_all=True),
+    "internvl": Family("InternVL3", "llava:INTERNVL", text="qwen2", held_to_all=True),
+    "internvl3_5": Family("InternVL3.5", "llava:INTERNVL3_5", text="qwen3", model_type="internvl"),
+    "idefics2": Family("Idefics2", "llava:IDEFICS2", text="mistral"),
+    "idefics3": Family("Idefics3", "llava:IDEFICS3", text="llama", held_to_all=True),
+    "smolvlm": Family("SmolVLM", "llava:SMOLVLM", text="llama", held_to_all=True),
+    "llama4": Family("Llama 4", "llava:LLAMA4", text="llama4_text"),
+    "qwen2_vl": Family("Qwen2-VL", "qwen:QWEN2_VL", text="qwen2_vl_text", held_to_all=True),
+    "qwen2_5_vl": Family("Qwen2.5-VL", "qwen:QWEN2_5_VL", text="qwen2_5_vl_text", held_to_all=True),
+    "qwen3_vl": Family("Qwen3-VL", "qwen:QWEN3_VL", text="qwen3_vl_text", held_to_all=True),
+    "qwen3_vl_moe": Family("Qwen3-VL-MoE", "qwen:QWEN3_VL_MOE", text="qwen3_vl_moe_text"),
+    "glm4v": Family("GLM-4.1V", "qwen:GLM4V", text="glm4v_text"),
+    "glm46v": Family("GLM-4.6V", "qwen:GLM46V", text="glm4v_text"),
+    "gemma3": Family("Gemma 3", "gemma:GEMMA3", text="gemma3_text", held_to_all=True),
+    "gemma4": Family("Gemma 4", "gemma:GEMMA4", text="gemma4_text"),
+    "gemma4_per_layer": Family(
+        "Gemma 4 with per-layer embeddings", "gemma:GEMMA4_PER_LAYER", text="gemma4_text", model_type="gemma4"
+    ),
+    "paligemma": Family("PaliGemma", "gemma:PALIGEMMA", text="gemma"),
+    "paligemma2": Family("PaliGemma 2", "gemma:PALIGEMMA2", text="gemma2", model_type="paligemma"),
+    "mllama": Family("Llama 3.2 Vision", "gemma:MLLAMA", text="mllama_text_model"),
+    "lfm2_vl": Family("LFM2-VL", "gemma:LFM2_VL", text="lfm2"),
+    "phi4_multimodal": Family("Phi-4-multimodal", "gemma:PHI4_MULTIMODAL"),
     "llama": _text("Llama", "LLAMA", held_to_all=True),
     "llama4_text": _text("Llama 4, text", "LLAMA4"),
     "qwen2": _text("Qwen2 and Qwen2.5", "QWEN2"),
@@ -103,7 +111,16 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def tested(model_type: str) -> Family | None:
+def family_of(model_type: str) -> Family | None:
     """The first row of that ``config.model_type`` that can be guarded."""
-    rows = (family for name, family in FAMILIES.items() if (family.model_type or name) == model_type)
-    return next((family for family in rows if not family.refused), None)
+    return next((family for kind, family in _guarded() if kind == model_type), None)
+
+
+def is_tested(config: PreTrainedConfig) -> bool:
+    """Whether a row has both the type of the model and that of its text model: LLaVA may stand on any."""
+    text = config.get_text_config(decoder=True).model_type
+    return any(kind == config.model_type and (family.text or kind) == text for kind, family in _guarded())
+
+
+def _guarded() -> Iterator[tuple[str, Family]]:
+    return ((family.model_type or name, family) for name, family in FAMILIES.items() if not family.refused)

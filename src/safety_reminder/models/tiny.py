@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
     AutoModelForCausalLM,
-    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     CLIPImageProcessorPil,
     LlavaProcessor,
     PreTrainedConfig,
@@ -56,10 +56,10 @@ def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
 
 def random_model(config: PreTrainedConfig, *, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """In eval mode; the global random state is left as it was."""
-    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    sees = type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_config(config, dtype=dtype)
+        model = (AutoModelForMultimodalLM if sees else AutoModelForCausalLM).from_config(config, dtype=dtype)
         open_gates(model)
     return model.eval()
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, StopStringCriteria
 from safety_reminder.errors import MessageError, ModelError
 from safety_reminder.models.continuing import append_begun, split_begun
 from safety_reminder.models.embedding import hidden_size
-from safety_reminder.models.families import Family, tested
+from safety_reminder.models.families import Family, family_of
 from safety_reminder.models.loading import load_checkpoint, one_line_errors
 from safety_reminder.models.messages import Messages, normalise
 
@@ -33,7 +33,7 @@ class VLM:
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.name = name or model.config.model_type
-        known = tested(model.config.model_type)
+        known = family_of(model.config.model_type)
         self.family = known or Family(model.config.model_type, reads_images=hasattr(processor, "image_processor"))
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:

@@ -220,3 +220,34 @@ def _shaped(ids: torch.Tensor, pixels: torch.Tensor) -> Tensors:
 
 
 LFM2_VL = Tiny(_lfm2_vl, picture(4), (16, 48), _shaped)
+
+
+def _phi4_multimodal() -> PreTrainedConfig:
+    audio = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_blocks": 1,
+        "num_attention_heads": 2,
+        "ext_pw_out_channel": 16,
+        "depthwise_separable_out_channel": 16,
+        "nemo_conv_channels": 8,
+        "audio_token_id": 124,
+    }
+    return AutoConfig.for_model(
+        "phi4_multimodal",
+        **TEXT,
+        vision_config={**VISION, "image_size": 16, "crop_size": 16, "patch_size": 4, "image_token_id": IMAGE},
+        audio_config=audio,
+    )
+
+
+def _cropped(ids: torch.Tensor, pixels: torch.Tensor) -> Tensors:
+    """An overview and one crop: of each, four tokens and one for each of its two rows, and one between the two."""
+    return {
+        "image_pixel_values": pixels,
+        "image_sizes": torch.tensor([[16, 16]] * len(ids)),
+        "image_attention_mask": torch.ones(len(ids), 2, 4, 4, dtype=torch.long),
+    }
+
+
+PHI4_MULTIMODAL = Tiny(_phi4_multimodal, picture(13), (2, 3, 16, 16), _cropped)
