@@ -47,10 +47,10 @@ def row(name: str, family: Family) -> str:
         return _line(*cells, f"refused: {family.refused}", "")
     found = findings(name, family)
     failed = [finding.name for finding in found if not finding.holds]
-    tried = "its processor, and properties" if family.tiny.checkpoint else "properties"
+    tried = f"{len(found)} properties{', with its processor' if family.tiny.checkpoint else ''}"
     worst = max(finding.error for finding in found if finding.name != "image")
     verdict = f"WRONG: {', '.join(failed)}" if failed else "correct"
-    return _line(*cells, verdict, f"{len(found)} {tried}; off by {worst:.0e} at most")
+    return _line(*cells, verdict, f"{tried}; off by {worst:.0e} at most")
 
 
 def _line(*cells: str) -> str:

@@ -39,7 +39,7 @@ def tiny_vlm_checkpoint(family: str, folder: str | Path, *, seed: int = 0) -> Pa
         raise ModelError(f"no tiny processor is written for {family}")
     folder.mkdir(parents=True, exist_ok=True)
     template = _TEMPLATE.format(image=kind.image)
-    more: dict[str, Any] = {"extra_special_tokens": kind.names} if kind.names else {}
+    more: dict[str, Any] = {**kind.options, **({"extra_special_tokens": kind.names} if kind.names else {})}
     tokenizer = byte_tokenizer(kind.special, template, **more)
     tokenizer.save_pretrained(folder)
     config = tiny.config()

@@ -41,7 +41,7 @@ class Checkpoint:
 
     ``image``: what stands for an image in a prompt. ``special``: tokens. ``names``: what the tokenizer calls them.
     ``ids``: fields of the model's configuration that hold one's id. ``pixels`` and ``processing``: settings of image
-    processor and processor.
+    processor and processor; ``options``: of the tokenizer.
     """
 
     image_processor: str
@@ -52,6 +52,7 @@ class Checkpoint:
     names: dict[str, str] = field(default_factory=dict)
     pixels: dict[str, Any] = field(default_factory=dict)
     processing: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,21 @@ def _looked_at(ids: torch.Tensor, pixels: torch.Tensor) -> Tensors:
     }
 
 
-MLLAMA = Tiny(_mllama, (IMAGE,), (3, 8, 8), _looked_at)
+MLLAMA = Tiny(
+    _mllama,
+    (IMAGE,),
+    (3, 8, 8),
+    _looked_at,
+    Checkpoint(
+        "MllamaImageProcessor",
+        "MllamaProcessor",
+        "<|image|>",
+        ("<s>", "<|image|>", "<|python_tag|>"),
+        {"image_token_index": "<|image|>"},
+        pixels={"size": {"height": 8, "width": 8}, "max_image_tiles": 1},
+        options={"bos_token": "<s>"},
+    ),
+)
 
 
 def _lfm2_vl() -> PreTrainedConfig:

@@ -97,6 +97,15 @@ LLAVA_ONEVISION = Tiny(
     picture(14),
     (3, 8, 8),
     _tiles,
+    Checkpoint(
+        "LlavaOnevisionImageProcessor",
+        "LlavaOnevisionProcessor",
+        "<image>",
+        ("<image>", "<video>"),
+        {"image_token_index": "<image>", "video_token_index": "<video>"},
+        pixels={"size": {"height": 8, "width": 8}, "image_grid_pinpoints": [[8, 16], [16, 8]]},
+        processing={"num_image_tokens": 4, "vision_feature_select_strategy": "full"},
+    ),
 )
 VIPLLAVA = Tiny(
     lambda: AutoConfig.for_model(
@@ -129,7 +138,10 @@ PIXTRAL = Tiny(
     _with_sizes,
 )
 MISTRAL3 = Tiny(
-    lambda: _pixtral("mistral3", vision_feature_layer=-1, spatial_merge_size=2), picture(4), (3, 16, 16), _with_sizes
+    lambda: _pixtral("mistral3", vision_feature_layer=-1, spatial_merge_size=2),
+    picture(4),
+    (3, 16, 16),
+    _with_sizes,
 )
 
 
@@ -149,6 +161,15 @@ AYA_VISION = Tiny(
     picture(4),
     (3, 16, 16),
     stacked,
+    Checkpoint(
+        "GotOcr2ImageProcessor",
+        "AyaVisionProcessor",
+        "<image>",
+        ("<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>", "TILE", "TILE_GLOBAL"),
+        {"image_token_index": "<|IMG_PATCH|>", "image_token_id": "<|IMG_PATCH|>"},
+        pixels={"size": {"height": 16, "width": 16}, "crop_to_patches": False},
+        processing={"patch_size": 4, "img_size": 16, "downsample_factor": 2},
+    ),
 )
 COHERE2_VISION = Tiny(
     lambda: _cohere("cohere2_vision", 16, image_token_id=IMAGE, alignment_intermediate_size=48),
@@ -271,6 +292,15 @@ IDEFICS2 = Tiny(
     picture(4),
     (3, 16, 16),
     _one_of_several,
+    Checkpoint(
+        "Idefics2ImageProcessor",
+        "Idefics2Processor",
+        "<image>",
+        ("<fake_token_around_image>", "<image>", "<end_of_utterance>"),
+        {"image_token_id": "<image>"},
+        pixels={"size": {"longest_edge": 16, "shortest_edge": 8}, "do_image_splitting": False},
+        processing={"image_seq_len": 4},
+    ),
 )
 LLAMA4 = Tiny(
     lambda: AutoConfig.for_model(

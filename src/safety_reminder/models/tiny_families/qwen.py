@@ -107,7 +107,27 @@ QWEN3_VL = _tiny(
     lambda: Qwen3VLConfig(text_config=_interleaved(), vision_config=_qwen3_tower(), **_TOKENS), "Qwen3VLProcessor"
 )
 QWEN3_VL_MOE = _tiny(_qwen3_vl_moe, "Qwen3VLProcessor")
-GLM4V = _tiny(lambda: _glm("glm4v"))
+_GLM_CHECKPOINT = Checkpoint(
+    "Glm4vImageProcessor",
+    "Glm4vProcessor",
+    "<|begin_of_image|><|image|><|end_of_image|>",
+    ("<|begin_of_image|>", "<|end_of_image|>", "<|image|>", "<|video|>", "<|begin_of_video|>", "<|end_of_video|>"),
+    {
+        "image_token_id": "<|image|>",
+        "video_token_id": "<|video|>",
+        "image_start_token_id": "<|begin_of_image|>",
+        "image_end_token_id": "<|end_of_image|>",
+        "video_start_token_id": "<|begin_of_video|>",
+        "video_end_token_id": "<|end_of_video|>",
+    },
+    pixels={
+        "size": {"shortest_edge": 64, "longest_edge": 1024},
+        "patch_size": 4,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+    },
+)
+GLM4V = Tiny(lambda: _glm("glm4v"), picture(4), (16, 96), _grid, _GLM_CHECKPOINT)
 GLM46V = _tiny(
     lambda: AutoConfig.for_model(
         "glm46v",
