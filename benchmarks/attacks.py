@@ -30,25 +30,26 @@ from safety_reminder.evaluation.records import RecordFile
 from safety_reminder.evaluation.statistics import mean, proportion
 from safety_reminder.types import Record
 
-_PGD = ["attack=pgd", "split.train=64", "split.validation=12"]
+# All steps, the last image: what is measured is no choice among several.
+_PGD = ["attack=pgd", "split.train=64", "split.validation=0", "attack.validate_every=0"]
+_PROBE = ["attack.adaptive.against=probe", "attack.adaptive.tokens=32"]
+_GCG = ["attack=gcg", "attack.steps=80", "split.train=6", "split.validation=0"]
 # What is measured, by its name: options of the command beside the seed.
 ATTACKS = {
     "pgd/eps8": [*_PGD, "attack.epsilon=8/255"],
-    "pgd/eps16": [*_PGD, "attack.epsilon=16/255", "attack.steps=60", "attack.validate_every=20"],
-    "pgd/eps32": [*_PGD, "attack.epsilon=32/255", "attack.steps=60", "attack.validate_every=20"],
-    "pgd/eps64": [*_PGD, "attack.epsilon=64/255", "attack.steps=60", "attack.validate_every=20"],
+    "pgd/eps16": [*_PGD, "attack.epsilon=16/255"],
+    "pgd/eps32": [*_PGD, "attack.epsilon=32/255"],
+    "pgd/eps64": [*_PGD, "attack.epsilon=64/255"],
     "pgd/eps32/adaptive": [
-        "attack=pgd",
-        "split.train=32",
-        "split.validation=8",
+        *_PGD,
+        *_PROBE,
         "attack.epsilon=32/255",
-        "attack.steps=100",
-        "attack.validate_every=50",
-        "attack.adaptive.against=probe",
-        "attack.adaptive.tokens=32",
+        "attack.steps=150",
+        "attack.adaptive.warm_up=50",
     ],
-    "gcg": ["attack=gcg", "attack.steps=80", "split.train=6", "split.validation=0"],
-    "bap": ["attack=bap_image", "attack.steps=100", "attack.validate_every=50", "split.train=0", "split.validation=8"],
+    "gcg": _GCG,
+    "gcg/adaptive": [*_GCG, *_PROBE],
+    "bap": ["attack=bap_image", "attack.steps=100", "attack.validate_every=0", "split.train=0", "split.validation=0"],
     "prefill/depth4": ["attack=prefill", "attack.depth=4", "split.train=0", "split.validation=0"],
     "prefill/depth16": ["attack=prefill", "attack.depth=16", "split.train=0", "split.validation=0"],
     "prefill/depth64": ["attack=prefill", "attack.depth=64", "split.train=0", "split.validation=0"],
