@@ -52,8 +52,10 @@ def in_a_line(error: Exception) -> str:
     """What to tell somebody at a terminal. Of the system's errors, which file and why: a full disk, a folder that may
     not be written, a file in a folder's place."""
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        text = " ".join(str(error).split())
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a file's name may hold what no terminal takes
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

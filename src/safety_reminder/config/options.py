@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from safety_reminder.errors import ConfigError, unknown_name
 
-__all__ = ["Field", "Options"]
+__all__ = ["Field", "Options", "checked"]
 
 
 class Options(BaseModel):
@@ -50,6 +51,26 @@ class Options(BaseModel):
         """Names of the fields whose ``json_schema_extra`` has ``mark``."""
         extras = ((name, field.json_schema_extra) for name, field in cls.model_fields.items())
         return frozenset(name for name, extra in extras if isinstance(extra, dict) and extra.get(mark))
+
+
+def checked(kind: Any, value: Any, where: str = "") -> Any:
+    """``value`` as the type ``kind`` (a dataclass, or any type that pydantic knows), strictly.
+
+    Args:
+        where: what it is called, for messages.
+
+    Raises:
+        ConfigError: it is of another type; names what is wrong first.
+    """
+    try:
+        return _adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise ConfigError(explain(error, where)) from error
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 _TYPES = ("float", "int", "str", "bool")

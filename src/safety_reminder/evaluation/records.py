@@ -19,25 +19,34 @@ from PIL import Image
 
 from safety_reminder.errors import DataError
 from safety_reminder.models.messages import load_image
+from safety_reminder.outside import strict_json
 from safety_reminder.run_files import append_lines, whole_lines
 from safety_reminder.types import Example, Record, Response
 
 # The one number that may be none: a check that gave no verdict. JSON knows no NaN, so it is null there.
 _NAN_IS_NULL = "p_unsafe"
+_MOST = 1e300  # of a number; a whole one may be too long for a float
 # Fields that earlier versions did not write; what their records say there is the default.
 _ADDED = {"instruction", "context_sha256", "prefill"}
 
 
 def make_record(
-    example: Example, response: Response, *, guard: bool, batch: Sequence[str], verdicts: Mapping[str, Any]
+    example: Example,
+    response: Response,
+    *,
+    guard: bool,
+    batch: Sequence[str],
+    verdicts: Mapping[str, Any],
+    known: Mapping[str, Any] | None = None,
 ) -> Record:
+    """``known``: the example's :func:`identity`, where it was already found."""
     return record_of(
         response,
         id=example.id,
         category=example.category,
         instruction=example.instruction or example.prompt,
         prefill=example.prefill,
-        **identity(example),
+        **(identity(example) if known is None else known),
         seconds=response.seconds,
         guard=guard,
         batch=tuple(batch),
@@ -139,7 +148,7 @@ def _decode(kind: Any, value: Any, place: str) -> Any:
         return value
     if kind is float and place.endswith(_NAN_IS_NULL) and value is None:
         return math.nan
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if kind is float and type(value) in (int, float) and abs(value) <= _MOST:  # nor NaN
         return float(value)
     if kind in (str, int, bool) and type(value) is kind:
         return value
@@ -192,7 +201,7 @@ class RecordFile:
         self._lines: dict[tuple[str, bool], int] = {}  # by id and guard
         for number, line in enumerate(whole_lines(path), 1):
             try:
-                record = from_json(json.loads(line.decode("utf-8")))
+                record = from_json(strict_json(line))
                 self._require_first(record)
             except (ValueError, DataError) as error:
                 raise DataError(f"{path}, line {number}: {error}; give another output folder") from error

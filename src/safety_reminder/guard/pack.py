@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import field_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from safety_reminder.config.guard import Policy
 from safety_reminder.config.names import pack_folder
@@ -24,6 +24,7 @@ from safety_reminder.errors import ConfigError, PackError
 from safety_reminder.guard.probe import Probe
 from safety_reminder.models.fingerprint import Fingerprint
 from safety_reminder.outside import read_object
+from safety_reminder.run_files import naming, write_bytes, write_text
 
 if TYPE_CHECKING:
     from safety_reminder.guard.reminder import SafetyReminder
@@ -178,15 +179,18 @@ def write_folder(
     *,
     card: str | None = None,
 ) -> Path:
-    """Tensors, their configuration and perhaps a card, atomically: a folder with its configuration in it is whole."""
+    """Tensors, their configuration and perhaps a card, atomically: a folder with its configuration in it is whole.
+
+    Raises:
+        OSError: it cannot be written, on a full disk for example; names the folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # The config goes first and comes last: a folder in which it is present is complete, and of one piece.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
-        save_file(dict(tensors), Path(scratch) / weights)
-        (Path(scratch) / weights).chmod(0o644)  # a pack is shared; safetensors keeps files to their owner
+    with naming(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
+        write_bytes(Path(scratch) / weights, save(dict(tensors)))
         if card is not None:
-            (Path(scratch) / CARD).write_text(card, encoding="utf-8")
-        (Path(scratch) / config_name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            write_text(Path(scratch) / CARD, card)
+        write_text(Path(scratch) / config_name, json.dumps(config, indent=2) + "\n")
         (folder / config_name).unlink(missing_ok=True)
         for name in (weights, *([CARD] if card is not None else []), config_name):
             os.replace(Path(scratch) / name, folder / name)

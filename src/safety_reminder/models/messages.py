@@ -12,6 +12,7 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from safety_reminder.errors import MessageError
+from safety_reminder.outside import require_writable
 
 Messages = Sequence[Mapping[str, Any]]
 ROLES = ("system", "user", "assistant")
@@ -130,6 +131,7 @@ def _part(part: Any, where: str, placeholders: Collection[str]) -> dict[str, Any
         raise MessageError(f"{where} must be a mapping with a 'type'")
     match part.get("type"):
         case "text" if isinstance(part.get("text"), str):
+            require_writable(part["text"], f"{where}: the text", MessageError)
             for placeholder in placeholders:
                 if placeholder in part["text"]:
                     raise MessageError(
