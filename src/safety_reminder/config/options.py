@@ -54,7 +54,7 @@ class Options(BaseModel):
 
 
 def checked(kind: Any, value: Any, where: str = "") -> Any:
-    """``value`` as the type ``kind`` (a dataclass, or any type that pydantic knows), strictly.
+    """``value`` as the type ``kind``, such as ``dict[str, int] | None``, strictly.
 
     Args:
         where: what it is called, for messages.

@@ -89,7 +89,7 @@ def _record(sample: EvalSample, trace: Mapping[str, Any], batch: tuple[str, ...]
         elif "judge" in known:
             verdicts.setdefault("judges", {})[known["judge"]] = {
                 name: known.get(name) for name in ("kind", "label", "value", "version", "votes")
-            }
+            } | ({"reason": known["reason"]} if known.get("reason") else {})
     try:
         response = response_from_json({name: trace[name] for name in _OF_THE_RESPONSE if name in trace})
     except DataError as error:

@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from safety_reminder.errors import ConfigError, unknown_name
-from safety_reminder.evaluation.judges.base import UNREADABLE, Item, Judge, Judgement, unreadable
+from safety_reminder.evaluation.judges.base import UNREADABLE, Item, Judge, Judgement, NoAnswer, judge_each, unreadable
 from safety_reminder.evaluation.judges.cache import cached
 
 _HERE = "safety_reminder.evaluation.judges"
@@ -55,4 +55,16 @@ def load_judge(name: str, **options: Any) -> Judge:
     return kind(**options)
 
 
-__all__ = ["JUDGES", "OF_ANSWERS", "UNREADABLE", "Item", "Judge", "Judgement", "cached", "load_judge", "unreadable"]
+__all__ = [
+    "JUDGES",
+    "OF_ANSWERS",
+    "UNREADABLE",
+    "Item",
+    "Judge",
+    "Judgement",
+    "NoAnswer",
+    "cached",
+    "judge_each",
+    "load_judge",
+    "unreadable",
+]
