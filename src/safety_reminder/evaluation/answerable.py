@@ -30,9 +30,8 @@ def identities(examples: Sequence[Example], *, of: str = "") -> dict[str, Mappin
     rows: dict[str, int] = {}
     for number, example in enumerate(examples, 1):
         if example.id in found:
-            raise ConfigError(
-                f"two examples have the id {example.id!r}; ids must be unique ({of}rows {rows[example.id]} and {number})"
-            )
+            both = f"{of}rows {rows[example.id]} and {number}"
+            raise ConfigError(f"two examples have the id {example.id!r}; ids must be unique ({both})")
         where = _where(of, number, example)
         for name in _TEXTS:
             if not isinstance(text := getattr(example, name), str):

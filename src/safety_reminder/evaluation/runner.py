@@ -52,11 +52,8 @@ def differing_options(output: Path, config: dict[str, Any]) -> list[str]:
     # Through JSON, as it will be read back: a tuple becomes a list there.
     fixed = json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}))
     saved = output / "config.json"
-    before = (
-        read_object(saved, ConfigError, "the configuration of a run", "give another output=DIR")
-        if saved.is_file()
-        else {}
-    )
+    what = "the configuration of a run"
+    before = read_object(saved, ConfigError, what, "give another output=DIR") if saved.is_file() else {}
     return sorted(k for k in fixed.keys() | before.keys() - _FREE_TO_CHANGE if fixed.get(k) != before.get(k))
 
 
