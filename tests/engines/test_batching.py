@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -129,6 +131,31 @@ def test_a_cancelled_request_is_not_answered(echo):
     echo.go.set()
     engine.close()
     assert echo.batches == [["0"], ["1"]]
+
+
+LEAVES = """
+import sys, threading, time
+from safety_reminder.engines import BatchingEngine
+
+begun = threading.Event()
+
+def answer(batch):
+    begun.set()
+    time.sleep(0.3)
+    print("ended", flush=True)
+    return batch
+
+engine = BatchingEngine(answer, batch_size=1)
+for number in range(3):
+    engine.submit(number)
+begun.wait(10)
+sys.exit(2)
+"""
+
+
+def test_a_process_that_leaves_ends_its_threads_first_and_leaves_the_rest_unanswered():
+    done = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "ended\n", "")
 
 
 def test_an_impossible_batch_size_is_refused(echo):

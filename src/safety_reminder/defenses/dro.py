@@ -90,7 +90,7 @@ class SoftPrompt:
             kept = SoftPromptConfig.parse(config)
         except ConfigError as error:
             raise PackError(f"{folder} is damaged: {CONFIG}: {error}") from error
-        vectors = read_tensors(folder / WEIGHTS, {"prompt"})["prompt"]
+        vectors = read_tensors(folder / WEIGHTS, ("prompt",))["prompt"]
         return cls(kept.text, vectors, kept.base_model, kept.fingerprint, kept.training)
 
     def save_pretrained(self, folder: str | Path) -> Path:

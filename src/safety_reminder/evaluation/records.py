@@ -146,15 +146,22 @@ def _decode(kind: Any, value: Any, place: str) -> Any:
         return _decode(of[0], value, place)
     if origin is Literal and value in of:
         return value
-    if kind is float and place.endswith(_NAN_IS_NULL) and value is None:
-        return math.nan
-    if kind is float and type(value) in (int, float) and abs(value) <= _MOST:  # nor NaN
-        return float(value)
+    if kind is float and (number := _number(value, place)) is not None:
+        return number
     if kind in (str, int, bool) and type(value) is kind:
         return value
     if origin is Mapping and isinstance(value, dict):
         return value
     raise DataError(f"{place} is {value!r:.60}, not {_described(kind)}")
+
+
+def _number(value: Any, place: str) -> float | None:
+    """As a float; None where it is none, or not a possible one."""
+    probability = place.endswith(_NAN_IS_NULL)
+    if probability and (value is None or value != value):  # of NaN, which logs may hold
+        return math.nan
+    most = 1 if probability else _MOST
+    return float(value) if type(value) in (int, float) and abs(value) <= most else None
 
 
 def _decode_object(kind: Any, value: Any, place: str) -> Any:

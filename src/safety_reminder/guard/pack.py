@@ -24,7 +24,7 @@ from safety_reminder.errors import ConfigError, PackError
 from safety_reminder.guard.probe import Probe
 from safety_reminder.models.fingerprint import Fingerprint
 from safety_reminder.outside import read_object
-from safety_reminder.run_files import naming, write_bytes, write_text
+from safety_reminder.run_files import naming
 
 if TYPE_CHECKING:
     from safety_reminder.guard.reminder import SafetyReminder
@@ -94,7 +94,7 @@ def read(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise PackError(f"{folder} is not a reminder pack: it has no {name}")
     config = _read_config(folder)
-    tensors = read_tensors(folder / WEIGHTS, {"reminder", "probe.weight", "probe.bias"})
+    tensors = read_tensors(folder / WEIGHTS, ("reminder", "probe.weight", "probe.bias"))
     shape, bias = tuple(tensors["reminder"].shape), tensors["probe.bias"]
     if shape != (config.k, config.hidden_size):
         raise PackError(
@@ -187,14 +187,21 @@ def write_folder(
     folder.mkdir(parents=True, exist_ok=True)
     # The config goes first and comes last: a folder in which it is present is complete, and of one piece.
     with naming(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
-        write_bytes(Path(scratch) / weights, save(dict(tensors)))
+        _write(Path(scratch) / weights, save(dict(tensors)))
         if card is not None:
-            write_text(Path(scratch) / CARD, card)
-        write_text(Path(scratch) / config_name, json.dumps(config, indent=2) + "\n")
+            _write(Path(scratch) / CARD, card.encode("utf-8"))
+        _write(Path(scratch) / config_name, json.dumps(config, indent=2).encode("utf-8") + b"\n")
         (folder / config_name).unlink(missing_ok=True)
         for name in (weights, *([CARD] if card is not None else []), config_name):
             os.replace(Path(scratch) / name, folder / name)
     return folder
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # a full disk may be told of only here
 
 
 def _shown(facts: dict[str, Any]) -> str:
