@@ -236,7 +236,7 @@ def test_a_cut_in_the_middle_of_a_character_is_survived(path):
         b'{"id": "a", "id": "b"}',
         b'"\\ud800"',
     ],
-)
+)  # fmt: skip
 def test_foreign_lines_are_an_error_that_names_the_line(path, line):
     RecordFile(path).append(record("a"))
     with path.open("ab") as file:

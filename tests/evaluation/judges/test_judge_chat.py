@@ -154,7 +154,7 @@ def test_why_there_is_no_answer_is_never_read_as_a_verdict(server):
 @pytest.mark.parametrize("status", [400, 422])
 def test_what_the_server_refuses_whatever_is_asked_stops(server, status):
     server.replies = [(status, "Unsupported parameter: 'max_tokens'")]
-    with pytest.raises(ModelError, match="refuses: .*Unsupported parameter"):
+    with pytest.raises(ModelError, match=r"refuses: .*Unsupported parameter"):
         RemoteChat("m", server.url).ask(["?"], max_new_tokens=1)
 
 
