@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.errors import ConfigError, shortened, unknown_name
 
 __all__ = ["Field", "Options", "checked"]
 
@@ -96,21 +96,22 @@ def explain(error: ValidationError, where: str = "") -> str:
     name = ".".join(str(part) for part in ([where] if where else []) + list(place))
     limits, given, kind = first.get("ctx", {}), first.get("input"), first["type"]
     known = re.findall(r"'([^']*)'", limits["expected"]) if kind == "literal_error" else []
+    shown = shortened(repr(given), 120)
     if isinstance(given, str) and known:
         return unknown_name(name, given, known)
     if kind in _MUST_BE:
-        return f"{name} must be {_MUST_BE[kind].format(**limits)}, got {given!r}"
+        return f"{name} must be {_MUST_BE[kind].format(**limits)}, got {shown}"
     match kind:
         case "missing":
             return f"{name} is not given"
         case "extra_forbidden":
             return f"unknown option {name}"
         case "model_type" | "model_attributes_type" | "dict_type":
-            return f"{name}={given} is not an option; set single ones with {name}.NAME=VALUE"
+            return f"{name}={shortened(str(given), 120)} is not an option; set single ones with {name}.NAME=VALUE"
         case "list_type" | "tuple_type":
-            return f"{name} must be a list, as in {name}=[a,b]; got {given!r}"
+            return f"{name} must be a list, as in {name}=[a,b]; got {shown}"
         case "value_error":
             text = str(limits["error"])
             return f"{name}: {text}" if name and not text.startswith(name) else text
     message = first["msg"][:1].lower() + first["msg"][1:]
-    return f"{name}: {message}, got {given!r}"
+    return f"{name}: {message}, got {shown}"

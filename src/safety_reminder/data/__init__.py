@@ -92,7 +92,6 @@ def _require_unique(examples: Sequence[Example], root: str | Path) -> None:
     rows: dict[str, int] = {}
     for number, example in enumerate(examples, 1):
         if example.id in rows:
-            raise DataError(
-                f"{root} has the id {example.id!r} twice (examples {rows[example.id]} and {number}); ids must be unique"
-            )
+            both = f"examples {rows[example.id]} and {number}"
+            raise DataError(f"{root} has the id {example.id[:80]!r} twice ({both}); ids must be unique")
         rows[example.id] = number

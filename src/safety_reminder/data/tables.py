@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from safety_reminder.errors import DataError, ImageError, MissingExtraError
+from safety_reminder.errors import DataError, ImageError, MissingExtraError, shortened
 from safety_reminder.outside import require_writable, strict_json
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def image_cell(row: Mapping[str, Any], name: str, folder: Path, where: str) -> A
     require_writable(value, f"{where}: {name}", DataError)
     path = folder / value
     if "\0" in value or not path.is_file():
-        raise ImageError(f"{where}: no image at {path}")
+        raise ImageError(f"{where}: no image at {shortened(str(path), 300)}")
     return path
 
 
@@ -164,7 +164,7 @@ def described(value: Any) -> str:
     kinds = {dict: "an object", list: "a list", bytes: "bytes", float: "a number", int: "a number"}
     kind = next((word for of, word in kinds.items() if type(value) is of), "")
     text = repr(value[:8] if isinstance(value, bytes) else value)
-    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    shown = shortened(text, 60)
     return f"{shown} ({kind})" if kind else shown
 
 
@@ -219,7 +219,7 @@ def _csv(path: Path, text: str) -> list[dict[str, Any]]:
         return []
     header = [name.strip() for name in rows[0][1]]
     if doubled := next((name for name in header if header.count(name) > 1), None):
-        raise DataError(f"{path} has the column {doubled!r} twice; which of them counts?")
+        raise DataError(f"{path} has the column {doubled[:60]!r} twice; which of them counts?")
     for number, (line, cells) in enumerate(rows[1:], 1):
         if len(cells) != len(header):
             few = "fewer" if len(cells) < len(header) else "more"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safety_reminder.data.tables import id_of, image_cell, optional_text, read_row, read_rows, text_of, truth
-from safety_reminder.errors import DataError
+from safety_reminder.errors import DataError, shortened
 from safety_reminder.types import Example
 
 TEXT_COLUMNS = ("prompt", "instruction", "question", "goal")
@@ -33,7 +33,9 @@ def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -
         raise DataError(f"{path} has no rows")
     name = column or next((c for c in TEXT_COLUMNS if c in rows[0]), None)
     if name is None or name not in rows[0]:
-        raise DataError(f"{path} has no column {column or ' or '.join(TEXT_COLUMNS)}; it has {', '.join(rows[0])}")
+        raise DataError(
+            f"{path} has no column {column or ' or '.join(TEXT_COLUMNS)}; it has {shortened(', '.join(rows[0]), 300)}"
+        )
     examples = []
     for number in range(len(rows)):
         where = f"{path}, row {number + 1}"
