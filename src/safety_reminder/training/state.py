@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,7 +168,9 @@ def identity(config: TrainingConfig, vlm: VLM, manifest: Mapping[str, Any]) -> d
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     try:
-        saved = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that torch does not write itself; they are refused anyway
+            saved = torch.load(path, map_location=device, weights_only=True)
     except (*_UNREADABLE, RecursionError) as error:
         reason = type(error).__name__  # torch's own text advises to load what is not trusted
         raise ConfigError(
