@@ -7,12 +7,14 @@ of characters (``"\\ud800"``), and nesting that no recursive function survives.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from safety_reminder.errors import SafetyReminderError
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON writes them: a half, or one of two that make a whole
 DEPTH = 64  # lists and objects within one another; what this package writes has under ten
 
 
@@ -25,11 +27,12 @@ def strict_json(text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.decode("utf-8")
     try:
-        value = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise ValueError(f"it is nested more than {DEPTH} levels deep") from None
-    _require_shallow(value)
-    if "\\u" in text and not can_be_written(json.dumps(value, ensure_ascii=False)):
+    if text.count("[") + text.count("{") > DEPTH:
+        _require_shallow(value)
+    if _SURROGATE.search(text) and not can_be_written(json.dumps(value, ensure_ascii=False)):
         raise ValueError("a text in it has half of a character (a lone surrogate, \\ud800 to \\udfff)")
     return value
 
@@ -93,3 +96,6 @@ def _require_shallow(value: Any) -> None:
         if not level:
             return
     raise ValueError(f"it is nested more than {DEPTH} levels deep")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_object)
