@@ -160,8 +160,8 @@ def _number(value: Any, place: str) -> float | None:
     probability = place.endswith(_NAN_IS_NULL)
     if probability and (value is None or value != value):  # of NaN, which logs may hold
         return math.nan
-    most = 1 if probability else _MOST
-    return float(value) if type(value) in (int, float) and abs(value) <= most else None
+    least, most = (0, 1) if probability else (-_MOST, _MOST)
+    return float(value) if type(value) in (int, float) and least <= value <= most else None
 
 
 def _decode_object(kind: Any, value: Any, place: str) -> Any:
