@@ -158,6 +158,7 @@ def test_a_process_that_leaves_ends_its_threads_first_and_leaves_the_rest_unansw
     assert (done.returncode, done.stdout, done.stderr) == (2, "ended\n", "")
 
 
-def test_an_impossible_batch_size_is_refused(echo):
-    with pytest.raises(ConfigError, match="batch_size"):
-        BatchingEngine(echo, batch_size=0)
+@pytest.mark.parametrize("size", [0, "8", True, 2.0, None])
+def test_an_impossible_batch_size_is_refused(echo, size):
+    with pytest.raises(ConfigError, match="batch_size must be a whole number from 1, got"):
+        BatchingEngine(echo, batch_size=size)

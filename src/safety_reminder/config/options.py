@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import operator
 import re
 from collections.abc import Mapping
 from typing import Any, Self
@@ -11,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from safety_reminder.errors import ConfigError, shortened, unknown_name
 
-__all__ = ["Field", "Options", "checked"]
+__all__ = ["Field", "Options", "checked", "require_kinds"]
 
 
 class Options(BaseModel):
@@ -66,6 +68,24 @@ def checked(kind: Any, value: Any, where: str = "") -> Any:
         return _adapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
         raise ConfigError(explain(error, where)) from error
+
+
+def require_kinds(parameters: Mapping[str, inspect.Parameter], values: Mapping[str, Any], where: str) -> None:
+    """Refuse values for parameters that are plain texts, numbers or truth values, and are of another type.
+
+    Args:
+        where: what a parameter is called, in front of its name: ``option of judge=mmvet``.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    for name, value in values.items():
+        words = str(parameters[name].annotation).split(" | ")
+        if set(words) <= _PLAIN.keys():
+            checked(functools.reduce(operator.or_, [_PLAIN[word] for word in words]), value, f"{where}: {name}")
+
+
+_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "None": None}
 
 
 @functools.cache

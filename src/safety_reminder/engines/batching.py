@@ -65,8 +65,8 @@ class BatchingEngine(Generic[Asked, Answer]):
         batch_size: int = 8,
         wait: float = 0.05,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be a whole number from 1, got {batch_size}")
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ConfigError(f"batch_size must be a whole number from 1, got {batch_size!r}")
         self._answer, self._alike, self._batch_size, self._wait = answer, alike, batch_size, wait
         self._requests: queue.SimpleQueue[_Waiting[Asked, Answer] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # a request is either in front of the end mark or refused

@@ -192,6 +192,9 @@ def test_a_local_model_writes_what_is_read(tmp_path):
     [
         ({}, "give the option model=NAME"),
         ({"model": "m", "url": "localhost:8000"}, "url must begin with http"),
+        ({"model": 5}, "model must be a text, got 5"),
+        ({"model": "m", "url": 8000}, "url must be a text, got 8000"),
+        ({"model": "m", "batch_size": "8"}, "batch_size must be a whole number, got '8'"),
         ({"model": "m", "threshold": 0}, r"threshold must lie in \(0, 1\], got 0"),
     ],
 )

@@ -14,6 +14,7 @@ from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Solver, generate
 
+from safety_reminder.config.options import checked
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.evaluation.answerable import identities
@@ -73,6 +74,8 @@ def _attack(name: str | None, options: dict[str, Any]) -> list[Solver]:
 
 def _scorers(judges: str | list[str] | None, options: dict[str, Any], cache: str | None) -> list[Scorer]:
     """Refusal rules first, then what was asked for."""
+    checked(str | list[str] | None, judges, "judges")
+    checked(dict[str, dict[str, Any] | None], options, "judge_options")
     names = [name.strip() for name in (judges.split(",") if isinstance(judges, str) else judges or [])]
     for name in names:
         if name not in JUDGES:
