@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tqdm import tqdm
+
 from safety_reminder.errors import ConfigError, MessageError
 from safety_reminder.evaluation.records import identity
 from safety_reminder.models import VLM
@@ -28,7 +30,7 @@ def identities(examples: Sequence[Example], *, of: str = "") -> dict[str, Mappin
     """
     found: dict[str, Mapping[str, Any]] = {}
     rows: dict[str, int] = {}
-    for number, example in enumerate(examples, 1):
+    for number, example in enumerate(tqdm(examples, "checking rows", delay=2, leave=False, unit="row"), 1):
         if example.id in found:
             both = f"{of}rows {rows[example.id]} and {number}"
             raise ConfigError(f"two examples have the id {example.id!r}; ids must be unique ({both})")
