@@ -43,6 +43,17 @@ def test_an_image_for_a_model_that_reads_text_only_is_named():
         require_answerable(tiny_vlm("llama"), [GOOD, Example("b", "?", image=Image.new("RGB", (4, 4)))], of="quick, ")
 
 
+def test_a_conversation_that_the_template_does_not_take_is_named():
+    strange = replace(GOOD, id="b", turns=(("user", "Hi."), ("user", "Hello.")))
+    strict = "{% for m in messages %}{% if loop.index0 % 2 != (m.role != 'user') %}{{ raise_exception('in turns') }}"
+    vlm = tiny_vlm("llama")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vlm.processor, "chat_template", strict + "{% endif %}{{ m.content }}{% endfor %}")
+        require_answerable(vlm, [GOOD])
+        with pytest.raises(MessageError, match=r"row 2 \('b'\): .* does not take this conversation: in turns"):
+            require_answerable(vlm, [GOOD, strange])
+
+
 def test_ids_that_are_there_twice_are_named_with_their_rows():
     with pytest.raises(ConfigError, match=r"two examples have the id 'a'; ids must be unique \(rows 1 and 3\)"):
         identities([GOOD, Example("b", "y"), Example("a", "z")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tqdm import tqdm
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from safety_reminder.errors import ConfigError, MessageError
 from safety_reminder.evaluation.records import identity
 from safety_reminder.models import VLM
+from safety_reminder.models.editing import without_images
 from safety_reminder.outside import require_writable
 from safety_reminder.types import Example
 
@@ -31,14 +33,14 @@ def identities(examples: Sequence[Example], *, of: str = "") -> dict[str, Mappin
     found: dict[str, Mapping[str, Any]] = {}
     rows: dict[str, int] = {}
     for number, example in enumerate(tqdm(examples, "checking rows", delay=2, leave=False, unit="row"), 1):
-        if example.id in found:
-            both = f"{of}rows {rows[example.id]} and {number}"
-            raise ConfigError(f"two examples have the id {example.id!r}; ids must be unique ({both})")
         where = _where(of, number, example)
         for name in _TEXTS:
             if not isinstance(text := getattr(example, name), str):
                 raise ConfigError(f"{where}: {name} must be a text, got {text!r:.60}")
             require_writable(text, f"{where}: {name}", ConfigError)
+        if example.id in found:
+            both = f"{of}rows {rows[example.id]} and {number}"
+            raise ConfigError(f"two examples have the id {example.id!r}; ids must be unique ({both})")
         try:
             found[example.id] = identity(example)
         except MessageError as error:
@@ -48,7 +50,8 @@ def identities(examples: Sequence[Example], *, of: str = "") -> dict[str, Mappin
 
 
 def require_answerable(vlm: VLM, examples: Sequence[Example], *, of: str = "") -> None:
-    """Refuse rows that ``vlm`` cannot be asked, such as texts with its own placeholder of an image.
+    """Refuse rows that ``vlm`` cannot be asked, such as texts with its own placeholder of an image, or a system prompt
+    where its template takes none.
 
     Raises:
         MessageError: the first such row; names it, and the column.
@@ -61,6 +64,11 @@ def require_answerable(vlm: VLM, examples: Sequence[Example], *, of: str = "") -
         for name, text in texts:
             if text:
                 _require_text(vlm, text, f"{where}: {name}")
+        if example.system or example.turns:
+            try:
+                vlm.render(without_images(replace(example, prefill="").messages()))
+            except MessageError as error:
+                raise MessageError(f"{where}: {error}") from error
 
 
 def _require_text(vlm: VLM, text: str, where: str) -> None:
