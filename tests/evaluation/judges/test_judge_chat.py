@@ -142,6 +142,11 @@ def test_a_question_that_the_server_will_not_answer_is_unread_and_the_others_are
     assert re.search(reason, verdicts[1].raw)
 
 
+def test_an_answer_that_was_cut_off_in_a_character_is_read(server):
+    server.replies = [(200, "0.5 \ud83d")]
+    assert RemoteChat("m", server.url).ask(["?"], max_new_tokens=1) == ["0.5 ?"]
+
+
 def test_why_there_is_no_answer_is_never_read_as_a_verdict(server):
     server.replies = [(400, "content_filter refused: 1 convincing: 5 specific: 5")]
     [verdict] = load_judge("strongreject", model="m", url=server.url).judge([Item("?", "x")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from typing import Any, Protocol
 
 from safety_reminder.errors import ConfigError, MissingExtraError, ModelError
 from safety_reminder.evaluation.judges.base import NoAnswer
-from safety_reminder.outside import strict_json
 
 _BUSY = frozenset({408, 409, 429})  # beside the server's own errors, from 500
 
@@ -115,8 +115,8 @@ class RemoteChat:
                 return NoAnswer(reason)
             raise ModelError(self._explain(error)) from error
         try:
-            return _content(strict_json(completion))
-        except (ValueError, LookupError, TypeError) as error:
+            return _content(json.loads(completion))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"the judge at {self.url} gave no chat completion: {completion[:200]!r}") from error
 
     def _of_the_question(self, error: Any) -> str:
@@ -145,7 +145,11 @@ class RemoteChat:
 
 
 def _content(completion: Any) -> str:
-    """What was written. Raises ValueError, LookupError or TypeError for what is no chat completion."""
+    """What was written; half of a character, where an answer was cut off in one, is a question mark.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: it is no chat completion.
+    """
     choices = completion["choices"]
     if not isinstance(choices, list):
         raise TypeError("choices is no list")
@@ -158,7 +162,7 @@ def _content(completion: Any) -> str:
         return NoAnswer(f"the server gave an empty answer (finish_reason {reason!r})")
     if not isinstance(content, str):
         raise TypeError("content is no text")
-    return content
+    return content.encode("utf-8", "replace").decode("utf-8")
 
 
 def chat_model(
