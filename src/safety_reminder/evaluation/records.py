@@ -170,7 +170,7 @@ def _decode_object(kind: Any, value: Any, place: str) -> Any:
         raise DataError(f"{place or 'the row'} is not an object")
     if differing := (value.keys() ^ known.keys()) - (_ADDED - value.keys()):
         missing = [f"no {name!r}" for name in known if name in differing]
-        unknown = [f"unknown {name!r}" for name in value if name in differing]
+        unknown = [f"unknown {name[:60]!r}" for name in value if name in differing]
         where = f" at {place}" if place else ""
         raise DataError(f"not a {kind.__name__.lower()} of this version ({', '.join(missing + unknown)}{where})")
     before = f"{place}." if place else ""
