@@ -209,9 +209,8 @@ class TrainingConfig(Options):
     @classmethod
     def _guards(cls, policy: Policy) -> Policy:
         if policy == "monitor":
-            raise ValueError(
-                "training.policy=monitor would make a pack that guards nobody; give guard.policy=monitor where it is used"
-            )
+            advice = "give guard.policy=monitor where it is used"
+            raise ValueError(f"training.policy=monitor would make a pack that guards nobody; {advice}")
         return policy
 
     @model_validator(mode="after")
