@@ -134,24 +134,34 @@ class Files:
                 metadata = saved.metadata() or {}
                 generator, tried = saved.get_tensor("generator"), saved.get_tensor("tried")
                 plain, whose = json.loads(metadata["state"]), json.loads(metadata["identity"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise ConfigError(
-                f"{self.checkpoint} is damaged, or no checkpoint ({type(error).__name__}); remove it, or give another "
-                "output=DIR"
-            ) from error
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(error) from error
         if whose != json.loads(json.dumps(self.identity)):
             raise ConfigError(
                 f"{self.checkpoint} is of a search with other options, goals or model; give another output=DIR"
             )
-        state.generator.set_state(generator)
-        state.tried = {tuple(row) for row in tried.tolist() if row}
-        state.best = Entry(**plain.pop("best"))
-        state.buffer.entries = [Entry(**entry) for entry in plain.pop("buffer")]
-        state.promising = {(at, token): change for at, token, change in plain.pop("promising")}
-        state.rows = [Step(**row) for row in plain.pop("rows")]
-        for name, value in plain.items():
-            setattr(state, name, value)
-        return state
+        try:
+            return _restored(state, plain, generator, tried)
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"{self.checkpoint} is damaged, or no checkpoint ({type(error).__name__}); remove it, or give another "
+            "output=DIR"
+        )
+
+
+def _restored(state: State, plain: dict[str, Any], generator: torch.Tensor, tried: torch.Tensor) -> State:
+    state.generator.set_state(generator)
+    state.tried = {tuple(row) for row in tried.tolist() if row}
+    state.best = Entry(**plain.pop("best"))
+    state.buffer.entries = [Entry(**entry) for entry in plain.pop("buffer")]
+    state.promising = {(at, token): change for at, token, change in plain.pop("promising")}
+    state.rows = [Step(**row) for row in plain.pop("rows")]
+    for name, value in plain.items():
+        setattr(state, name, value)
+    return state
 
 
 def write_suffixes(folder: Path, found: Iterable[tuple[Goal, str]], separator: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from safety_reminder.data.benchmarks.typographic import PROMPT
-from safety_reminder.data.files import one_of, selection
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import need_columns, one_of, selection
+from safety_reminder.data.tables import read_rows, text_of
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -53,14 +53,14 @@ def load(
     path = _csv(questions, csv_name)
     assert path is not None
     rows = read_rows(path)
-    columns = {"category_id", "task_id", "category_name", "instruction"}
-    if not rows or not columns <= set(rows[0]):
-        raise DataError(f"{path} needs the columns {', '.join(sorted(columns))}")
+    need_columns(rows, ("category_id", "category_name", "instruction", "task_id"), path)
     examples = []
-    for row in rows:
-        if topics_kept is not None and (row["category_name"] or "").strip().lower() not in topics_kept:
+    for number, row in enumerate(rows, 1):
+        where = f"{path}, row {number}"
+        category = text_of(row, "category_name", where)
+        if topics_kept is not None and category.lower() not in topics_kept:
             continue
-        name = f"query_ForbidQI_{row['category_id']}_{row['task_id']}_6.png"
+        name = f"query_ForbidQI_{text_of(row, 'category_id', where)}_{text_of(row, 'task_id', where)}_6.png"
         image = folder / "images" / SUBSETS[csv_name] / name
         if not image.is_file():
             raise DataError(f"{path.name} names an image that is not there: expected {image}")
@@ -70,8 +70,8 @@ def load(
                 prompt=prompt,
                 image=image,
                 harmful=True,
-                category=row["category_name"],
-                instruction=row["instruction"],
+                category=category,
+                instruction=text_of(row, "instruction", where),
             )
         )
     return examples
