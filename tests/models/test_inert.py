@@ -16,6 +16,7 @@ from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, MessageError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import VLM
+from safety_reminder.models.inert import special_texts
 from safety_reminder.models.tiny import tiny_model
 
 CORPUS = [
@@ -269,6 +270,13 @@ def test_marks_of_thinking_are_the_assistants_own():
     assert think in ids_of(vlm, [*user("Hello"), thought, *user("And?")[1:]])
     assert think in ids_of(vlm, [*user("Hello"), thought])
     assert think not in ids_of(vlm, user("<think>So.</think>"))
+
+
+def test_words_that_were_added_for_plain_text_stay_words():
+    assert sorted(special_texts(text_model("gemma").tokenizer).values()) == [
+        "<bos>", "<end_of_turn>", "<start_of_turn>",
+    ]  # fmt: skip
+    assert "</think>" in special_texts(text_model("chatml").tokenizer).values()  # not special, but no word either
 
 
 def test_by_option_they_are_refused_and_named():
