@@ -12,7 +12,6 @@ import io
 import os
 import re
 import stat
-import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from safety_reminder.errors import MessageError
 MAX_PIXELS = ReadingOptions().max_image_pixels
 # Pillow knows more, some of which start other programs (EPS: Ghostscript) or hold no picture of their own.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
-_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, EOFError, struct.error)
 
 
 def load_image(source: Any, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
@@ -57,8 +55,8 @@ def load_image(source: Any, *, max_pixels: int | None = MAX_PIXELS) -> Image.Ima
     except Image.UnidentifiedImageError as error:
         formats = ", ".join(name for name in FORMATS if name not in ("MPO", "DIB"))
         raise MessageError(f"cannot read the image {short}: it is none, or of a format other than {formats}") from error
-    except (*_DAMAGED, Image.DecompressionBombError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or error  # without the file name, which is there already
+    except Exception as error:  # files from anywhere: what Pillow raises on a damaged one is not a closed list
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__  # the file was named before
         raise MessageError(f"cannot read the image {short}: {reason}") from error
 
 
@@ -135,8 +133,8 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except _DAMAGED:
-        orientation = None  # the picture itself is whole
+    except Exception:  # as above; the picture itself is whole
+        orientation = None
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     upright = to_rgb(image)
     return upright if turn is None else upright.transpose(turn)
