@@ -18,7 +18,7 @@ from safety_reminder.models import load_image
 from templates import TEMPLATES, marks, spellings, text_model, user
 
 pytestmark = pytest.mark.slow
-CASES = settings(max_examples=2_500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+CASES = settings(max_examples=1_500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 SPELLINGS = sorted({spelled for name in TEMPLATES for spelled in spellings(text_model(name))})
 
 texts = st.lists(
@@ -89,8 +89,8 @@ def files() -> list[bytes]:
 
 def test_no_file_is_a_traceback(tmp_path):
     whole, chance = files(), random.Random(0)
-    path, began, read = tmp_path / "image", time.perf_counter(), 0
-    for _ in range(5_000):
+    path, began, read = tmp_path / "image", time.process_time(), 0
+    for _ in range(3_000):
         body = bytearray(chance.choice(whole))
         for _ in range(chance.choice([0, 1, 1, 3, 20])):
             match chance.randrange(3):
@@ -107,5 +107,5 @@ def test_no_file_is_a_traceback(tmp_path):
         assert "\n" not in refusal
         assert image is None or image.mode == "RGB"
         read += not refusal
-    assert read > 500
-    assert time.perf_counter() - began < 60
+    assert read > 300
+    assert time.process_time() - began < 20
