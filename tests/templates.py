@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.models import VLM
@@ -57,6 +57,13 @@ def with_tokens(backend: Tokenizer, special: Sequence[str | AddedToken]) -> Toke
     return backend
 
 
+def by_bytes(special: Sequence[str]) -> ByT5Tokenizer:
+    """A tokenizer in Python, which cannot say where its tokens come from."""
+    tokenizer = ByT5Tokenizer(extra_ids=0)
+    tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    return tokenizer
+
+
 def added(text: str, **options: Any) -> AddedToken:
     return AddedToken(text, **{"special": False, "normalized": False, **options})
 
@@ -64,7 +71,8 @@ def added(text: str, **options: Any) -> AddedToken:
 CHATML = turns("<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n", answer="<|im_start|>assistant\n")
 SPACES = normalizers.Replace(" ", "▁")
 # Of each: what its turns are made of, and one of its tokens that ends them.
-TEMPLATES: dict[str, tuple[Callable[[], Tokenizer], str, str]] = {
+TEMPLATES: dict[str, tuple[Callable[[], Tokenizer | ByT5Tokenizer], str, str]] = {
+    "bytes": (lambda: by_bytes(["<|im_start|>", "<|im_end|>"]), CHATML, "<|im_end|>"),
     "chatml": (
         lambda: byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>", added("<think>"), added("</think>")]),
         CHATML,
@@ -142,7 +150,10 @@ def model() -> Any:
 @functools.cache
 def text_model(name: str, special_text: Any = "inert") -> VLM:
     build, template, end = TEMPLATES[name]
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=build(), eos_token=end, pad_token=end, chat_template=template)
+    built: Any = build()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=built) if isinstance(built, Tokenizer) else built
+    tokenizer.eos_token = tokenizer.pad_token = end
+    tokenizer.chat_template = template
     return VLM(model(), tokenizer, name, ReadingOptions(special_text=special_text))
 
 

@@ -33,10 +33,10 @@ def short(guarded, monkeypatch) -> int:
 
 def test_an_answer_ends_where_the_positions_do(guarded, short):
     for guard, tokens in ((True, 12), (False, 20)):
-        [alone] = guarded.generate_batch([LONG], guard=guard, max_new_tokens=100, eos_token_id=-1)
+        [alone] = guarded.generate_batch([LONG], guard=guard, max_new_tokens=30, eos_token_id=-1)
         assert (len(alone.token_ids), alone.finish_reason) == (tokens, "length")
-        batch = guarded.generate_batch([HELLO, LONG], guard=guard, max_new_tokens=100, eos_token_id=-1)
-        assert [len(response.token_ids) for response in batch] == [100, tokens]
+        batch = guarded.generate_batch([HELLO, LONG], guard=guard, max_new_tokens=30, eos_token_id=-1)
+        assert [len(response.token_ids) for response in batch] == [30, tokens]
         assert batch[1].token_ids == alone.token_ids
     assert len(guarded.generate(LONG, max_new_tokens=3, eos_token_id=-1).token_ids) == 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
@@ -12,8 +13,9 @@ from checkpoints import random_reminder, tiny_vlm
 from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, MessageError
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.models import VLM
+from safety_reminder.models import VLM, load_vlm
 from safety_reminder.models.inert import special_texts
+from safety_reminder.models.tiny_vlms import TINY_VLMS, tiny_vlm_checkpoint
 from templates import CHATML, ORDINARY, TEMPLATES, byte_level, marks, model, spellings, text_model, turns, user
 
 
@@ -157,6 +159,29 @@ def test_an_image_is_where_an_image_was_given():
     ids = prepared.inputs["input_ids"][0].tolist()
     assert (ids.count(image), ids.count(vlm.tokenizer.eos_token_id), prepared.inert) == (4, 0, (2,))
     assert "What does <image> mean in <|end|>?" in vlm.tokenizer.decode(ids)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", TINY_VLMS)
+def test_processors_of_every_family_replace_only_images_that_were_given(family, tmp_path):
+    vlm = load_vlm(str(tiny_vlm_checkpoint(family, tmp_path)), device="cpu")
+    spelled = "".join(special_texts(vlm.tokenizer).values())
+    picture = {"type": "image", "image": Image.new("RGB", (16, 8), "red")}
+    harmless, hostile = (
+        [{"role": "user", "content": [picture, {"type": "text", "text": f"a {text} b"}]}] for text in ("word", spelled)
+    )
+    prepared = vlm.prepare([harmless, hostile])
+    ids = [
+        row[mask.bool()].tolist()
+        for row, mask in zip(prepared.inputs["input_ids"], prepared.inputs["attention_mask"], strict=True)
+    ]
+    assert marks(vlm, ids[0]) == marks(vlm, ids[1])
+    assert ids == [ids_of(vlm, harmless), ids_of(vlm, hostile)]
+    assert spelled in vlm.tokenizer.decode(ids[1])
+    assert prepared.inert == (0, len(special_texts(vlm.tokenizer)))
+    # What has a column for each token has it still.
+    with torch.no_grad():
+        assert vlm.model(**prepared.inputs).logits.isfinite().all()
 
 
 def test_the_response_says_how_many_there_were():
