@@ -62,23 +62,31 @@ class PlainText:
 def plain_text(text: str) -> PlainText:
     """``text`` in lower case, less what only its looks depend on.
 
-    Apostrophes become ``'``, quotation marks ``"``, letters of other widths and styles plain ones, and every space one
-    space; a line that was only wrapped goes on. HTML entities are read; tags, Markdown and invisible characters are
-    taken away. Contractions get the apostrophes that they lack (``cant``, ``ca n't``). What stands for a letter by its
-    shape alone, as in ``h3lp``, is left.
+    As :func:`unmarked`; besides, a line that was only wrapped goes on, and contractions get the apostrophes that they
+    lack (``cant``, ``ca n't``). What stands for a letter by its shape alone, as in ``h3lp``, is left.
+    """
+    plain = unmarked(text).sub(_WRAPPED, lambda match: " ")
+    plain = PlainText(plain.text.lower(), plain.places)
+    for pattern, instead in _CONTRACTIONS:
+        plain = plain.sub(pattern, instead)
+    return plain
+
+
+def unmarked(text: str) -> PlainText:
+    """``text`` without tags, Markdown and invisible characters, HTML entities read.
+
+    Apostrophes become ``'``, quotation marks ``"``, letters of other widths and styles plain ones, every space one
+    space, and every line break ``\\n``.
     """
     plain = PlainText(text, range(len(text) + 1))
     if "&" in text:
         plain = plain.sub(_ENTITY, lambda match: html.unescape(match[0]))
     plain = plain.sub(_ODD, lambda match: _character(match[0]))
-    if "<" in text or "&" in text:
+    if "<" in plain.text:
         plain = plain.sub(_BREAKING, lambda match: "\n")
     plain = plain.sub(_MARKUP, lambda match: "- " if match["bullet"] else "")
-    plain = plain.sub(_WRAPPED, lambda match: " ").sub(_BREAKS, lambda match: "\n").sub(_SPACES, _space)
-    plain = PlainText(plain.text.lower().replace("`", "'"), plain.places)
-    for pattern, instead in _CONTRACTIONS:
-        plain = plain.sub(pattern, instead)
-    return plain
+    plain = plain.sub(_BREAKS, lambda match: "\n").sub(_SPACES, _space)
+    return PlainText(plain.text.replace("`", "'"), plain.places)
 
 
 def _space(match: re.Match[str]) -> str:
@@ -86,7 +94,7 @@ def _space(match: re.Match[str]) -> str:
 
 
 def _character(c: str) -> str:
-    """One character as it is usually written, letters in lower case."""
+    """One character as it is usually written."""
     if (same := _SAME.get(c)) is not None:
         return same
     category = unicodedata.category(c)
@@ -97,4 +105,4 @@ def _character(c: str) -> str:
     folded = unicodedata.normalize("NFKC", c)
     if len(folded) > 1 and not folded.isalpha():
         folded = c
-    return "".join(letter.lower()[0] for letter in folded)
+    return "".join(letter if len(letter.lower()) == 1 else letter.lower()[0] for letter in folded)
