@@ -72,7 +72,7 @@ def test_a_guarded_run_compares_and_resumes(call, basics, place, models):
     assert call("generate", *options).code == 0
     records = (place / "run/records.jsonl").read_bytes()
     rows = [json.loads(line) for line in records.splitlines()]
-    assert [(row["id"], row["guard"]) for row in rows] == [("a", False), ("b", False), ("a", True), ("b", True)]
+    assert [(row["id"], row["guard"]) for row in rows] == [("a", False), ("a", True), ("b", False), ("b", True)]
     metrics = json.loads((place / "run/summary.json").read_text())["metrics"]
     assert {"attack_success_rate_unguarded", "false_alarm_rate", "leaked_tokens"} <= set(metrics)
     assert call("generate", *options, "batch_size=2").code == 0

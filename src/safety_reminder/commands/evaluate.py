@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from safety_reminder.commands import console
 from safety_reminder.commands.command import Command
-from safety_reminder.commands.groups import BatchSize, CheckBase, Device, DType, Model, Output
+from safety_reminder.commands.groups import BatchSize, CheckBase, Device, DType, Model, Output, Reads
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.data import load_dataset
@@ -42,6 +42,7 @@ class EvaluateJob(Options):
     limit: Annotated[int | None, Field(ge=1, description="rows of each data set, at most")] = None
     max_tokens: Annotated[int | None, Field(ge=1, description="of an answer; null: the suite's")] = None
     samples: Annotated[int, Field(ge=0, description="answers on the page")] = 40
+    reads: Reads = False
     batch_size: BatchSize = 8
     device: Device = None
     dtype: DType = "auto"
@@ -95,6 +96,9 @@ def _answer_and_write(job: EvaluateJob, output: Path, suite: Suite, examples: di
     _begin(output, config)
     answering.answer_suite(suite, models, output, output / _LOGS)
     answers = answering.read_suite(output / _LOGS, suite)
+    if job.reads:
+        rows = [example for task in examples.values() for example in task.values()]
+        answers = answering.with_pages_read(models, answers, rows, output, job.batch_size)
     threshold = load_reminder(str(job.reminder)).threshold if job.with_reminder else None
     _write(job, output, config, answers, assemble(answers, threshold), examples)
 
