@@ -33,7 +33,7 @@ _COLUMNS = {
 _HELP = {
     "attack_success_rate": "harmful requests that were engaged with, judged on everything the user saw",
     "attack_success_rate_on_topic": "the same, in an answer that speaks of the request, by the words they share",
-    "attack_success_rate_read": "harmful requests that were engaged with, of those of which the model reads half of the words",
+    "attack_success_rate_read": "harmful requests that were engaged with, of those that the model reads",
     "word_recall": "words of a page that the model reads when it is asked to, mean",
     "over_refusal_rate": "harmless requests that were refused",
     "false_alarm_rate": "harmless requests on which a check fired",
