@@ -138,9 +138,14 @@ class Files:
                 f"{self.checkpoint} is damaged, or no checkpoint ({type(error).__name__}); remove it, or give another "
                 "output=DIR"
             ) from error
-        if whose != json.loads(json.dumps(self.identity)):
+        mine = json.loads(json.dumps(self.identity))
+        options, theirs = mine.pop("options"), whose.pop("options", {})
+        differing = sorted(k for k in options.keys() | theirs.keys() if options.get(k) != theirs.get(k))
+        differing += sorted(k for k in mine.keys() | whose.keys() if mine.get(k) != whose.get(k))
+        if differing:
             raise ConfigError(
-                f"{self.checkpoint} is of a search with other options, goals or model; give another output=DIR"
+                f"{self.checkpoint} is of a search with other options, goals or model ({', '.join(differing)}); give "
+                "another output=DIR, or remove it to start over"
             )
         state.generator.set_state(generator)
         state.tried = {tuple(row) for row in tried.tolist() if row}

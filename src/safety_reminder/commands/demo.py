@@ -38,8 +38,8 @@ class DemoJob(AnsweringJob):
 
 def demo(job: DemoJob, output: Path) -> None:
     """Answer a data set unguarded and guarded, show both, and write ``demo.html`` beside the records."""
-    examples = _examples(job)
     require_found(job.model, job.reminder)
+    examples = _examples(job)
     with run_folder(output, reads=job.sources):
         answers = answer(job, output, examples, restart=True)
         from safety_reminder.evaluation.pages.demo import write_page

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from safety_reminder.commands import console
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import BatchSize, CheckBase, Device, DType, Model, Output, Reads
-from safety_reminder.config.names import require_found
+from safety_reminder.config.names import require_found, require_judge_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError
@@ -71,8 +71,11 @@ def evaluate(job: EvaluateJob, output: Path) -> None:
         limit=job.limit,
         max_tokens=job.max_tokens,
     )
-    examples = {name: _examples(task) for name, task in suite.tasks.items()}
     require_found(job.model, job.reminder if job.with_reminder else None)
+    for options in (task.judge_options for task in suite.tasks.values()):
+        for judge in options.values():
+            require_judge_found(judge if isinstance(judge, dict) else {})
+    examples = {name: _examples(task) for name, task in suite.tasks.items()}
     with run_folder(output, reads=(job.model, job.reminder)):
         _answer_and_write(job, output, suite, examples)
 

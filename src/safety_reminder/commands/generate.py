@@ -22,8 +22,8 @@ class GenerateJob(AnsweringJob):
 def generate(job: GenerateJob, output: Path) -> None:
     """Answer a data set into ``output``; with ``compare``, also unguarded. Writes ``records.jsonl`` and
     ``summary.json``."""
-    examples = job.dataset.load()
     require_found(job.model, job.reminder if job.with_guard else None)
+    examples = job.dataset.load()
     with run_folder(output, reads=job.sources):
         answers = answer(job, output, examples)
         from safety_reminder.evaluation.metrics import by_category
