@@ -86,7 +86,8 @@ def identity(readers: Readers, draft: Readers | None, config: GCGConfig) -> dict
         digest.update(json.dumps(party.target).encode())
     asked = [*readers.parties[: readers.models], *(draft.parties[:1] if draft else [])]
     models = [[sampled_digest(party.vlm.model), str(party.vlm.model.dtype)] for party in asked]
-    return {"options": options, "prompts": digest.hexdigest(), "models": models}
+    guard = [party.term.identity for party in readers.parties[:1] if party.term is not None]
+    return {"options": options, "prompts": digest.hexdigest(), "models": models, "guard": guard}
 
 
 class Files:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -130,9 +131,18 @@ class DRO:
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         if not requests:
             return []
-        changed = [unguarded(request, in_front(request.messages, self._prompt.text)) for request in requests]
-        with replaced_embeddings(self._guarded.vlm.model, self._ids, self._prompt.vectors):
+        changed = [unguarded(request, in_front(request.messages, self.text)) for request in requests]
+        with self.embedded():
             return self._guarded.respond(changed)
+
+    @property
+    def text(self) -> str:
+        """The system message whose tokens the vectors stand for."""
+        return self._prompt.text
+
+    def embedded(self) -> AbstractContextManager[None]:
+        """While this is open, the next prompts that the model embeds have the vectors in place of that text."""
+        return replaced_embeddings(self._guarded.vlm.model, self._ids, self._prompt.vectors)
 
 
 def in_front(messages: Messages, text: str) -> list[dict[str, Any]]:

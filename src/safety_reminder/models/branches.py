@@ -115,9 +115,16 @@ class Scored:
 
 
 def score_rows(
-    model: PreTrainedModel, shared: Shared, rows: Sequence[Row], vectors: Float[Tensor, "k hidden_size"]
+    model: PreTrainedModel,
+    shared: Shared,
+    rows: Sequence[Row],
+    vectors: Float[Tensor, "k hidden_size"],
+    leading: Float[Tensor, "rows leading hidden_size"] | None = None,
 ) -> list[Scored]:
-    """All rows and their branches in one forward pass. The gradient reaches ``shared`` and ``vectors``.
+    """All rows and their branches in one forward pass. The gradient reaches ``shared``, ``vectors`` and ``leading``.
+
+    Args:
+        leading: embeddings in place of those of each trunk's first tokens.
 
     Raises:
         ModelError: a kind of attention whose mask is not known here.
@@ -128,9 +135,12 @@ def score_rows(
     wanted = sorted({at for plan in plans for at in plan.wanted})
     device = shared.position.device
     place = torch.tensor([plan.places + [0] * (longest - plan.entries) for plan in plans], device=device)
+    embedded = _embedded(model, plans, vectors, longest)
+    if leading is not None:
+        embedded = torch.cat([leading.to(embedded), embedded[:, leading.shape[1] :]], dim=1)
     with final_hidden_states(model) as states:
         outputs = run(
-            inputs_embeds=_embedded(model, plans, vectors, longest),
+            inputs_embeds=embedded,
             attention_mask=_mask(run, shared.length, plans, place),
             position_ids=shared.position + 1 + place,
             past_key_values=shared.expand(len(rows)),
