@@ -89,7 +89,7 @@ def require_found(model: str, reminder: str | None = None) -> None:
 
 
 def require_judge_found(options: Mapping[str, Any]) -> None:
-    """Likewise of a judge's options, of which ``model`` may be a folder. Raises: ModelError."""
+    """Likewise of a judge's options, where ``model`` is plainly a path. Raises: ModelError."""
     model = options.get("model")
-    if isinstance(model, str) and not options.get("url"):
+    if isinstance(model, str) and model.startswith((".", "/", "~")) and not options.get("url"):
         model_place(model, "judge model")
