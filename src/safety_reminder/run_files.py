@@ -143,7 +143,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     """Empty if the file is not there, or not a JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -166,7 +166,7 @@ def _has_row_with(keys: set[str]) -> Callable[[Path], bool]:
     def sign(path: Path) -> bool:
         try:
             row = json.loads(_first_line(path))
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return isinstance(row, dict) and keys <= row.keys()
 
@@ -208,14 +208,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write atomically, as :func:`write_json`.
 
     Raises:
         OSError: it cannot be written, on a full disk for example; it names ``path``, and the old file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _naming(path):
+    with naming(path):
         handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -230,7 +230,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """What cannot be written is named ``path``: the system names the scratch file, or on a full disk none."""
     try:
         yield
@@ -263,7 +263,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     before = path.stat().st_size if path.exists() else 0
     try:
-        with _naming(path), path.open("a", encoding="utf-8") as file:
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -159,7 +159,7 @@ def test_an_image_that_is_missing_is_named(tmp_path):
 def test_a_csv_of_another_kind_is_refused(tmp_path, text):
     lay_out(tmp_path)
     (tmp_path / "question/safebench.csv").write_text(text)
-    with pytest.raises(DataError, match="needs the columns category_id, category_name, instruction, task_id"):
+    with pytest.raises(DataError, match="the columns category_id, category_name, instruction, task_id"):
         load_dataset("figstep", tmp_path)
 
 

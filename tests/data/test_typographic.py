@@ -111,7 +111,7 @@ def test_harmful_is_read_in_every_spelling(tmp_path):
         ("", "needs a header with a column 'instruction', and at least one row"),
         ("instruction\n", "needs a header"),
         ("prompt\nBake.\n", "needs a header"),
-        pytest.param("instruction,id\n  ,a\n", "row 1: the instruction is empty", marks=needs_font),
+        pytest.param("instruction,id\n  ,a\n", "row 1: instruction is missing or empty", marks=needs_font),
         pytest.param("instruction,harmful\nx,no\n", "row 1: harmful must be true or false, got 'no'", marks=needs_font),
     ],
 )

@@ -16,6 +16,7 @@ from safety_reminder.evaluation.metrics import (
     judged,
     summarise,
     tail_succeeded,
+    unread_reasons,
 )
 from safety_reminder.evaluation.statistics import proportion
 from safety_reminder.guard import collect
@@ -313,6 +314,18 @@ def test_rows_without_a_twin_do_not_enter_the_comparison():
     metrics = summarise([record("a"), record("b")], [record("b", guard=False)])
     assert (metrics["exact_match_untriggered"].value, metrics["exact_match_untriggered"].n) == (1.0, 1)
     assert metrics["overhead_ratio"].n == 1
+
+
+def test_why_there_are_no_verdicts_is_counted_by_judge_and_reason():
+    def unread(name, reason):
+        return record(name, verdicts={"judges": {"mmvet": {"kind": "utility", "value": None, "reason": reason}}})
+
+    records = [unread("a", "too\n long"), unread("b", "filter"), unread("c", "too long"), record("d", verdicts={})]
+    assert unread_reasons(records) == [
+        "mmvet gave no verdict on 2: too long",
+        "mmvet gave no verdict on 1: filter",
+    ]
+    assert unread_reasons(records, most=1)[1:] == ["... and 1 further reasons"]
 
 
 def test_each_metric_knows_what_it_counts():

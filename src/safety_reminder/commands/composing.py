@@ -23,6 +23,7 @@ from safety_reminder.commands.command import Command, Job
 from safety_reminder.commands.help_page import default_of, group_of
 from safety_reminder.config.options import Options
 from safety_reminder.errors import ConfigError, SafetyReminderError, in_a_line, unknown_name
+from safety_reminder.outside import require_writable
 
 CONFIG = "safety_reminder.config"
 # Everything is written into ``output``, and nothing beside it: no folder of Hydra's own, and no log file.
@@ -48,6 +49,8 @@ def call(command: Command[Any], arguments: Sequence[str]) -> None:
     Raises:
         SafetyReminderError: of a sweep, when all jobs that can be done are done.
     """
+    for argument in arguments:
+        _require_option(argument)
     arguments = _in_full(command, arguments)
     config = _compose(command, arguments)  # Hydra's own runner would print several lines for a mistake
     if all("=" in argument and not re.match(r"\W*hydra\W", argument) for argument in arguments):
@@ -55,6 +58,12 @@ def call(command: Command[Any], arguments: Sequence[str]) -> None:
         command.run(job, Path(job.output).expanduser())
         return
     _hand_over(command, arguments)
+
+
+def _require_option(argument: str) -> None:
+    require_writable(argument, f"the argument {argument!a}", ConfigError)
+    if re.match(r"[~+]*=", argument):
+        raise ConfigError(f"{argument!r} names no option; options are key=value")
 
 
 def compose(command: Command[Job], overrides: Sequence[str] = ()) -> Job:

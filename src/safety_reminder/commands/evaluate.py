@@ -17,6 +17,7 @@ from safety_reminder.config.names import require_found, require_judge_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError
+from safety_reminder.outside import read_object
 from safety_reminder.run_files import provenance, run_folder, write_json, write_text
 from safety_reminder.types import Example
 
@@ -81,6 +82,7 @@ def evaluate(job: EvaluateJob, output: Path) -> None:
 
 
 def _answer_and_write(job: EvaluateJob, output: Path, suite: Suite, examples: dict[str, dict[str, Example]]) -> None:
+    from safety_reminder.evaluation.answerable import require_answerable
     from safety_reminder.evaluation.suite import answering
     from safety_reminder.evaluation.suite.assembly import assemble
     from safety_reminder.guard import load_reminder
@@ -88,11 +90,13 @@ def _answer_and_write(job: EvaluateJob, output: Path, suite: Suite, examples: di
     print(f"loading {job.model} ...", file=sys.stderr)
     shared = job.model_dump(include={"check_base", "batch_size", "device", "dtype"})
     models = answering.load_models(suite, job.model, job.reminder, **shared)
+    for name, rows in examples.items():
+        require_answerable(answering.vlm_of(models), list(rows.values()), of=f"{name}, ")
     config = {
         **job.model_dump(),
         "defenses": suite.defenses,
         "tasks": {name: asdict(task) for name, task in suite.tasks.items()},
-        "rows_sha256": {name: _digest(rows) for name, rows in examples.items()},
+        "rows_sha256": {name: _digest(name, rows) for name, rows in examples.items()},
         **answering.identity_of(models),
         "answered": answering.as_answered(suite, models),
     }
@@ -110,13 +114,14 @@ def _examples(task: SuiteTask) -> dict[str, Example]:
     return {example.id: example for example in load_dataset(task.dataset, task.root, **task.options)}
 
 
-def _digest(examples: Mapping[str, Example]) -> str:
+def _digest(name: str, examples: Mapping[str, Example]) -> str:
     """SHA-256 of what is asked, images included, and of the right answers."""
-    from safety_reminder.evaluation.records import identity
+    from safety_reminder.evaluation.answerable import identities
 
     rows = []
+    found = identities(list(examples.values()), of=f"{name}, ")
     for example in examples.values():
-        known = identity(example)
+        known = dict(found[example.id])
         context = known.pop("context_sha256")
         # Left out where there is none, as in the digests that earlier versions wrote.
         rows.append([example.id, *known.values(), *([context] if context else []), example.target, example.category])
@@ -140,7 +145,9 @@ def _with_earlier(answered: dict[str, Any], output: Path) -> dict[str, Any]:
     Raises:
         ConfigError: one of them has other options now, and existing answers would pass for its own.
     """
-    before = json.loads((output / "config.json").read_text(encoding="utf-8")).get("answered", {})
+    before = read_object(output / "config.json", ConfigError, "the configuration of a run").get("answered", {})
+    if not isinstance(before, dict):
+        raise ConfigError(f"{output / 'config.json'} is not the configuration of a run; give another output=DIR")
     for label, options in json.loads(json.dumps(answered)).items():
         if before.get(label, options) != options:
             raise ConfigError(
@@ -158,6 +165,7 @@ def _write(
     tables: SuiteResults,
     examples: dict[str, dict[str, Example]],
 ) -> None:
+    from safety_reminder.evaluation.metrics import unread_reasons
     from safety_reminder.evaluation.pages.report import agreement_lines, write_markdown, write_report
     from safety_reminder.evaluation.records import to_json
 
@@ -176,6 +184,8 @@ def _write(
     )
     print(markdown)
     console.print_metrics(tables.metrics)
+    for line in unread_reasons([record for answered in answers for record in answered.records]):
+        print(line)
     print(f"wrote {output / 'results.json'}, results.md and records.jsonl; open {output / 'report.html'}")
 
 

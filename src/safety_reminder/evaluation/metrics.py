@@ -6,6 +6,7 @@ already given away its beginning, and counts as a success of the attack.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from safety_reminder.errors import ConfigError
@@ -259,6 +260,17 @@ def _seconds_by_batch(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
         defended, undefended = sums.get(together, (0.0, 0.0))
         sums[together] = (defended + record.seconds, undefended + unguarded.seconds)
     return list(sums.values())
+
+
+def unread_reasons(records: Sequence[Record], *, most: int = 5) -> list[str]:
+    """Why answers have no verdict: a line for each judge and reason, the most frequent first."""
+    reasons: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        for name, verdict in record.verdicts.get("judges", {}).items():
+            if verdict["value"] is None and verdict.get("reason"):
+                reasons[name, " ".join(verdict["reason"].split())[:160]] += 1
+    lines = [f"{name} gave no verdict on {count}: {why}" for (name, why), count in reasons.most_common(most)]
+    return [*lines, f"... and {len(reasons) - most} further reasons"] if len(reasons) > most else lines
 
 
 def judged(records: Sequence[Record]) -> dict[str, Metric]:

@@ -6,7 +6,6 @@ asked, unguarded, what the image says, and what it says is compared with the wor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.records import image_hash
 from safety_reminder.evaluation.topic import content_words, words
 from safety_reminder.guard import GuardedVLM
+from safety_reminder.outside import strict_json
 from safety_reminder.run_files import append_lines, whole_lines
 from safety_reminder.types import Example, Record, Request, Sampling
 
@@ -92,7 +92,7 @@ def _known(path: Path) -> dict[tuple[str, str], str]:
     known = {}
     for number, line in enumerate(whole_lines(path), 1):
         try:
-            row = json.loads(line.decode("utf-8"))
+            row = strict_json(line)
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}; remove the file") from error
         values: Sequence[object] = [row.get(name) for name in _NAMES] if isinstance(row, dict) else []

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from safety_reminder.errors import ConfigError
+from safety_reminder.evaluation.answerable import identities, require_answerable
 from safety_reminder.evaluation.metrics import by_category, summarise
-from safety_reminder.evaluation.records import RecordFile, identity, make_record
+from safety_reminder.evaluation.records import RecordFile, make_record
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.statistics import Metric
 from safety_reminder.guard import GuardedVLM
+from safety_reminder.outside import read_object
 from safety_reminder.run_files import claim_folder, provenance, write_json
 from safety_reminder.types import Done, Event, Example, Record, Request, Sampling, Token
 
@@ -52,7 +54,8 @@ def differing_options(output: Path, config: dict[str, Any]) -> list[str]:
     # Through JSON, as it will be read back: a tuple becomes a list there.
     fixed = json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}))
     saved = output / "config.json"
-    before = _read_config(saved) if saved.is_file() else {}
+    what = "the configuration of a run"
+    before = read_object(saved, ConfigError, what, "give another output=DIR") if saved.is_file() else {}
     return sorted(k for k in fixed.keys() | before.keys() - _FREE_TO_CHANGE if fixed.get(k) != before.get(k))
 
 
@@ -80,7 +83,7 @@ def run(
 
     Raises:
         ConfigError: ids that repeat, or that were recorded for other examples.
-        MessageError: an image that cannot be read.
+        MessageError: a text or an image that the model cannot be asked; names the row. Nothing was answered then.
     """
     how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "show": show, "sampling": sampling}
     return run_each(guarded, examples, records, guards=[guard], **how)[guard]
@@ -101,9 +104,11 @@ def run_each(
     _require_whole("batch_size", batch_size, 1)
     if seed is not None:
         _require_whole("seed", seed, 0)
-    _require_unique(examples)
-    _require_same_examples(examples, records.records)
+    known = identities(examples)
+    _require_same_examples(examples, records.records, known)
     done = {guard: records.done(guard=guard) for guard in guards}
+    if any(example.id not in ids for ids in done.values() for example in examples):
+        require_answerable(guarded.vlm, examples)
     seeds = {e.id: None if seed is None else seed + number for number, e in enumerate(examples)}
     waiting = [example for example in examples if any(example.id not in ids for ids in done.values())]
     left = sum(example.id not in ids for ids in done.values() for example in waiting)
@@ -114,7 +119,7 @@ def run_each(
             for guard in guards:
                 batch = [e for e in waiting[start : start + batch_size] if e.id not in done[guard]]
                 requests = [Request(e.messages(), sampling or Sampling(), guard, seeds[e.id]) for e in batch]
-                for record in _answer(guarded, batch, requests, Ticker(progress, len(batch))):
+                for record in _answer(guarded, batch, requests, known, Ticker(progress, len(batch))):
                     records.append(record)
                     if show is not None:
                         show(record)
@@ -140,14 +145,25 @@ class Ticker:
 
 
 def _answer(
-    guarded: GuardedVLM, batch: Sequence[Example], requests: Sequence[Request], watch: Callable[[Event], object]
+    guarded: GuardedVLM,
+    batch: Sequence[Example],
+    requests: Sequence[Request],
+    known: Mapping[str, Mapping[str, Any]],
+    watch: Callable[[Event], object],
 ) -> Iterator[Record]:
     """The records of examples that are answered together."""
     together = [example.id for example in batch]
     for example, request, response in zip(batch, requests, guarded.respond(requests, watch), strict=True):
         verdict = judge_refusal(response.seen_text)
         verdicts = {"refusal": verdict.where, "refusal_position": verdict.position}
-        yield make_record(example, response, guard=request.guard is not False, batch=together, verdicts=verdicts)
+        yield make_record(
+            example,
+            response,
+            guard=request.guard is not False,
+            batch=together,
+            verdicts=verdicts,
+            known=known[example.id],
+        )
 
 
 def write_summary(
@@ -171,35 +187,25 @@ def write_summary(
     return metrics
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}); give another output=DIR") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path} is not the configuration of a run; give another output=DIR")
-    return config
-
-
 def _require_whole(name: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{name} must be a whole number from {least}, got {value!r}")
 
 
-def _require_same_examples(examples: Sequence[Example], records: Sequence[Record]) -> None:
-    """An id may stay while what it stands for changes: a row was put in, an image replaced."""
-    known = {record.id: record for record in records}
+def _require_same_examples(
+    examples: Sequence[Example], records: Sequence[Record], known: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """An id may stay while what it stands for changes: a row was put in, an image replaced, a category renamed."""
+    recorded = {record.id: record for record in records}
     for example in examples:
-        record = known.get(example.id)
-        if record is not None and any(getattr(record, k) != v for k, v in identity(example).items()):
+        record = recorded.get(example.id)
+        if record is None:
+            continue
+        now = {**known[example.id], "category": example.category}
+        if record.instruction:  # earlier versions did not write it
+            now["instruction"] = example.instruction or example.prompt
+        if differing := [name for name, value in now.items() if getattr(record, name) != value]:
             raise ConfigError(
-                f"example {example.id!r} is not the one that was recorded under this id; give another output=DIR"
+                f"example {example.id!r} is not the one that was recorded under this id ({', '.join(differing)}); give "
+                "another output=DIR"
             )
-
-
-def _require_unique(examples: Sequence[Example]) -> None:
-    seen: set[str] = set()
-    for example in examples:
-        if example.id in seen:
-            raise ConfigError(f"two examples have the id {example.id!r}; ids must be unique")
-        seen.add(example.id)

@@ -21,8 +21,17 @@ from safety_reminder.types import Check, Done, Event, Intervention, Request, Res
 
 def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: Mapping[str, Any]) -> GuardConfig:
     """The pack's own interval, threshold and policy, and the prompt check if its threshold was calibrated with it,
-    unless ``config`` is given; then ``options`` on top."""
+    unless ``config`` is given; then ``options`` on top.
+
+    Raises:
+        ConfigError: an option that is none; or only the pack says ``monitor``, which guards nobody.
+    """
     if config is None:
+        if reminder.policy == "monitor" and "policy" not in options:
+            raise ConfigError(
+                "the pack's own policy is monitor, which reports verdicts and stops nothing; say which one you want: "
+                "policy=rewind guards, policy=monitor watches"
+            )
         config = GuardConfig(
             interval=reminder.interval,
             threshold=reminder.threshold,

@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from safety_reminder.errors import MessageError
+from safety_reminder.errors import MessageError, shortened
+from safety_reminder.outside import require_writable
 
 Messages = Sequence[Mapping[str, Any]]
 ROLES = ("system", "user", "assistant")
@@ -28,7 +29,7 @@ def load_image(source: Any) -> Image.Image:
         raise MessageError(f"an image is a path, a data URL or a PIL image, got {type(source).__name__}")
     name = "that was given" if isinstance(source, Image.Image) else str(os.fspath(source))
     if name.startswith(("http://", "https://")):
-        raise MessageError(f"images are not fetched from the web: download {name!r} and give its path")
+        raise MessageError(f"images are not fetched from the web: download {shortened(name, 200)!r} and give its path")
     stream = _from_data_url(name) if name.startswith("data:") else Path(name.removeprefix("file://"))
     name = name if len(name) <= 200 else f"{name[:60]}..."
     try:
@@ -97,7 +98,9 @@ def normalise(messages: Messages, *, reads_images: bool, placeholders: Collectio
         if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
             raise MessageError(f"{where} needs 'role' and 'content'")
         if message["role"] not in ROLES:
-            raise MessageError(f"{where}: unknown role {message['role']!r}; known: {', '.join(ROLES)}")
+            raise MessageError(
+                f"{where}: unknown role {shortened(repr(message['role']), 60)}; known: {', '.join(ROLES)}"
+            )
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if not isinstance(parts, Sequence):
@@ -130,6 +133,7 @@ def _part(part: Any, where: str, placeholders: Collection[str]) -> dict[str, Any
         raise MessageError(f"{where} must be a mapping with a 'type'")
     match part.get("type"):
         case "text" if isinstance(part.get("text"), str):
+            require_writable(part["text"], f"{where}: the text", MessageError)
             for placeholder in placeholders:
                 if placeholder in part["text"]:
                     raise MessageError(

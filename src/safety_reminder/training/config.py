@@ -162,7 +162,7 @@ class TrainingConfig(Options):
     ] = None
 
     # written into the pack
-    interval: Annotated[int, Field(ge=1, description="tokens between checks", json_schema_extra=LATER)] = 16
+    interval: Annotated[int, Field(ge=1, le=4096, description="tokens between checks", json_schema_extra=LATER)] = 16
     policy: Annotated[
         Policy, Field(description="what the guard does after an unsafe verdict", json_schema_extra=LATER)
     ] = "rewind"

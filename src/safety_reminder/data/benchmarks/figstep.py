@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from safety_reminder.data.benchmarks.typographic import PROMPT
-from safety_reminder.data.files import one_of, selection
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import need_columns, one_of, selection
+from safety_reminder.data.tables import read_rows, text_of
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.types import Example
 
@@ -62,17 +62,17 @@ def load(
     path = _csv(questions, csv_name)
     assert path is not None
     rows = read_rows(path)
-    columns = {"category_id", "task_id", "category_name", "instruction"}
-    if not rows or not columns <= set(rows[0]):
-        raise DataError(f"{path} needs the columns {', '.join(sorted(columns))}")
+    need_columns(rows, ("category_id", "category_name", "instruction", "task_id"), path)
     tasks_kept = _tasks(task_ids, rows)
     examples = []
-    for row in rows:
-        if topics_kept is not None and (row["category_name"] or "").strip().lower() not in topics_kept:
+    for number, row in enumerate(rows, 1):
+        where = f"{path}, row {number}"
+        category = text_of(row, "category_name", where)
+        if topics_kept is not None and category.lower() not in topics_kept:
             continue
         if tasks_kept is not None and not tasks_kept & _names(row):
             continue
-        name = f"query_ForbidQI_{row['category_id']}_{row['task_id']}_6.png"
+        name = f"query_ForbidQI_{text_of(row, 'category_id', where)}_{text_of(row, 'task_id', where)}_6.png"
         image = folder / "images" / SUBSETS[csv_name] / name
         if not image.is_file():
             raise DataError(f"{path.name} names an image that is not there: expected {image}")
@@ -82,8 +82,8 @@ def load(
                 prompt=prompt,
                 image=image,
                 harmful=True,
-                category=row["category_name"],
-                instruction=row["instruction"],
+                category=category,
+                instruction=text_of(row, "instruction", where),
             )
         )
     return examples

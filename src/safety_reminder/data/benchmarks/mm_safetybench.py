@@ -15,7 +15,8 @@ from typing import Any
 from PIL import Image
 
 from safety_reminder.data.benchmarks.typographic import render
-from safety_reminder.data.files import existing_root, first_existing, image_at, one_of, read_mapping, text_of
+from safety_reminder.data.files import existing_root, first_existing, image_at, one_of, read_mapping
+from safety_reminder.data.tables import text_of
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import Example
 

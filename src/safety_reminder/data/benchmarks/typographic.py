@@ -19,7 +19,7 @@ from pydantic import field_validator
 
 from safety_reminder.config.options import Field, Options
 from safety_reminder.data.fonts import Font, runs, visible
-from safety_reminder.data.tables import id_of, read_rows, truth
+from safety_reminder.data.tables import id_of, optional_text, read_rows, text_of, truth
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.types import Example
 
@@ -182,14 +182,12 @@ def load(root: str | Path, *, prompt: str = PROMPT, grow: bool = False) -> list[
     if not path.is_file():
         raise DataError(f"no CSV file at {path}; give dataset.root=FILE.csv with a column 'instruction'")
     rows = read_rows(path)
-    if not rows or "instruction" not in rows[0]:
+    if not len(rows) or "instruction" not in rows[0]:
         raise DataError(f"{path} needs a header with a column 'instruction', and at least one row")
     examples = []
     for number, row in enumerate(rows):
         where = f"{path}, row {number + 1}"
-        instruction = str(row.get("instruction") or "").strip()
-        if not instruction:
-            raise DataError(f"{where}: the instruction is empty")
+        instruction = text_of(row, "instruction", where)
         try:
             image = render(instruction, grow=grow)
         except TooLong as error:
@@ -198,11 +196,11 @@ def load(root: str | Path, *, prompt: str = PROMPT, grow: bool = False) -> list[
             raise DataError(f"{where}: {error}") from error
         examples.append(
             Example(
-                id=id_of(row, f"{path.stem}-{number:03d}"),
+                id=id_of(row, f"{path.stem}-{number:03d}", where),
                 prompt=prompt,
                 image=image,
                 harmful=truth(row.get("harmful"), where, default=True),
-                category=str(row.get("category") or ""),
+                category=optional_text(row, "category", where),
                 instruction=instruction,
             )
         )

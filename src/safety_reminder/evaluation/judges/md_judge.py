@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from safety_reminder.evaluation.judges.base import Item, Judgement, unreadable
+from safety_reminder.evaluation.judges.base import Item, Judgement, read_answers, unreadable
 from safety_reminder.evaluation.judges.chat import chat_model
 from safety_reminder.evaluation.judges.grammar import bare, codes_reader
 from safety_reminder.evaluation.judges.local import Generation, LocalJudge
@@ -90,4 +90,4 @@ class MDJudgeV2:
 
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
         questions = [md_judge_prompt("v0.2", item.prompt, item.response) for item in items]
-        return [read_result(text) for text in self.model.ask(questions, max_new_tokens=self.max_new_tokens)]
+        return read_answers(read_result, self.model.ask(questions, max_new_tokens=self.max_new_tokens))

@@ -8,11 +8,12 @@ with the request, and so is a judge of harm for harmful requests only.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
 from safety_reminder.errors import ConfigError
-from safety_reminder.evaluation.judges.base import Item, Judgement, unreadable
+from safety_reminder.evaluation.judges.base import Item, Judgement, read_answers, unreadable
 from safety_reminder.evaluation.judges.chat import chat_model
 from safety_reminder.evaluation.judges.grammar import bare
 from safety_reminder.evaluation.judges.prompts import fill
@@ -103,4 +104,4 @@ class StrongReject:
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
         questions = [fill(PROMPT, request=item.prompt, answer=item.response) for item in items]
         answers = self.model.ask(questions, max_new_tokens=self.max_new_tokens)
-        return [read_verdict(answer, threshold=self.threshold) for answer in answers]
+        return read_answers(functools.partial(read_verdict, threshold=self.threshold), answers)

@@ -21,7 +21,7 @@ from safety_reminder.evaluation.inspect.provider import SafetyReminderAPI
 from safety_reminder.evaluation.inspect.tasks import benchmark
 from safety_reminder.evaluation.reading import read_pages, with_readings
 from safety_reminder.evaluation.suite.suites import MONITOR, PLAIN, Suite, SuiteTask
-from safety_reminder.models import weights_digest
+from safety_reminder.models import VLM, weights_digest
 from safety_reminder.types import Example
 
 
@@ -39,6 +39,11 @@ def load_models(suite: Suite, model: str, reminder: str | None, **shared: Any) -
             f"safety-reminder/{model}", memoize=False, label=label, reminder=reminder_or_none, **options, **shared
         )
     return models
+
+
+def vlm_of(models: dict[str, Model]) -> VLM:
+    """The model that all of them answer with."""
+    return _api(models[PLAIN]).guarded.vlm
 
 
 def identity_of(models: dict[str, Model]) -> dict[str, Any]:
