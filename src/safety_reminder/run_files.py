@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from safety_reminder.errors import ConfigError
 log = logging.getLogger(__name__)
 LOCK = ".safety-reminder.lock"  # in every run folder; held by the process that writes there
 _PARTS = ("pack", "prompt")  # folders that commands write into a run folder, of the kind that they also read
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 _DEBRIS = {".DS_Store", ".gitignore", ".gitkeep", "multirun.yaml"}  # may lie beside the run folders of a sweep
 
 
@@ -45,9 +47,21 @@ def run_folder(output: str | Path, *, reads: Iterable[str | Path | None] = ()) -
     except NotImplementedError:  # some network file systems; refusing them would leave no place to write to
         log.warning("%s cannot be locked there: let only one run write to it", folder)
     try:
-        yield folder
+        with _naming_what_has_no_name(folder):
+            yield folder
     finally:
         lock.release()
+
+
+@contextmanager
+def _naming_what_has_no_name(folder: Path) -> Iterator[None]:
+    """An error of the system that names no file, such as a full disk, is one of the folder that is written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None or error.errno not in _OF_DISKS:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def claim_folder(output: str | Path, *, reads: Iterable[str | Path | None] = ()) -> Path:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,9 +136,10 @@ class Files:
                 plain, whose = json.loads(metadata["state"]), json.loads(metadata["identity"])
         except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise self._damaged(error) from error
-        if whose != json.loads(json.dumps(self.identity)):
+        if differing := _differing(json.loads(json.dumps(self.identity)), whose):
             raise ConfigError(
-                f"{self.checkpoint} is of a search with other options, goals or model; give another output=DIR"
+                f"{self.checkpoint} is of a search with other options, goals or model ({', '.join(differing)}); give "
+                "another output=DIR, or remove it to start over"
             )
         try:
             return _restored(state, plain, generator, tried)
@@ -150,6 +151,19 @@ class Files:
             f"{self.checkpoint} is damaged, or no checkpoint ({type(error).__name__}); remove it, or give another "
             "output=DIR"
         )
+
+
+def _differing(mine: Mapping[str, Any], whose: Any) -> list[str]:
+    """Names of options, and of what else two searches must share, that are not the same."""
+    theirs = whose if isinstance(whose, dict) else {}
+    parts = [("options", mine["options"], theirs.get("options")), ("", mine, theirs)]
+    return [
+        name
+        for part, own, others in parts
+        for others in [others if isinstance(others, dict) else {}]
+        for name in sorted(own.keys() | others.keys())
+        if own.get(name) != others.get(name) and (part or name != "options")
+    ]
 
 
 def _restored(state: State, plain: dict[str, Any], generator: torch.Tensor, tried: torch.Tensor) -> State:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from safety_reminder.commands import console
 from safety_reminder.commands.command import Command
-from safety_reminder.commands.groups import BatchSize, CheckBase, Device, DType, Model, Output
-from safety_reminder.config.names import require_found
+from safety_reminder.commands.groups import BatchSize, CheckBase, Device, DType, Model, Output, Reads
+from safety_reminder.config.names import require_found, require_judge_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.data import load_dataset
@@ -44,6 +44,7 @@ class EvaluateJob(Options):
     limit: Annotated[int | None, Field(ge=1, description="rows of each data set, at most")] = None
     max_tokens: Annotated[int | None, Field(ge=1, description="of an answer; null: the suite's")] = None
     samples: Annotated[int, Field(ge=0, description="answers on the page")] = 40
+    reads: Reads = False
     batch_size: BatchSize = 8
     device: Device = None
     dtype: DType = "auto"
@@ -73,8 +74,11 @@ def evaluate(job: EvaluateJob, output: Path) -> None:
         limit=job.limit,
         max_tokens=job.max_tokens,
     )
-    examples = {name: _examples(task) for name, task in suite.tasks.items()}
     require_found(job.model, job.reminder if job.with_reminder else None)
+    for options in (task.judge_options for task in suite.tasks.values()):
+        for judge in options.values():
+            require_judge_found(judge if isinstance(judge, dict) else {})
+    examples = {name: _examples(task) for name, task in suite.tasks.items()}
     with run_folder(output, reads=(job.model, job.reminder)):
         _answer_and_write(job, output, suite, examples)
 
@@ -101,6 +105,9 @@ def _answer_and_write(job: EvaluateJob, output: Path, suite: Suite, examples: di
     _begin(output, config)
     answering.answer_suite(suite, models, output, output / _LOGS)
     answers = answering.read_suite(output / _LOGS, suite)
+    if job.reads:
+        rows = [example for task in examples.values() for example in task.values()]
+        answers = answering.with_pages_read(models, answers, rows, output, job.batch_size)
     threshold = load_reminder(str(job.reminder)).threshold if job.with_reminder else None
     _write(job, output, config, answers, assemble(answers, threshold), examples)
 

@@ -35,6 +35,10 @@ DType = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"], Field(description="of the weights; auto: as they are saved")
 ]
 BatchSize = Annotated[int, Field(ge=1, description="so many are answered together")]
+Reads = Annotated[
+    bool,
+    Field(description="of images of text: also ask what each says, for word recall and success where it is read"),
+]
 CheckBase = Annotated[bool, Field(description="refuse a reminder that was trained on other weights")]
 
 
@@ -114,6 +118,7 @@ class DatasetOptions(Options):
     name: str
     root: str
     limit: Annotated[int | None, Field(ge=1)] = None
+    per_category: Annotated[int | None, Field(ge=1)] = None
     seed: int | None = None
 
     def load(self) -> list[Example]:

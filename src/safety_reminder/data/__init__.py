@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,13 +44,20 @@ TEXT_REQUESTS = Path(__file__).parent / "shipped" / "requests.csv"
 
 
 def load_dataset(
-    name: str, root: str | Path, *, limit: int | None = None, seed: int | None = None, **options: Any
+    name: str,
+    root: str | Path,
+    *,
+    limit: int | None = None,
+    per_category: int | None = None,
+    seed: int | None = None,
+    **options: Any,
 ) -> list[Example]:
     """Examples of a data set by name.
 
     Args:
         root: file or folder, in the form the loader documents.
         limit: take this many; with ``seed``, a random sample of them, in their original order.
+        per_category: before that, take this many of each category, likewise.
         options: passed on to the loader.
 
     Raises:
@@ -60,20 +68,36 @@ def load_dataset(
         raise ConfigError(unknown_name("dataset", str(name), DATASETS))
     if not isinstance(root, str | Path):
         raise ConfigError(f"dataset.root must be a path, got {root!r:.60}")
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise ConfigError(f"dataset.limit must be a whole number from 1, got {limit!r}")
+    for option, value in (("limit", limit), ("per_category", per_category)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ConfigError(f"dataset.{option} must be a whole number from 1, got {value!r}")
     loader: Callable[..., list[Example]] = pkgutil.resolve_name(DATASETS[name])
     known = set(inspect.signature(loader).parameters) - {"root"}
     kinds = get_type_hints(loader)
     for option, value in options.items():
         if option not in known:
-            raise ConfigError(unknown_name(f"option of dataset={name}", option, known | {"limit", "seed"}))
+            raise ConfigError(
+                unknown_name(f"option of dataset={name}", option, known | {"limit", "per_category", "seed"})
+            )
         _require_kind(f"dataset.{option}", kinds[option], value)
     examples = loader(root, **options)
     if not examples:
         raise DataError(f"{root} leaves no examples; check the options of dataset={name}")
     _require_unique(examples, root)
+    if per_category is not None:
+        examples = _of_each_category(examples, per_category, seed)
     return list(examples[:limit] if seed is None else sample_rows(examples, limit, seed))
+
+
+def _of_each_category(examples: Sequence[Example], count: int, seed: int | None) -> list[Example]:
+    places: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(example.category, []).append(place)
+    kept = (
+        own[:count] if seed is None else sample_rows(own, count, f"{seed}/{category}")
+        for category, own in places.items()
+    )
+    return [examples[place] for place in sorted(itertools.chain.from_iterable(kept))]
 
 
 _WORDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}

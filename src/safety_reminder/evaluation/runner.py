@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,18 @@ from tqdm import tqdm
 
 from safety_reminder.errors import ConfigError, shortened
 from safety_reminder.evaluation.answerable import identities, require_answerable
-from safety_reminder.evaluation.metrics import summarise
+from safety_reminder.evaluation.metrics import by_category, summarise
 from safety_reminder.evaluation.records import RecordFile, make_record
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.statistics import Metric
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.outside import read_object
 from safety_reminder.run_files import claim_folder, provenance, write_json
-from safety_reminder.types import Example, Record, Request, Sampling
+from safety_reminder.types import Done, Event, Example, Record, Request, Sampling, Token
 
 # These may differ between the first run into a folder and the one that finishes it.
-_FREE_TO_CHANGE = {"output", "batch_size", "device", "samples", "defenses", "answered"}
+_FREE_TO_CHANGE = {"output", "batch_size", "device", "samples", "defenses", "answered", "reads"}
+_TICK = 1.0  # seconds between two signs of life
 
 
 def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> RecordFile:
@@ -83,28 +85,63 @@ def run(
         ConfigError: ids that repeat, or that were recorded for other examples.
         MessageError: a text or an image that the model cannot be asked; names the row. Nothing was answered then.
     """
+    how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "show": show, "sampling": sampling}
+    return run_each(guarded, examples, records, guards=[guard], **how)[guard]
+
+
+def run_each(
+    guarded: GuardedVLM,
+    examples: Sequence[Example],
+    records: RecordFile,
+    *,
+    guards: Sequence[bool],
+    batch_size: int = 1,
+    seed: int | None = None,
+    show: Callable[[Record], None] | None = None,
+    sampling: Sampling | None = None,
+) -> dict[bool, list[Record]]:
+    """As :func:`run`, for each of ``guards``: batch by batch, so that a run that breaks off has pairs."""
     _require_whole("batch_size", batch_size, 1)
     if seed is not None:
         _require_whole("seed", seed, 0)
     known = identities(examples)
     _require_same_examples(examples, records.records, known)
-    done = records.done(guard=guard)
-    if any(example.id not in done for example in examples):
+    done = {guard: records.done(guard=guard) for guard in guards}
+    if any(example.id not in ids for ids in done.values() for example in examples):
         require_answerable(guarded.vlm, examples)
     seeds = {e.id: None if seed is None else seed + number for number, e in enumerate(examples)}
-    waiting = [example for example in examples if example.id not in done]
-    label = "guarded" if guard else "unguarded"
-    with tqdm(total=len(examples), initial=len(examples) - len(waiting), desc=label, unit="sample") as progress:
+    waiting = [example for example in examples if any(example.id not in ids for ids in done.values())]
+    left = sum(example.id not in ids for ids in done.values() for example in waiting)
+    total = len(examples) * len(guards)
+    label = " and ".join("guarded" if guard else "unguarded" for guard in guards)
+    with tqdm(total=total, initial=total - left, desc=label, unit="answer") as progress:
         for start in range(0, len(waiting), batch_size):
-            batch = waiting[start : start + batch_size]
-            requests = [Request(e.messages(), sampling or Sampling(), guard, seeds[e.id]) for e in batch]
-            for record in _answer(guarded, batch, requests, known):
-                records.append(record)
-                if show is not None:
-                    show(record)
-            progress.update(len(batch))
-    by_id = {record.id: record for record in records.records if record.guard == guard}
-    return [by_id[example.id] for example in examples]
+            for guard in guards:
+                batch = [e for e in waiting[start : start + batch_size] if e.id not in done[guard]]
+                requests = [Request(e.messages(), sampling or Sampling(), guard, seeds[e.id]) for e in batch]
+                for record in _answer(guarded, batch, requests, known, Ticker(progress, len(batch))):
+                    records.append(record)
+                    if show is not None:
+                        show(record)
+                progress.set_postfix_str("", refresh=False)
+                progress.update(len(batch))
+    by_id = {(record.guard, record.id): record for record in records.records}
+    return {guard: [by_id[guard, example.id] for example in examples] for guard in guards}
+
+
+class Ticker:
+    """Says in a progress bar how far the batch is that is under way: a batch may take minutes."""
+
+    def __init__(self, bar: tqdm, rows: int) -> None:
+        self._bar, self._rows = bar, rows
+        self._tokens, self._done, self._shown = 0, 0, time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        self._tokens += isinstance(event, Token)
+        self._done += isinstance(event, Done)
+        if time.monotonic() - self._shown >= _TICK:
+            self._shown = time.monotonic()
+            self._bar.set_postfix_str(f"{self._tokens} tokens, {self._done} of {self._rows} answers of this batch")
 
 
 def _answer(
@@ -112,10 +149,11 @@ def _answer(
     batch: Sequence[Example],
     requests: Sequence[Request],
     known: Mapping[str, Mapping[str, Any]],
+    watch: Callable[[Event], object],
 ) -> Iterator[Record]:
     """The records of examples that are answered together."""
     together = [example.id for example in batch]
-    for example, request, response in zip(batch, requests, guarded.respond(requests), strict=True):
+    for example, request, response in zip(batch, requests, guarded.respond(requests, watch), strict=True):
         verdict = judge_refusal(response.seen_text)
         verdicts = {"refusal": verdict.where, "refusal_position": verdict.position}
         yield make_record(
@@ -131,12 +169,17 @@ def _answer(
 def write_summary(
     output: Path, guarded: Sequence[Record], unguarded: Sequence[Record], config: dict[str, Any]
 ) -> dict[str, Metric]:
-    """``summary.json``: metrics, configuration and provenance."""
+    """``summary.json``: metrics, those by category, configuration and provenance."""
     metrics = summarise(guarded, unguarded)
+    categories = by_category(guarded)
     write_json(
         output / "summary.json",
         {
             "metrics": {name: metric.as_json() for name, metric in metrics.items()},
+            "categories": {
+                category: {name: metric.as_json() for name, metric in own.items()}
+                for category, own in categories.items()
+            },
             "config": config,
             "provenance": provenance(),
         },

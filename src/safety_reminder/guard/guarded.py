@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -109,8 +109,11 @@ class GuardedVLM:
         """
         return self.respond(self._parse(batch, guard, options))
 
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
+    def respond(self, requests: Sequence[Request], watch: Callable[[Event], object] | None = None) -> list[Response]:
         """Answer requests that have the same settings in one batch.
+
+        Args:
+            watch: called with every event, as it comes.
 
         Raises:
             ConfigError: their settings differ, or an option is not valid. MessageError: messages or an image.
@@ -123,6 +126,8 @@ class GuardedVLM:
         collectors = [_Collector() for _ in requests]
         for event in self._events(inputs, requests):
             collectors[event.row].add(event)
+            if watch is not None:
+                watch(event)
         seconds = time.perf_counter() - began
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         return [

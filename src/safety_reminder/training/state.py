@@ -108,8 +108,14 @@ class State:
         except (ConfigError, RecursionError) as error:
             raise ConfigError(f"{path} is no checkpoint of this run ({error}); {_ADVICE}") from error
         options = current_names(saved["identity"])
-        if options != identity or fingerprint_mismatch(saved["model"], model, tolerance=SUMMATION):
-            raise ConfigError(f"{path} is of a run with other options, data or model; give another output=DIR")
+        differing = sorted(k for k in options.keys() | identity.keys() if options.get(k) != identity.get(k))
+        if fingerprint_mismatch(saved["model"], model, tolerance=SUMMATION):
+            differing.append("model")
+        if differing:
+            raise ConfigError(
+                f"{path} is of a run with other options, data or model ({', '.join(differing)}); give another "
+                "output=DIR, or remove it to start over"
+            )
         for name, value in saved["learned"].items():
             getattr(self, name).data.copy_(value)
         self._restore_optimiser(path, saved["optimiser"])
