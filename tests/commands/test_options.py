@@ -17,7 +17,7 @@ from safety_reminder.errors import ConfigError
 from safety_reminder.training import TrainingConfig
 from safety_reminder.types import Sampling
 
-NAMES = [name for name in [*cli.COMMANDS, *cli.ANALYSES] if name not in ("analyze", "fetch", "pocket")]
+NAMES = [name for name in [*cli.COMMANDS, *cli.ANALYSES] if name not in ("analyze", "check-model", "fetch", "pocket")]
 # What has no default.
 NEEDED = {
     "generate": {"dataset": {"name": "typographic", "root": "demo.csv"}},

@@ -17,6 +17,7 @@ from safety_reminder.guard.generation import generate_arguments
 from safety_reminder.guard.options import parse, shared_settings
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.models import VLM, Messages, fingerprint_mismatch
+from safety_reminder.models.checked import require_correct
 from safety_reminder.types import Check, Done, Event, Intervention, Request, Response, Retraction, Token
 
 
@@ -52,7 +53,7 @@ class GuardedVLM:
         check_base: refuse a reminder whose pack was trained on other weights.
 
     Raises:
-        ModelError: the reminder does not fit the model.
+        ModelError: the reminder does not fit the model, or the model cannot be guarded.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class GuardedVLM:
             if config is not None or options:
                 raise ConfigError("guard options were given, but no reminder")
             return
+        require_correct(vlm)
         if reminder.hidden_size != vlm.hidden_size:
             raise ModelError(
                 f"the reminder was trained for {reminder.base_model or 'a model'} with hidden size "
