@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 import transformers
 from PIL import Image
 
-import safety_reminder
 from safety_reminder.errors import MessageError, ModelError
 from safety_reminder.models import caches
 from safety_reminder.models.families import is_tested
@@ -104,7 +104,7 @@ def _key(vlm: VLM) -> str:
         str(getattr(model.config, "_attn_implementation", "")),
         _built(model.config.to_dict()),
         transformers.__version__,
-        safety_reminder.__version__,
+        version("safety-reminder"),
         *((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in _CODE),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
