@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from safety_reminder.config import GuardConfig
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError
 from safety_reminder.guard.decoding import Guard, decode
 from safety_reminder.guard.generation import generate_arguments
@@ -22,8 +23,17 @@ from safety_reminder.types import Check, Done, Event, Intervention, Request, Res
 
 def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: Mapping[str, Any]) -> GuardConfig:
     """The pack's own interval, threshold and policy, and the prompt check if its threshold was calibrated with it,
-    unless ``config`` is given; then ``options`` on top."""
+    unless ``config`` is given; then ``options`` on top.
+
+    Raises:
+        ConfigError: an option that is none; or only the pack says ``monitor``, which guards nobody.
+    """
     if config is None:
+        if reminder.policy == "monitor" and "policy" not in options:
+            raise ConfigError(
+                "the pack's own policy is monitor, which reports verdicts and stops nothing; say which one you want: "
+                "policy=rewind guards, policy=monitor watches"
+            )
         config = GuardConfig(
             interval=reminder.interval,
             threshold=reminder.threshold,
@@ -101,8 +111,11 @@ class GuardedVLM:
         """
         return self.respond(self._parse(batch, guard, options))
 
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
+    def respond(self, requests: Sequence[Request], watch: Callable[[Event], object] | None = None) -> list[Response]:
         """Answer requests that have the same settings in one batch.
+
+        Args:
+            watch: called with every event, as it comes.
 
         Raises:
             ConfigError: their settings differ, or an option is not valid. MessageError: messages or an image.
@@ -110,13 +123,19 @@ class GuardedVLM:
         if not requests:
             return []
         began = time.perf_counter()
-        inputs = self.vlm.encode([request.messages for request in requests])
+        prepared = self.vlm.prepare([request.messages for request in requests])
+        inputs = prepared.inputs
         collectors = [_Collector() for _ in requests]
         for event in self._events(inputs, requests):
             collectors[event.row].add(event)
+            if watch is not None:
+                watch(event)
         seconds = time.perf_counter() - began
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        return [c.response(prompt, seconds) for c, prompt in zip(collectors, lengths, strict=True)]
+        return [
+            c.response(prompt, seconds, inert)
+            for c, prompt, inert in zip(collectors, lengths, prepared.inert, strict=True)
+        ]
 
     def stream(self, messages: Messages, *, guard: bool = True, **options: Any) -> Iterator[Event]:
         """Answer (or continue, as :meth:`generate` does) one conversation event by event: tokens as they are released,
@@ -183,7 +202,7 @@ class _Collector:
             case Done(reason=reason):
                 self.reason = reason
 
-    def response(self, prompt_tokens: int, seconds: float) -> Response:
+    def response(self, prompt_tokens: int, seconds: float, inert_tokens: int = 0) -> Response:
         assert self.reason is not None
         return Response(
             text="".join(token.text for token in self.tokens),
@@ -196,6 +215,7 @@ class _Collector:
             tail_start=sum(len(token.text) for token in self.tokens[: self.kept]),
             prompt_tokens=int(prompt_tokens),
             seconds=seconds,
+            inert_tokens=inert_tokens,
         )
 
 
@@ -234,7 +254,8 @@ def load(
         device: default: an accelerator if there is one.
         dtype: ``auto`` takes the checkpoint's own.
         check_base: refuse a reminder that was trained on other weights.
-        options: fields of :class:`GuardConfig`.
+        options: fields of :class:`GuardConfig`, and of :class:`~safety_reminder.config.reading.ReadingOptions`:
+            ``special_text="refuse"``, ``max_image_pixels``.
 
     Raises:
         ModelError, PackError, ConfigError: with what to do about it.
@@ -243,4 +264,6 @@ def load(
 
     if isinstance(reminder, str):
         reminder = load_reminder(reminder)
-    return GuardedVLM(load_vlm(model, device=device, dtype=dtype), reminder, config, check_base=check_base, **options)
+    reading = {name: options.pop(name) for name in list(options) if name in ReadingOptions.model_fields}
+    vlm = load_vlm(model, device=device, dtype=dtype, reading=ReadingOptions.parse(reading))
+    return GuardedVLM(vlm, reminder, config, check_base=check_base, **options)

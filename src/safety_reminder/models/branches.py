@@ -115,9 +115,16 @@ class Scored:
 
 
 def score_rows(
-    model: PreTrainedModel, shared: Shared, rows: Sequence[Row], vectors: Float[Tensor, "k hidden_size"]
+    model: PreTrainedModel,
+    shared: Shared,
+    rows: Sequence[Row],
+    vectors: Float[Tensor, "k hidden_size"],
+    leading: Float[Tensor, "rows leading hidden_size"] | None = None,
 ) -> list[Scored]:
-    """All rows and their branches in one forward pass. The gradient reaches ``shared`` and ``vectors``.
+    """All rows and their branches in one forward pass. The gradient reaches ``shared``, ``vectors`` and ``leading``.
+
+    Args:
+        leading: embeddings in place of those of each trunk's first tokens.
 
     Raises:
         ModelError: a kind of attention whose mask is not known here.
@@ -130,7 +137,14 @@ def score_rows(
     place = torch.tensor([plan.places + [0] * (longest - plan.entries) for plan in plans], device=device)
     ids = torch.tensor([plan.ids + [STAND_IN] * (longest - plan.entries) for plan in plans], device=device)
     starts = [(row, begin) for row, plan in enumerate(plans) for begin in plan.reminders]
-    with embedding_replaced(model, scattered(vectors, starts)), final_hidden_states(model) as states:
+    placed = scattered(vectors, starts)
+
+    def embedded(tokens: Tensor) -> Tensor:
+        if leading is not None:
+            tokens = torch.cat([leading.to(tokens), tokens[:, leading.shape[1] :]], dim=1)
+        return placed(tokens)
+
+    with embedding_replaced(model, embedded), final_hidden_states(model) as states:
         outputs = run(
             input_ids=ids,
             attention_mask=_mask(run, shared.length, plans, place),

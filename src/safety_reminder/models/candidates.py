@@ -109,14 +109,18 @@ class Slot:
             try:
                 losses[rows] = self._pass(candidates[rows], int(first[rows[-1]]), base, combine, chosen)
             except RuntimeError as error:
-                if len(rows) == 1 or not any(sign in str(error) for sign in _NO_MEMORY):
-                    raise
-                self.batch = (len(rows) + 1) // 2
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                self.give_way(error, len(rows))
                 continue
             done += len(rows)
         return losses
+
+    def give_way(self, error: RuntimeError, rows: int) -> None:
+        """Halve the batch, where memory did not suffice for so many rows; raise any other error."""
+        if rows == 1 or not any(sign in str(error) for sign in _NO_MEMORY):
+            raise error
+        self.batch = (rows + 1) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _pass(self, candidates: Tensor, first: int, base: Base, combine: Combine, chosen: Filter | None) -> Tensor:
         """Of candidates that do not differ from ``base`` before the slot's token number ``first``."""

@@ -50,7 +50,7 @@ def load_checkpoint(
     place = _locate(name, kind)
     if device is None:
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    with one_line_errors(name, kind):
+    with one_line_errors(name, kind, f"; remove {place} to have it assembled anew" if name == POCKET else ""):
         config = repaired(AutoConfig.from_pretrained(place, trust_remote_code=False))
         if config.is_encoder_decoder:
             use = "can be guarded" if kind == "model" else "can be loaded"
@@ -68,8 +68,8 @@ def load_checkpoint(
 
 
 @contextmanager
-def one_line_errors(name: str, kind: str = "model") -> Iterator[None]:
-    """Whatever goes wrong inside becomes a ModelError that names the checkpoint."""
+def one_line_errors(name: str, kind: str = "model", remedy: str = "") -> Iterator[None]:
+    """Whatever goes wrong inside becomes a ModelError that names the checkpoint, and ends with the ``remedy``."""
     try:
         yield
     except SafetyReminderError:
@@ -81,7 +81,7 @@ def one_line_errors(name: str, kind: str = "model") -> Iterator[None]:
                 "it needs code of its own, which is not run; take the checkpoint in transformers' own format, whose "
                 "name often ends in -hf"
             )
-        raise ModelError(f"cannot load the {kind} {name!r}: {reason}") from error
+        raise ModelError(f"cannot load the {kind} {name!r}: {reason}{remedy}") from error
 
 
 def repaired(config: Any) -> Any:
