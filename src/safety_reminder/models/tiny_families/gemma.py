@@ -68,7 +68,7 @@ GEMMA3 = Tiny(
 
 
 def _paligemma(text: dict[str, Any]) -> PreTrainedConfig:
-    vision = SiglipVisionConfig(image_size=8, patch_size=4, vision_use_head=False, **VISION, projection_dim=32)
+    vision = SiglipVisionConfig(image_size=8, patch_size=4, vision_use_head=False, **{**VISION, "projection_dim": 32})
     return AutoConfig.for_model(
         "paligemma",
         text_config={**TEXT, "head_dim": 8, **text},
