@@ -147,6 +147,7 @@ def test_a_training_row_whose_image_the_processor_refuses_is_found_before_traini
 def test_an_image_processor_that_needs_torchvision_says_so_before_weights_are_read(name, kind, tmp_path):
     ROWS[name].tiny.config().save_pretrained(tmp_path)
     byte_tokenizer([], "x").save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()
     kinds = {"image_processor_type": f"{kind}ImageProcessor", "processor_class": f"{kind}Processor"}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(kinds))
     with pytest.raises(ModelError, match=f"model type '{name}' needs torchvision, which is not installed; install the"):

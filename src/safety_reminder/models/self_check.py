@@ -6,6 +6,7 @@ entry after the other: its own cache, its own masks and positions. A family of t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ class _Tried:
         self.vectors = vectors.to(device, weight.dtype)
         self.tokens = list(trial.tokens)[:_TOKENS]
         self.spoken: dict[str, tuple[Tensor, Tensor]] = {}
+        self.read: dict[int, tuple[Context, Tensor]] = {}
 
     @torch.no_grad()
     def finding(self, name: str) -> Finding:
@@ -143,7 +145,8 @@ class _Tried:
         if not pixels:
             return 0.0
         other = {**inputs, **{name: -inputs[name] for name in pixels}}
-        return _distance(self.opened(other)[2], self.opened(inputs)[2])
+        _, logits = Runner(self.model).prefill(*prepare(self.model, other), roll_back=True)
+        return _distance(logits, self.opened(inputs)[2])
 
     def silent(self) -> float:
         """Unfused, as in exact mode."""
@@ -236,8 +239,12 @@ class _Tried:
         return [*found, last.first, last.last, last.hidden]
 
     def opened(self, inputs: Mapping[str, Tensor]) -> tuple[Runner, Context, Tensor]:
+        """A prompt that was read. Each is run once, and handed out as a copy."""
         runner = Runner(self.model)
-        return runner, *runner.prefill(*prepare(self.model, inputs), roll_back=True)
+        if id(inputs) not in self.read:
+            self.read[id(inputs)] = runner.prefill(*prepare(self.model, inputs), roll_back=True)
+        context, logits = self.read[id(inputs)]
+        return runner, copy.deepcopy(context), logits
 
     def column(self, token: int, rows: int = 1) -> Tensor:
         return torch.full((rows, 1), token, device=self.vectors.device)
