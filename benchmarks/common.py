@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from safety_reminder.run_files import provenance
 
@@ -41,6 +43,13 @@ def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def jpeg(image: Image.Image) -> Image.Image:
+    """After a JPEG of quality 75."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=75)
+    return Image.open(buffer).convert("RGB")
 
 
 def timed(task: Callable[[], Any]) -> float:

@@ -154,7 +154,7 @@ def context_lengths(figures: dict, lengths: list[int], runs: int) -> None:
 
 def large(figures: dict, runs: int, tokens: int, device: str) -> None:
     """The 7B architectures with random weights: speed does not depend on what they say."""
-    for name, config in (("LLaVA-1.5-7B", LlavaConfig()), ("Qwen2-VL-7B", _qwen2_vl_7b())):
+    for name, config in (("LLaVA-1.5-7B", LlavaConfig()), ("Qwen2-VL-7B", qwen2_vl_7b())):
         with torch.device(device):
             model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16).eval()
         for batch in (1, 16):
@@ -167,7 +167,7 @@ def large(figures: dict, runs: int, tokens: int, device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _qwen2_vl_7b() -> Qwen2VLConfig:
+def qwen2_vl_7b() -> Qwen2VLConfig:
     # The published model's sizes; the configuration class's own defaults are those of the 72B model.
     text = {
         "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28, "num_attention_heads": 28,

@@ -4,7 +4,8 @@
 
 ``--run``: a finished run of ``safety-reminder attack`` with ``attack.adaptive.against``. Its test requests are answered
 by guards that differ from the attacked one in one thing. ``random interval``: of each request's own, from 8 to 24
-tokens, drawn anew. ``header probe``: the rival's vectors and probe, of which the attack knew nothing.
+tokens, drawn anew. ``header probe``: the rival's vectors and probe, of which the attack knew nothing. ``image as
+JPEG``: what the model and the guard see went through a JPEG of quality 75.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import figure, finish, parser
+from common import figure, finish, jpeg, parser
 
 import safety_reminder
 from safety_reminder.data import load_dataset
@@ -22,6 +23,7 @@ from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.statistics import proportion
 from safety_reminder.evaluation.topic import succeeds_on_topic
 from safety_reminder.guard import GuardedVLM, load_reminder
+from safety_reminder.models.messages import load_image
 from safety_reminder.types import Example, Request, Response, Sampling
 
 VARIANTS = {
@@ -76,6 +78,8 @@ def main() -> None:
     record("random interval", examples, answers(guarded, examples, arguments.tokens, random.Random(0)), figures)
     header = GuardedVLM(guarded.vlm, load_reminder("pocket-header"), policy=base.policy)
     record("header probe", examples, answers(header, examples, arguments.tokens, None), figures)
+    recompressed = [replace(e, image=jpeg(load_image(e.image))) for e in examples]
+    record("image as JPEG", recompressed, answers(guarded, recompressed, arguments.tokens, None), figures)
     finish(figures, arguments)
 
 

@@ -31,10 +31,10 @@ class Recorder(GuardedVLM):
         super().__init__(tiny_vlm())
         self.asked: list = []
 
-    def respond(self, requests):
+    def respond(self, requests, watch=None):
         self.asked += [copy.deepcopy(list(request.messages)) for request in requests]
         assert all(request.guard is False for request in requests)
-        return super().respond(requests)
+        return super().respond(requests, watch)
 
 
 def asking(*conversations, **changes) -> list[Request]:

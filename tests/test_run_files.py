@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from safety_reminder import run_files
-from safety_reminder.run_files import append_lines, provenance, whole_lines, write_json, write_text
+from safety_reminder.errors import in_a_line
+from safety_reminder.run_files import append_lines, provenance, run_folder, whole_lines, write_json, write_text
 
 
 @contextmanager
@@ -106,3 +107,12 @@ def test_of_a_package_installed_in_somebody_s_repository_there_is_no_revision(tm
     git("commit", "-m", "theirs")
     monkeypatch.setattr(run_files, "__file__", str(tmp_path / "run_files.py"))
     assert (provenance()["git_revision"] is not None) is tracked
+
+
+def test_a_full_disk_that_the_system_does_not_name_is_that_of_the_run(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, run_folder(tmp_path / "run"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert in_a_line(caught.value) == f"{tmp_path / 'run'}: No space left on device"
+    with pytest.raises(FileNotFoundError) as caught, run_folder(tmp_path / "run"):
+        (tmp_path / "gone").read_text()
+    assert in_a_line(caught.value) == f"{tmp_path / 'gone'}: No such file or directory"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 
 from safety_reminder.errors import ConfigError, SafetyReminderError, in_a_line, unknown_name
@@ -21,6 +22,7 @@ COMMANDS = {
     "dro": "train a soft safety prompt, a rival of the reminder",
     "judge-check": "a judge of harm against people's labels",
     "analyze": "what a model's own answers show: awareness",
+    "check-model": "whether a model can be guarded: its own generate against guarded decoding",
     "fetch": "get a public data set",
     "pocket": "assemble the small VLM that ships, and print its folder",
 }
@@ -30,14 +32,27 @@ _HELP = ("-h", "--help", "help")
 
 def main() -> None:
     """Entry point. Exit code 0 on success, 2 with one line on stderr for anything the user can put right."""
+    shown = warnings.formatwarning
+    warnings.formatwarning = lambda message, *where, **more: f"{' '.join(str(message).split())}\n"  # no source line
     try:
         _call(sys.argv[1:])
     except (SafetyReminderError, OSError) as error:
+        _end_progress()
         print(f"error: {in_a_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        _end_progress()
         print("interrupted; run the same command again", file=sys.stderr)
         sys.exit(130)
+    finally:
+        warnings.formatwarning = shown
+
+
+def _end_progress() -> None:
+    """Close progress bars that are still open, so that what is said next stands on a line of its own."""
+    tqdm = sys.modules.get("tqdm")
+    for bar in list(getattr(tqdm.tqdm, "_instances", ())) if tqdm else []:
+        bar.close()
 
 
 def _call(arguments: list[str]) -> None:

@@ -48,17 +48,30 @@ class MissingExtraError(SafetyReminderError, ImportError):
         super().__init__(f"{package} is not installed; run: pip install 'safety-reminder[{extra}]'")
 
 
+_MOST = 2000  # characters of a message
+
+
 def in_a_line(error: Exception) -> str:
     """What to tell somebody at a terminal. Of the system's errors, which file and why: a full disk, a folder that may
     not be written, a file in a folder's place."""
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        text = " ".join(str(error).split())
+    if len(text) > _MOST:  # what is quoted may be of any length; what it is about stands first, what to do last
+        text = f"{text[: _MOST // 2]} ... {text[-_MOST // 4 :]}"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a file's name may hold what no terminal takes
+
+
+def shortened(text: str, most: int) -> str:
+    """``text``, cut off where it is longer than so many characters: a message is a line."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """``unknown attack 'gcq'; did you mean 'gcg'? known: bap, gcg, pgd``. A long list is left out."""
     known = sorted(known)
+    name = shortened(name, 100)
     close = difflib.get_close_matches(name, known, n=1)
     hints = [f"did you mean {close[0]!r}?"] if close else []
     if len(known) <= 30:

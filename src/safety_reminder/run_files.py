@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from safety_reminder.errors import ConfigError
 log = logging.getLogger(__name__)
 LOCK = ".safety-reminder.lock"  # in every run folder; held by the process that writes there
 _PARTS = ("pack", "prompt")  # folders that commands write into a run folder, of the kind that they also read
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 _DEBRIS = {".DS_Store", ".gitignore", ".gitkeep", "multirun.yaml"}  # may lie beside the run folders of a sweep
 
 
@@ -45,9 +47,21 @@ def run_folder(output: str | Path, *, reads: Iterable[str | Path | None] = ()) -
     except NotImplementedError:  # some network file systems; refusing them would leave no place to write to
         log.warning("%s cannot be locked there: let only one run write to it", folder)
     try:
-        yield folder
+        with _naming_what_has_no_name(folder):
+            yield folder
     finally:
         lock.release()
+
+
+@contextmanager
+def _naming_what_has_no_name(folder: Path) -> Iterator[None]:
+    """An error of the system that names no file, such as a full disk, is one of the folder that is written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None or error.errno not in _OF_DISKS:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def claim_folder(output: str | Path, *, reads: Iterable[str | Path | None] = ()) -> Path:
@@ -129,7 +143,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     """Empty if the file is not there, or not a JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -152,7 +166,7 @@ def _has_row_with(keys: set[str]) -> Callable[[Path], bool]:
     def sign(path: Path) -> bool:
         try:
             row = json.loads(_first_line(path))
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return isinstance(row, dict) and keys <= row.keys()
 
@@ -194,14 +208,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write atomically, as :func:`write_json`.
 
     Raises:
         OSError: it cannot be written, on a full disk for example; it names ``path``, and the old file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _naming(path):
+    with naming(path):
         handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -216,7 +230,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """What cannot be written is named ``path``: the system names the scratch file, or on a full disk none."""
     try:
         yield
@@ -249,7 +263,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     before = path.stat().st_size if path.exists() else 0
     try:
-        with _naming(path), path.open("a", encoding="utf-8") as file:
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from safety_reminder.config.guard import GuardConfig, Policy
 from safety_reminder.errors import ConfigError
+from safety_reminder.outside import require_writable
 
 CheckKind = Literal["prompt", "periodic", "final"]
 FinishReason = Literal["stop", "length", "guard", "guard_error"]
@@ -96,6 +97,8 @@ class Request:
             raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
         if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
             raise ConfigError(f"stop must be texts that are not empty, got {self.stop!r}")
+        for text in self.stop:
+            require_writable(text, f"stop, {text!a},", ConfigError)
 
     @property
     def settings(self) -> tuple[Sampling, GuardConfig | bool, tuple[str, ...], bool]:

@@ -13,17 +13,24 @@ import torch
 from PIL import Image
 
 from attacks.families import tiny_vlm as family_vlm
-from checkpoints import tiny_guarded, tiny_vlm
+from checkpoints import random_reminder, tiny_guarded, tiny_vlm
 from safety_reminder.attacks import ATTACKS
 from safety_reminder.attacks.base import Arena, Judge
 from safety_reminder.attacks.gcg import begins_with_target, gcg
 from safety_reminder.attacks.gcg_files import CHECKPOINT
 from safety_reminder.attacks.gcg_options import GCGConfig
 from safety_reminder.attacks.goals import Goal
+from safety_reminder.attacks.losses import target_loss
+from safety_reminder.attacks.parties import Party
 from safety_reminder.attacks.splits import Splits
+from safety_reminder.config import GuardConfig
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, SafetyReminderError
+from safety_reminder.guard.decoding import Guard
+from safety_reminder.guard.schedule import Schedule
 from safety_reminder.models import VLM
+from safety_reminder.models.candidates import Slot
+from safety_reminder.models.scoring import score
 from safety_reminder.models.tiny import byte_tokenizer, tiny_model
 from safety_reminder.models.tiny_vlms import TINY_VLMS
 from safety_reminder.types import Example
@@ -272,3 +279,83 @@ def test_the_attack_gives_requests_with_a_suffix(tmp_path, universal):
     assert [row["goal"] for row in rows] == [example.instruction for example in measured]
     read = load_dataset("adv_suffix", tmp_path / "adv_suffix.csv")
     assert [example.prompt for example in read] == [example.prompt for example in measured]
+
+
+def guarded_config(**changes) -> GCGConfig:
+    adaptive = {"against": "both", "tokens": 16, **changes.pop("adaptive", {})}
+    return config(steps=8, buffer=1, adaptive=adaptive, **changes)
+
+
+def guard(**changes) -> Guard:
+    return Guard(random_reminder(), GuardConfig(interval=4, threshold=0.5, prompt_check=True, **changes))
+
+
+@pytest.mark.parametrize("family", ["llama", "llava"])
+def test_behind_a_guard_the_loss_is_that_of_its_checks_too(family):
+    vlm = tiny_vlm(family)
+    goal = SEEN if family == "llava" else GOAL
+    plain = gcg(vlm, [goal], config(steps=8, buffer=1))
+    both = gcg(vlm, [goal], guarded_config(), guard=guard())
+    assert both.steps[0].loss > plain.steps[0].loss + 0.01
+    assert both.steps[-1].loss < both.steps[0].loss
+    # Whole sequences, one for each check, say the same.
+    party = Party(vlm, goal, guarded_config(), 4, guard())
+    added = party.added(both.suffix_ids)
+    prompt, answer = party.place.sent(both.suffix_ids), [*party.target, *party.slot._written]
+    assert prompt is not None
+    reminder = guard().reminder
+
+    def whole(script):
+        with torch.no_grad():
+            return score(vlm.model, prompt, [script], reminder.vectors)[0]
+
+    def read(script):
+        return float(reminder.probe.logit(whole(script).hidden[-1:]))
+
+    checks = [read([answer[:place], None]) for place in Schedule(4, True, True).places(len(answer)) if place]
+    checks += [read([None]), read([None, answer[:4], None])]
+    after = float(target_loss(whole([None, party.target]).logits[-1], party.target))
+    # Two log-odds below the threshold, which is at zero.
+    assert added == pytest.approx(sum(max(0.0, check + 2) for check in checks) + after, abs=1e-3)
+    assert both.loss == pytest.approx(both.mean_losses[0] + added, abs=1e-4)
+
+
+def test_behind_a_guard_the_gradient_is_that_of_finite_differences():
+    party = Party(tiny_vlm("llama"), GOAL, guarded_config(), 4, guard())
+    slot, ids = party.slot, party.first_ids
+    combine = lambda each: each.mean(-1)  # noqa: E731
+    loss, gradient, base = slot.gradient(ids, combine)
+    assert loss == pytest.approx(float(slot.losses(torch.tensor([ids]), base, combine)[0]), abs=1e-5)
+    plain = Slot(slot.model, party.inputs, slot.start, slot.length, slot.target, batch=4).gradient(ids, combine)
+    assert not torch.allclose(gradient, plain[1])
+    embedding = slot.model.get_input_embeddings()
+    inside = embedding(torch.tensor([ids])).detach()
+    direction = torch.randn(inside.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        high, low = (float(slot._weighed(slot._scored([ids], inside + s * 1e-3 * direction))[0]) for s in (1, -1))
+    of_guard = gradient - plain[1]
+    assert float((of_guard * direction[0]).sum()) == pytest.approx((high - low) / 2e-3, rel=0.03, abs=1e-3)
+
+
+def test_a_search_behind_a_guard_that_was_killed_goes_on_bit_for_bit(tmp_path):
+    vlm = tiny_vlm("llama")
+    options = guarded_config(save_every=1)
+    whole = gcg(vlm, [GOAL, LETTER], options, folder=tmp_path / "whole", guard=guard())
+
+    def die(step):
+        if step.step == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        gcg(vlm, [GOAL, LETTER], options, folder=tmp_path / "killed", guard=guard(), progress=die)
+    again = gcg(vlm, [GOAL, LETTER], options, folder=tmp_path / "killed", guard=guard())
+    assert found(again) == found(whole)
+    with pytest.raises(ConfigError, match="other options, goals or model"):
+        gcg(vlm, [GOAL, LETTER], options, folder=tmp_path / "whole", guard=guard(policy="stop"))
+
+
+def test_an_attack_on_a_guard_needs_one_and_one_suffix_at_a_time():
+    with pytest.raises(ConfigError, match="needs a guard"):
+        gcg(tiny_vlm("llama"), [GOAL], guarded_config())
+    with pytest.raises(ConfigError, match=r"attack\.buffer=1"):
+        config(buffer=3, adaptive={"against": "probe"})

@@ -14,16 +14,19 @@ from safety_reminder.attacks.adaptive import GuardedObjective
 from safety_reminder.attacks.base import Arena, Judge
 from safety_reminder.attacks.descent import CHECKPOINT, descent_step, items_of
 from safety_reminder.attacks.goals import Goal
+from safety_reminder.attacks.losses import target_loss
 from safety_reminder.attacks.options import AdaptiveConfig, PGDConfig
 from safety_reminder.attacks.pgd import TargetObjective, clean_image, pgd, reload, run, save_image
 from safety_reminder.attacks.prompts import Prompts
 from safety_reminder.attacks.splits import Splits
 from safety_reminder.config import GuardConfig
+from safety_reminder.defenses.dro import DRO, SoftPrompt, system_tokens
 from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.guard.decoding import Guard
 from safety_reminder.models.branches import Shared
 from safety_reminder.models.pixels import Pixels, to_pil
+from safety_reminder.models.scoring import score
 from safety_reminder.models.soft_prompt import replaced_embeddings
 from safety_reminder.models.tiny_vlms import TINY_VLMS
 
@@ -101,9 +104,9 @@ def test_the_guards_objective_reads_what_decoding_reads(family, prompt_check):
         while ids and ids[-1] in vlm.eos_ids:
             ids.pop()
         attack.targets[number], attack._written[number] = ids, (0, [])
-    following = {n: attack._following(n) for n in range(2)}
+    following = {n: attack.term.continuing(attack.targets[n], []) for n in range(2)}
     with torch.no_grad():
-        scored = attack.prompts.score(attack.prompts.read(pixels(image), following), following, attack.vectors)
+        scored = attack.prompts.score(attack.prompts.read(pixels(image), following), following, reminder.vectors)
     assert sum(len(response.checks) for response in responses) >= 5
     for number, response in enumerate(responses):
         read = reminder.probe(torch.cat([h[-1:] for h in scored[number].hidden]))
@@ -308,6 +311,37 @@ def test_a_defence_that_changes_what_is_embedded_is_attacked_through_it():
     plain = loss(nullcontext)
     assert loss(lambda: replaced_embeddings(vlm.model, shared, own)) == pytest.approx(plain, abs=1e-5)
     assert abs(loss(lambda: replaced_embeddings(vlm.model, shared, -3 * own)) - plain) > 1e-3
+
+
+def test_a_soft_prompt_is_attacked_as_the_defence_places_it(tmp_path):
+    vlm = tiny_vlm("llava")
+    text = "Be careful."
+    vectors = torch.randn(len(system_tokens(vlm, text)), vlm.hidden_size, generator=torch.Generator().manual_seed(1))
+    folder = SoftPrompt(text, vectors).save_pretrained(tmp_path / "prompt")
+    defense = DRO(GuardedVLM(vlm, None, check_base=False), str(folder))
+    descent, _ = pgd(vlm, GOALS, FAST, defense=defense)
+    plain, _ = pgd(vlm, GOALS, FAST)
+    assert sum(row["loss"] for row in descent.losses[-6:]) < sum(row["loss"] for row in descent.losses[:6]) - 0.01
+    assert not torch.equal(descent.image, plain.image)
+    # What is optimised is what a whole pass through the defence says.
+    example = replace(GOALS[0].example, system=text, image=to_pil(descent.image))
+    objective = TargetObjective(vlm, Pixels(vlm), [replace(GOALS[0], example=example)], 0.0, defense.embedded)
+    [target] = objective.targets
+    with torch.no_grad(), defense.embedded():
+        [whole] = score(vlm.model, vlm.encode([example.messages()]), [[target]], torch.zeros(0, vlm.hidden_size))
+    with torch.no_grad():
+        loss = float(objective(descent.image, [0], 0)["loss"])
+    assert loss == pytest.approx(float(target_loss(whole.logits[0], target)), abs=1e-4)
+
+
+def test_steps_of_warming_up_know_of_no_guard():
+    vlm = tiny_vlm("llava")
+    guard = Guard(random_reminder(), GuardConfig(interval=4, prompt_check=True))
+    adaptive = AdaptiveConfig().with_changes(against="probe", tokens=9, warm_up=3)
+    descent, _ = pgd(vlm, GOALS, FAST.with_changes(steps=5, adaptive=adaptive), guard=guard)
+    plain, _ = pgd(vlm, GOALS, FAST.with_changes(steps=5))
+    assert [row["loss"] for row in descent.losses[:3]] == pytest.approx([row["loss"] for row in plain.losses[:3]])
+    assert ["checks" in row for row in descent.losses] == [False] * 3 + [True] * 2
 
 
 def test_images_for_each_request_ask_for_the_models_form_once(tmp_path):

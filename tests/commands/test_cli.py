@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from helpers import contents
 from safety_reminder import cli
@@ -72,7 +74,7 @@ def test_a_guarded_run_compares_and_resumes(call, basics, place, models):
     assert call("generate", *options).code == 0
     records = (place / "run/records.jsonl").read_bytes()
     rows = [json.loads(line) for line in records.splitlines()]
-    assert [(row["id"], row["guard"]) for row in rows] == [("a", False), ("b", False), ("a", True), ("b", True)]
+    assert [(row["id"], row["guard"]) for row in rows] == [("a", False), ("a", True), ("b", False), ("b", True)]
     metrics = json.loads((place / "run/summary.json").read_text())["metrics"]
     assert {"attack_success_rate_unguarded", "false_alarm_rate", "leaked_tokens"} <= set(metrics)
     assert call("generate", *options, "batch_size=2").code == 0
@@ -148,7 +150,18 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
         (["generate", "output=null"], "output must be a folder, got None"),
         (["generate", "dataset=text"], "dataset.root is not given; add dataset.root=..."),
         (["generate", "nonsense"], "'nonsense' is not an option; options are key=value"),
-        (["generate", "output=runs/a=b"], "cannot read output=runs/a=b: what holds = , "),
+        (["generate", "output=runs/a=b"], "output=runs/a=b: what holds = needs quotes of its own inside the shell's"),
+        (
+            ["generate", "output=grün"],
+            "holds ü needs quotes of its own inside the shell's, as in \"output='grün'\"",
+        ),
+        (["generate", "output=a#b;c"], "what holds # ; needs quotes"),
+        (
+            ["generate", "output=it's"],
+            "holds ' needs quotes of its own inside the shell's, as in \"output='it\\'s'",
+        ),
+        (["generate", "dataset.root=[a,b#c]"], "what holds # needs quotes of its own inside the shell's, as in \"data"),
+        (["generate", "größe=5"], "'größe' is not the name of an option"),
         (["generate", "dataset=text", "dataset.root=gone.csv"], "no file at gone.csv"),
         (["generate", "dataset=figstep", "dataset.root=gone"], "no folder gone"),
         (["generate", "dataset=typographic", "dataset.root=gone.csv"], "no CSV file at gone.csv"),
@@ -250,6 +263,44 @@ def test_text_with_special_tokens_is_counted_or_by_option_refused(call, basics, 
     assert "the text has '<image>'" in call("generate", *options, "reading.special_text=refuse").error
     assert call("generate", *options, "output=out").code == 0
     assert json.loads((place / "out/records.jsonl").read_text())["inert_tokens"] == 1
+
+
+def test_a_sweep_may_leave_the_default_of_a_group_out(call):
+    outcome = call("attack", "-m", "attack=prefill,multi_turn", "dataset=text", "dataset.root=gone.csv", "output=s")
+    assert "of the sweep, what is said above failed: attack=prefill; attack=multi_turn" in outcome.error
+
+
+def test_what_is_said_after_a_progress_bar_or_a_warning_stands_on_a_line_of_its_own(call, monkeypatch):
+    said = []
+
+    def interrupted(name, arguments):
+        said.append(warnings.formatwarning("not\n  tested", UserWarning, "vlm.py", 39))
+        bar = tqdm(total=3)
+        bar.update()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "call", interrupted)
+    before = warnings.formatwarning
+    outcome = call("generate")
+    assert outcome.code == 130
+    assert re.search(r"1/3.*\ninterrupted; run the same command again\n$", outcome.err)
+    assert said == ["not tested\n"]
+    assert warnings.formatwarning is before
+
+
+def test_folders_that_hold_no_model_or_pack_say_what_to_do(call, place, models):
+    for name, file in (("gguf", "m.Q4.gguf"), ("bare", "config.json"), ("half", "reminder.safetensors")):
+        (place / name).mkdir()
+        (place / name / file).write_text("{}")
+    line = ["generate", "dataset=text", "dataset.root=prompts.csv", f"model={models}/llama"]
+    for model in ("gguf", "gguf/m.Q4.gguf"):
+        said = call(*line, f"model={model}", "reminder=none").error
+        assert said.startswith("gguf/m.Q4.gguf is a GGUF file")
+        assert "from_pretrained('gguf', gguf_file='m.Q4.gguf').save_pretrained(FOLDER)" in said
+    assert "bare is not a model folder: it has no weights" in call(*line, "model=bare", "reminder=none").error
+    assert "half is not a reminder pack: it has no config.json" in call(*line, "reminder=half").error
+    said = call("judge-check", "judge=md_judge", "+judge_options.model=./gone", "data=prompts.csv").error
+    assert said.startswith("no judge model at './gone'")
 
 
 def test_help_lists_commands_and_options(call):

@@ -53,7 +53,7 @@ def test_judge_check(labels, tmp_path, capsys):
     assert all(metric["low"] <= metric["value"] <= metric["high"] for metric in metrics.values())
     assert results["counts"]["labelled_unsafe_judged_safe"] == 1
     assert results["config"]["judge"] == "refusal"
-    assert results["provenance"]["judge"] == {"name": "refusal", "version": "1"}
+    assert results["provenance"]["judge"] == {"name": "refusal", "version": "2"}
     assert len(results["provenance"]["data_sha256"]) == 64
     assert len((output / "verdicts.jsonl").read_text().splitlines()) == 6
     printed = capsys.readouterr().out

@@ -17,7 +17,7 @@ from safety_reminder.errors import ConfigError
 from safety_reminder.training import TrainingConfig
 from safety_reminder.types import Sampling
 
-NAMES = [name for name in [*cli.COMMANDS, *cli.ANALYSES] if name not in ("analyze", "fetch", "pocket")]
+NAMES = [name for name in [*cli.COMMANDS, *cli.ANALYSES] if name not in ("analyze", "check-model", "fetch", "pocket")]
 # What has no default.
 NEEDED = {
     "generate": {"dataset": {"name": "typographic", "root": "demo.csv"}},
@@ -76,8 +76,10 @@ def test_the_guard_s_options_are_those_of_the_class_and_null():
 
 
 def test_other_options_of_generation_are_passed_on():
-    job = compose(command("generate"), ["+generation.min_new_tokens=3", "generation.temperature=0.5"])
-    assert job.generation.sampling == Sampling(128, False, 0.5, more={"min_new_tokens": 3})
+    job = compose(
+        command("generate"), ["+generation.min_new_tokens=3", "generation.do_sample=true", "generation.temperature=0.5"]
+    )
+    assert job.generation.sampling == Sampling(128, True, 0.5, more={"min_new_tokens": 3})
     assert job.model_dump()["generation"]["min_new_tokens"] == 3
 
 
@@ -120,6 +122,9 @@ def test_calibration_has_the_trainer_s_options_with_longer_answers():
         ("generate", "dataset=null", "dataset must be one of the names that --help lists"),
         ("train", "variant=3", "variant must be one of the names that --help lists"),
         ("generate", "+guard.intervall=3", "unknown option guard.intervall"),
+        ("generate", "generation.temperature=2", "temperature changes nothing without generation.do_sample=true"),
+        ("generate", "generation.top_k=5", "top_k changes nothing without generation.do_sample=true"),
+        ("generate", "dataset.root=20240101", "dataset.root must be a text, got 20240101"),
         ("generate", "generation.temperature=hot", "generation.temperature must be a number, got 'hot'"),
         ("demo", "compare=false", "compare must be True, got False"),
         ("demo", "guard=3", "guard=3 is not an option; set single ones with guard.NAME=VALUE"),
@@ -128,6 +133,8 @@ def test_calibration_has_the_trainer_s_options_with_longer_answers():
         ("train", "test.batch_size=0", "test.batch_size must be at least 1, got 0"),
         ("train", "+training.epoch=3", "unknown option training.epoch"),
         ("train", "training.policy=rewnd", "unknown training.policy 'rewnd'; did you mean 'rewind'"),
+        ("train", "training.policy=monitor", "would make a pack that guards nobody"),
+        ("train", "training.interval=5000", "training.interval must be at most 4096, got 5000"),
         ("train", "training=fast", "training=fast is not an option; set single ones with training.NAME=VALUE"),
         ("train", "training.test=0.9", "leave nothing to train on"),
         ("probe", "reminder=none", "give reminder=NAME or a folder"),
@@ -140,6 +147,13 @@ def test_a_wrong_value_is_named(name, override, message):
     with pytest.raises(ConfigError) as caught:
         compose(command(name), [*given, override])
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["=5", "+=5", "~=", "output=\udcff", "dataset.root=a\ud800"])
+def test_what_is_no_option_or_no_text_is_named(given):
+    with pytest.raises(ConfigError, match=r"names no option; options are key=value|half of a character") as caught:
+        command("generate")([given])
     assert "\n" not in str(caught.value)
 
 

@@ -54,6 +54,7 @@ def test_a_command_s_help_waits_for_neither_torch_nor_hydra(tmp_path):
 
 def test_a_mistake_is_found_before_torch_is_imported(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "a", "safe": True, "chosen": "b"}) + "\n")
+    (tmp_path / "half").mkdir()
     lines = [
         ["generate", "modle=x"],
         ["generate", "guard.interval=0"],
@@ -70,10 +71,13 @@ def test_a_mistake_is_found_before_torch_is_imported(tmp_path):
         ["evaluate", "suite=full", "root=gone"],
         ["evaluate", "limit=1", "reminder=./gone"],
         ["judge-check", "data=gone.csv"],
+        ["judge-check", "data=rows.jsonl", "judge=md_judge", "+judge_options.model=./gone"],
+        ["attack", "attack=prefill", "dataset.limit=1", "reminder=./gone"],
+        ["generate", "dataset.limit=1", "reminder=./half"],
     ]
     found = imported(lines, HEAVY, tmp_path)
     assert not any(found.values()), found
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["half", "rows.jsonl"]
 
 
 @pytest.mark.slow

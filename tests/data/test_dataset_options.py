@@ -21,7 +21,7 @@ def test_the_command_line_offers_the_loader_s_options_with_its_defaults(name):
     offered = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     assert isinstance(offered, dict)
     assert offered.pop("name") == name
-    for option in ("root", "limit", "seed"):
+    for option in ("root", "limit", "per_category", "seed"):
         offered.pop(option)
     expected = {
         option: parameter.default for option, parameter in parameters.items() if option not in ("root", "prompt")

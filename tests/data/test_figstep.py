@@ -84,6 +84,32 @@ def test_topics_select_in_any_case(tmp_path, topics, ids):
     assert [e.id for e in examples] == [f"SafeBench/{i}" for i in ids]
 
 
+@pytest.mark.parametrize(
+    ("task_ids", "ids"),
+    [(1, ["1-1", "2-1", "5-1"]), ("2", ["1-2"]), ([2, "5-1"], ["1-2", "5-1"]), (["1-1"], ["1-1"]), ([], None)],
+)
+def test_tasks_are_chosen_by_number_or_by_topic_and_number(tmp_path, task_ids, ids):
+    examples = load_dataset("figstep", lay_out(tmp_path), task_ids=task_ids)
+    assert [e.id for e in examples] == [f"SafeBench/{i}" for i in ids or ("1-1", "1-2", "2-1", "5-1")]
+
+
+def test_so_many_of_each_category_are_taken_the_first_or_at_random(tmp_path):
+    rows = [("ForbidQI", str(c), str(t), f"Topic {c}", "Filler?", "Steps.") for c in (1, 2, 3) for t in range(1, 7 - c)]
+    whole = load_dataset("figstep", lay_out(tmp_path, rows=rows))
+    assert [e.id[-3:] for e in load_dataset("figstep", tmp_path, per_category=2)] == [
+        f"{c}-{t}" for c in (1, 2, 3) for t in (1, 2)
+    ]
+    samples = [load_dataset("figstep", tmp_path, per_category=4, seed=seed) for seed in range(6)]
+    assert all(
+        [e.category for e in sample].count(f"Topic {c}") == min(4, 6 - c) for sample in samples for c in (1, 2, 3)
+    )
+    assert all(sorted(sample, key=whole.index) == sample for sample in samples)
+    assert len({tuple(e.id for e in sample) for sample in samples}) > 1
+    assert len(load_dataset("figstep", tmp_path, per_category=4, seed=1, limit=5)) == 5
+    with pytest.raises(ConfigError, match=r"dataset\.per_category must be a whole number from 1, got 0"):
+        load_dataset("figstep", tmp_path, per_category=0)
+
+
 def test_a_limit_takes_the_first_and_with_a_seed_a_sample_in_order(tmp_path):
     lay_out(tmp_path)
     whole = load_dataset("figstep", tmp_path)
@@ -133,7 +159,7 @@ def test_an_image_that_is_missing_is_named(tmp_path):
 def test_a_csv_of_another_kind_is_refused(tmp_path, text):
     lay_out(tmp_path)
     (tmp_path / "question/safebench.csv").write_text(text)
-    with pytest.raises(DataError, match="needs the columns category_id, category_name, instruction, task_id"):
+    with pytest.raises(DataError, match="the columns category_id, category_name, instruction, task_id"):
         load_dataset("figstep", tmp_path)
 
 
@@ -147,6 +173,8 @@ def test_topics_of_which_there_are_none_are_an_error_and_not_an_empty_run(tmp_pa
     [
         ({"subset": "SafeBench-Tidy"}, "unknown FigStep subset 'SafeBench-Tidy'; did you mean 'SafeBench-Tiny'"),
         ({"topics": ["Frauds"]}, "unknown FigStep topic 'Frauds'; did you mean 'Fraud'"),
+        ({"task_ids": [1, 9]}, "no FigStep task '9'; give a number from 1 to 2, or topic and number as in 1-1"),
+        ({"task_ids": "3-1"}, "no FigStep task '3-1'"),
         ({"topic": "Fraud"}, "unknown option of dataset=figstep 'topic'; did you mean 'topics'"),
     ],
 )

@@ -256,7 +256,7 @@ def test_visual_adv_names_what_is_missing(tmp_path):
         load_dataset("visual_adv", tmp_path, instructions=tmp_path / "gone.csv")
     corpus = tmp_path / "harmful_corpus" / "manual_harmful_instructions.csv"
     corpus.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(DataError, match=r"manual_harmful_instructions\.csv is not a CSV file in UTF-8"):
+    with pytest.raises(DataError, match=r"manual_harmful_instructions\.csv is not UTF-8 text"):
         load_dataset("visual_adv", tmp_path)
     corpus.unlink()
     with pytest.raises(DataError, match=r"expected .*harmful_corpus/manual_harmful_instructions\.csv, or "):

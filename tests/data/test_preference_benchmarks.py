@@ -156,7 +156,7 @@ def test_vlguards_three_subsets(tmp_path):
         ({"safe": "yes"}, "row 1: safe must be true or false, got 'yes'"),
         ({"instr-resp": []}, "row 1: instr-resp must be a list of objects"),
         ({"instr-resp": [{"response": "No."}]}, "row 1: instr-resp of an image that is not safe needs an instruction"),
-        ({"instr-resp": [{"instruction": 3}]}, "row 1: instruction is missing or empty"),
+        ({"instr-resp": [{"instruction": 3}]}, "row 1: instruction must be a text, got 3"),
         ({"image": "memes/gone.png"}, "row 1: no image at"),
     ],
 )

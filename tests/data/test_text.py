@@ -76,7 +76,7 @@ def test_rows_without_a_label_take_the_given_one(tmp_path, label):
         ("p.csv", "prompt\n", "has no rows"),
         ("p.json", "[]", "has no rows"),
         ("p.csv", "text,n\nx,1\n", "has no column prompt or instruction or question or goal; it has text, n"),
-        ("p.csv", 'prompt\nx\n" "\n', "row 2: prompt is empty"),
+        ("p.csv", 'prompt\nx\n" "\n', "row 2: prompt is missing or empty"),
         ("p.csv", "prompt,harmful\nx,yes\n", "row 1: harmful must be true or false, got 'yes'"),
         ("p.json", "{", r"p\.json is not valid JSON"),
         ("p.json", '{"prompt": "x"}', "is not a list of objects"),

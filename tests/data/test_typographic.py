@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmark_files import image_of
-from safety_reminder.data import DEMO_REQUESTS, load_dataset
+from safety_reminder.data import DEMO_REQUESTS, fonts, load_dataset
 from safety_reminder.data.benchmarks import typographic
 from safety_reminder.errors import DataError
 from safety_reminder.models import load_image
@@ -109,7 +111,7 @@ def test_harmful_is_read_in_every_spelling(tmp_path):
         ("", "needs a header with a column 'instruction', and at least one row"),
         ("instruction\n", "needs a header"),
         ("prompt\nBake.\n", "needs a header"),
-        pytest.param("instruction,id\n  ,a\n", "row 1: the instruction is empty", marks=needs_font),
+        pytest.param("instruction,id\n  ,a\n", "row 1: instruction is missing or empty", marks=needs_font),
         pytest.param("instruction,harmful\nx,no\n", "row 1: harmful must be true or false, got 'no'", marks=needs_font),
     ],
 )
@@ -140,3 +142,43 @@ def test_without_the_font_the_package_to_install_is_named(monkeypatch, tmp_path)
     typographic._font.cache_clear()
     with pytest.raises(DataError, match="apt-get install fonts-freefont-ttf"):
         typographic.render("Bake bread.")
+
+
+@needs_font
+def test_what_no_font_has_is_named_and_never_drawn_as_a_box(tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts, "FONT_ROOTS", (tmp_path,))
+    path = tmp_path / "mine.csv"
+    path.write_text("id,instruction\na,Bake bread.\nb,Bake 面包.\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"row 2: no font .* '面' \(U\+9762, CJK .*\).*fonts-noto-cjk") as caught:
+        typographic.load(path)
+    assert "grow" not in str(caught.value)
+    for text, name in (("Bake 🍞.", r"U\+1F35E, BREAD"), ("रोटी", r"U\+0930, DEVANAGARI"), ("\ue123", "no character")):
+        with pytest.raises(DataError, match=name):
+            typographic.render(text)
+
+
+@needs_font
+def test_another_installed_font_draws_what_the_page_s_own_lacks(monkeypatch, caplog):
+    dejavu = Path("/usr/share/fonts/truetype/dejavu")
+    if not (dejavu / "DejaVuSans-Bold.ttf").is_file():
+        pytest.skip("DejaVu is not installed")
+    monkeypatch.setattr(fonts, "FONT_ROOTS", (dejavu,))
+    fonts._say_once.cache_clear()
+    own = typographic.render("Bake with joy")
+    smile, laugh = (np.asarray(typographic.render(f"Bake {face}", numbered=False)) for face in "😀😁")
+    assert (smile != laugh).any()
+    plain = np.asarray(typographic.render("Bake", numbered=False))
+    assert (smile[:, :200] < 128).sum() == (plain[:, :200] < 128).sum()
+    assert "FreeMonoBold.ttf lacks some characters: they are drawn in DejaVuSans-Bold.ttf" in caplog.text
+    assert typographic.render("Bake with joy").tobytes() == own.tobytes()
+    assert typographic.render("Bake\u200b with\ufeff joy").tobytes() == own.tobytes()
+
+
+@needs_font
+def test_wide_characters_wrap_by_their_width(monkeypatch):
+    font = typographic._font()
+    monkeypatch.setattr(typographic, "runs", lambda line, own: [(line, font)])
+    lines = typographic._lines("面包 and butter", font, 6)
+    assert "".join("".join(lines).split()) == "面包andbutter"
+    assert all(font.getlength(line) <= 6 * font.getlength("0") for line in lines)
+    assert len(typographic._lines("面" * 40, font, 15)) >= 3

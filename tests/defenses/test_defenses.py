@@ -81,6 +81,8 @@ def test_a_request_that_is_only_an_image_gets_its_text_after_it():
         ("self_remindr", {}, "did you mean 'self_reminder'"),
         ("system_prompt", {"txt": "x"}, "unknown option of defense=system_prompt 'txt'; did you mean 'text'"),
         ("system_prompt", {"text": " "}, "needs a text"),
+        ("system_prompt", {"text": 5}, "defense=system_prompt: text must be a text, got 5"),
+        ("dro", {"prompt": 5}, "defense=dro: prompt must be a text, got 5"),
         ("reminder", {}, "needs a reminder"),
         ("prompt_tuning", {}, "needs a reminder"),
         ("post_hoc", {}, "needs the option 'judge'"),

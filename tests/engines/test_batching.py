@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -131,6 +133,32 @@ def test_a_cancelled_request_is_not_answered(echo):
     assert echo.batches == [["0"], ["1"]]
 
 
-def test_an_impossible_batch_size_is_refused(echo):
-    with pytest.raises(ConfigError, match="batch_size"):
-        BatchingEngine(echo, batch_size=0)
+LEAVES = """
+import sys, threading, time
+from safety_reminder.engines import BatchingEngine
+
+begun = threading.Event()
+
+def answer(batch):
+    begun.set()
+    time.sleep(0.3)
+    print("ended", flush=True)
+    return batch
+
+engine = BatchingEngine(answer, batch_size=1)
+for number in range(3):
+    engine.submit(number)
+begun.wait(10)
+sys.exit(2)
+"""
+
+
+def test_a_process_that_leaves_ends_its_threads_first_and_leaves_the_rest_unanswered():
+    done = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "ended\n", "")
+
+
+@pytest.mark.parametrize("size", [0, "8", True, 2.0, None])
+def test_an_impossible_batch_size_is_refused(echo, size):
+    with pytest.raises(ConfigError, match="batch_size must be a whole number from 1, got"):
+        BatchingEngine(echo, batch_size=size)

@@ -261,6 +261,8 @@ def test_judges_score_beside_the_rules_and_come_back_with_the_records(folder):
     [
         ({"judges": "refusl"}, "did you mean 'refusal'"),
         ({"judges": ["yes_no"], "judge_options": {"mmvet": {}}}, "unknown judge in judge_options 'mmvet'"),
+        ({"judges": 5}, "judges"),
+        ({"judges": ["yes_no"], "judge_options": ["x"]}, "judge_options"),
     ],
 )
 def test_unknown_judges_say_so(folder, options, message):

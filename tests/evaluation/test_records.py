@@ -117,6 +117,9 @@ WRONG = {
     "seconds is False, not a number": lambda row: row.update(seconds=False),
     "checks[0] is not an object": lambda row: row.update(checks=[3]),
     "checks[0].p_unsafe is 'high', not a number": lambda row: row["checks"][0].update(p_unsafe="high"),
+    "seconds is 1000": lambda row: row.update(seconds=10**400),
+    "checks[0].p_unsafe is 7, not a number": lambda row: row["checks"][0].update(p_unsafe=7),
+    "checks[0].p_unsafe is -0.1, not a number": lambda row: row["checks"][0].update(p_unsafe=-0.1),
     "checks[0].kind is 'odd', not one of prompt, periodic, final": lambda row: row["checks"][0].update(kind="odd"),
     "verdicts is [], not an object": lambda row: row.update(verdicts=[]),
 }
@@ -222,8 +225,17 @@ def test_a_cut_in_the_middle_of_a_character_is_survived(path):
 
 @pytest.mark.parametrize(
     "line",
-    [b"not json", b"[1, 2]", b'{"id": "a"}', b"\xff\xfe", b""],
-)
+    [
+        b"not json",
+        b"[1, 2]",
+        b'{"id": "a"}',
+        b"\xff\xfe",
+        b"",
+        b'{"id":' * 9999,
+        b'{"id": "a", "id": "b"}',
+        b'"\\ud800"',
+    ],
+)  # fmt: skip
 def test_foreign_lines_are_an_error_that_names_the_line(path, line):
     RecordFile(path).append(record("a"))
     with path.open("ab") as file:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import re
+from pathlib import Path
+
 import pytest
 
+from safety_reminder.evaluation.plain_text import plain_text
 from safety_reminder.evaluation.refusal import judge_refusal
 
 START = [
@@ -191,6 +196,26 @@ NONE = [
 ]
 
 
+def table() -> list[tuple[str, str, str]]:
+    """Rows of ``refusal_sentences.csv``: (where, form, text). Half of them are answers. What cannot be seen in an
+    editor is written as in a string: ``\\u200b``, ``\\n``."""
+    lines = (Path(__file__).parent / "refusal_sentences.csv").read_text(encoding="utf-8").splitlines()
+    return [(row["where"], row["form"], _unescaped(row["text"])) for row in csv.DictReader(lines)]
+
+
+def _unescaped(cell: str) -> str:
+    names = {"n": "\n", "r": "\r", "t": "\t"}
+    return re.sub(r"\\(?:u([0-9a-f]{4})|([nrt]))", lambda m: chr(int(m[1], 16)) if m[1] else names[m[2]], cell)
+
+
+def test_the_table_is_judged_as_a_reader_would():
+    rows = table()
+    assert len(rows) >= 150
+    assert 0.45 < sum(where == "none" for where, _, _ in rows) / len(rows) < 0.55
+    wrong = [(where, form, text) for where, form, text in rows if judge_refusal(text).where != where]
+    assert wrong == []
+
+
 @pytest.mark.parametrize(
     ("text", "where"),
     [(text, "start") for text in START] + [(text, "late") for text in LATE] + [(text, "none") for text in NONE],
@@ -220,3 +245,32 @@ def test_a_refusal_that_breaks_off_a_sentence_begins_within_it():
 def test_without_a_refusal_there_is_no_position():
     verdict = judge_refusal(NONE[2])
     assert verdict.position is verdict.begins is None
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("I **can**not _do_ `this`", "i cannot do this"),
+        ("cant, wonʼt, do n't, ISN`T", "can't, won't, don't, isn't"),
+        ("a\u200bb\u00adc\ufeff d\u00a0\u2003e", "abc d e"),
+        ("&lt;i&gt;so&lt;/i&gt; &amp; <b>on</b>", "so & on"),
+        ("ＡＢ 𝐜𝐝 ﬁ İ", "ab cd fi i"),
+        ("wrapped\nlines,\r\nand\n- a list\n* of two", "wrapped lines, and\n- a list\n- of two"),
+        ("snake_case, 2 * 3, h3lp", "snake_case, 2 3, h3lp"),
+    ],
+)
+def test_plain_text_is_spelt_in_one_way_and_its_places_lead_back(text, plain):
+    found = plain_text(text)
+    assert found.text == plain
+    assert len(found.places) == len(plain) + 1
+    assert found.places[-1] == len(text)
+    assert list(found.places) == sorted(found.places)
+    assert plain_text(plain).text == plain
+
+
+def test_a_refusal_among_markup_is_placed_in_the_original():
+    text = "**Sure**, here&#39;s a list.\n\n> _I_ \u200bcan**not** go on."
+    verdict = judge_refusal(text)
+    assert verdict.where == "late"
+    assert verdict.begins is not None
+    assert text[verdict.begins :].startswith("I_ \u200bcan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,9 @@ from PIL import Image
 
 from checkpoints import tiny_guarded
 from safety_reminder.errors import ConfigError
+from safety_reminder.evaluation import runner
 from safety_reminder.evaluation.records import to_json
-from safety_reminder.evaluation.runner import open_run, run, write_summary
+from safety_reminder.evaluation.runner import open_run, run, run_each, write_summary
 from safety_reminder.types import Example, Record, Sampling
 
 OPTIONS: dict[str, Any] = {"sampling": Sampling(max_new_tokens=24, do_sample=False)}
@@ -126,6 +128,31 @@ def test_guarded_and_unguarded_answers_share_a_folder(guarded, tmp_path):
     assert all(r.checks for r in checked)
     again = open_run(tmp_path, CONFIG)
     assert (again.done(guard=True), again.done(guard=False)) == ({"e0", "e1"}, {"e0", "e1"})
+
+
+def test_a_comparison_that_breaks_off_has_pairs_and_goes_on_where_it_stopped(guarded, tmp_path):
+    def break_off(record):
+        if record.id == "e3":
+            raise KeyboardInterrupt
+
+    how = {"guards": (False, True), "batch_size": 2, **OPTIONS}
+    with pytest.raises(KeyboardInterrupt):
+        run_each(guarded, EXAMPLES, open_run(tmp_path, CONFIG), show=break_off, **how)
+    pairs = [("e0", False), ("e1", False), ("e0", True), ("e1", True)]
+    assert [(row["id"], row["guard"]) for row in lines(tmp_path)][:4] == pairs
+    answered = run_each(guarded, EXAMPLES, open_run(tmp_path, CONFIG), **how)
+    assert [[r.id for r in answered[guard]] for guard in (False, True)] == [[e.id for e in EXAMPLES]] * 2
+    assert {r.batch for r in answered[True]} == {r.batch for r in answered[False]}
+    assert same_answers(answered[True], run(guarded, EXAMPLES, open_run(tmp_path / "b", CONFIG), guard=True, **OPTIONS))
+
+
+def test_a_batch_that_is_under_way_says_how_far_it_is(guarded, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "_TICK", 0.0)
+    run(guarded, EXAMPLES[:3], open_run(tmp_path, CONFIG), guard=True, batch_size=3, **OPTIONS)
+    shown = re.findall(r"(\d+) tokens, (\d) of 3 answers of this batch", capsys.readouterr().err)
+    assert len(shown) > 10
+    assert shown == sorted(shown, key=lambda pair: (int(pair[0]), int(pair[1])))
+    assert shown[-1][1] == "3"
 
 
 @pytest.fixture

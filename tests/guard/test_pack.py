@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
 import os
 import shutil
@@ -19,7 +21,7 @@ from checkpoints import random_reminder, tiny_vlm
 from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.guard import pack as module
-from safety_reminder.models import fingerprint
+from safety_reminder.models import fingerprint, fingerprint_mismatch
 from safety_reminder.models.tiny import tiny_checkpoint
 
 FIELDS = {
@@ -30,6 +32,9 @@ FIELDS = {
     "calibration": {"method": "by hand", "n": 3},
     "training": {"config": {"lr": 0.01}, "data": {"sha256": "0" * 64}},
 }
+
+
+FINGERPRINT = {"architecture": "X", "parameters": 5, "projections": {"w": [1.0] * 9}}
 
 
 def full() -> SafetyReminder:
@@ -146,13 +151,37 @@ def test_a_damaged_config_is_an_error(folder, text):
     [
         ({"format": 2}, "has pack format 2, this version reads 1; upgrade safety-reminder"),
         ({"k": 3}, "config.json says k=3, hidden_size=32, but the reminder has shape (2, 32)"),
-        ({"hidden_size": ...}, "hidden_size=None"),
+        ({"hidden_size": ...}, "hidden_size is not given"),
         ({"threshold": 0}, "threshold must lie in (0, 1], got 0"),
         ({"threshold": 1.5}, "threshold must lie in (0, 1]"),
-        ({"threshold": "high"}, "threshold must lie in (0, 1], got 'high'"),
-        ({"threshold": ...}, "threshold must lie in (0, 1], got None"),
-        ({"threshold": float("nan")}, "threshold must lie in (0, 1]"),
-        ({"fingerprint": {"architecture": "X"}}, "the fingerprint is not one that this version writes"),
+        ({"threshold": "high"}, "threshold must be a number, got 'high'"),
+        ({"threshold": ...}, "threshold is not given"),
+        ({"threshold": float("nan")}, "NaN is no number of JSON"),
+        ({"threshold": True}, "threshold must be a number, got True"),
+        ({"threshold": "0.5"}, "threshold must be a number, got '0.5'"),
+        ({"format": True}, "format must be a whole number, got True"),
+        ({"k": 2.0}, "k must be a whole number, got 2.0"),
+        ({"interval": True}, "interval must be a whole number, got True"),
+        ({"interval": 10**9}, "interval must be at most 4096"),
+        ({"interval": 0}, "interval must be at least 1, got 0"),
+        ({"interval": "often"}, "interval must be a whole number, got 'often'"),
+        ({"policy": "rewnd"}, "unknown policy 'rewnd'; did you mean 'rewind'?"),
+        ({"policy": None}, "policy must be"),
+        ({"policy": ...}, "policy is not given"),
+        ({"calibration": {"prompt_check": "false"}}, "calibration.prompt_check must be true or false, got 'false'"),
+        ({"calibration": {"prompt_check": 0}}, "calibration.prompt_check must be true or false, got 0"),
+        ({"calibration": None}, "calibration"),
+        ({"training": [1]}, "training"),
+        ({"base_model": 5}, "base_model must be a text, got 5"),
+        ({"treshold": 0.5}, "did you mean 'threshold'?"),
+        ({"training": {"notes": "\ud800"}}, "half of a character"),
+        ({"training": functools.reduce(lambda inner, _: [inner], range(90), [])}, "levels deep"),
+        ({"fingerprint": ...}, "fingerprint is not given"),
+        ({"fingerprint": {"architecture": "X"}}, "fingerprint.parameters is not given"),
+        ({"fingerprint": {**FINGERPRINT, "projections": {}}}, "fingerprint.projections"),
+        ({"fingerprint": {**FINGERPRINT, "projections": {"w": []}}}, "fingerprint.projections.w"),
+        ({"fingerprint": {**FINGERPRINT, "projections": {"w": [1e999] * 9}}}, "Infinity is no number of JSON"),
+        ({"fingerprint": {**FINGERPRINT, "parameters": "5"}}, "fingerprint.parameters must be a whole number"),
     ],
 )
 def test_a_config_that_does_not_fit_says_what_is_wrong(folder, changes, message):
@@ -181,11 +210,73 @@ def test_tensors_that_cannot_guard_are_refused(folder, changes, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(("field", "value"), [("policy", "rewnd"), ("interval", 0), ("interval", "often")])
-def test_settings_that_make_no_sense_are_refused_before_anything_is_guarded(folder, field, value):
-    rewrite_config(folder, **{field: value})
-    with pytest.raises(ConfigError, match=f"guard.{field}"):
-        GuardedVLM(tiny_vlm(), SafetyReminder.from_pretrained(folder))
+@pytest.mark.parametrize(
+    "text", [b'{"format": 1, "threshold": 0.1, "threshold": 1.0}', b'{"format": 1, "training": ' + b"[" * 10**5]
+)
+def test_json_that_two_readers_would_read_differently_is_refused(folder, text):
+    (folder / "config.json").write_bytes(text)
+    with pytest.raises(PackError, match=r"config\.json is not valid JSON: (it|Expecting)") as caught:
+        SafetyReminder.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.int64, torch.float64])
+@pytest.mark.parametrize("name", ["reminder", "probe.weight", "probe.bias"])
+def test_tensors_of_another_type_are_not_cast(folder, kind, name):
+    tensors = load_file(folder / "reminder.safetensors")
+    rewrite_tensors(folder, **{name: tensors[name].to(kind)})
+    with pytest.raises(PackError, match=f"{name} should be float32, got {str(kind).removeprefix('torch.')}"):
+        SafetyReminder.from_pretrained(folder)
+
+
+def test_a_pack_that_only_watches_disarms_nobody_without_a_word(folder):
+    rewrite_config(folder, policy="monitor")
+    reminder = SafetyReminder.from_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"the pack's own policy is monitor.*policy=rewind guards"):
+        GuardedVLM(tiny_vlm(), reminder)
+    for policy in ("rewind", "monitor"):
+        guard = GuardedVLM(tiny_vlm(), reminder, policy=policy).guard
+        assert guard is not None
+        assert guard.config.policy == policy
+
+
+def test_a_pack_that_names_no_weights_says_so(folder, caplog):
+    rewrite_config(folder, fingerprint={})
+    SafetyReminder.from_pretrained(folder)
+    assert "does not say which weights it was trained on" in caplog.text
+
+
+@pytest.mark.parametrize("stored", [None, [], 0, {"projections": {}}])
+def test_what_cannot_be_compared_is_another_model(stored):
+    reason = fingerprint_mismatch(stored, tiny_vlm().model)
+    assert "cannot be told" in (reason or "")
+
+
+def test_the_fingerprint_is_compared_in_both_directions_and_by_the_model_s_own_norm():
+    model = tiny_vlm().model
+    own = fingerprint(model)
+    assert fingerprint_mismatch(own, model) is None
+    name, values = next(iter(own["projections"].items()))
+    rest = {other: found for other, found in own["projections"].items() if other != name}
+    for projections, reason in (
+        (rest, "nothing is known of its weight"),
+        ({**rest, name: [1e30, *values[1:]]}, "its weights differ"),
+        ({**rest, name: [values[0], *[v + values[0] for v in values[1:]]]}, "its weights differ"),
+    ):
+        assert reason in (fingerprint_mismatch({**own, "projections": projections}, model) or "")
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_pack(tmp_path, monkeypatch):
+    folder = random_reminder(1).save_pretrained(tmp_path / "pack")
+
+    def full_disk(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        full().save_pretrained(folder)
+    assert caught.value.filename == str(folder)
+    assert_same(SafetyReminder.from_pretrained(folder), random_reminder(1))
 
 
 @pytest.mark.parametrize("name", ["./gone", "/gone", "gone", "~/gone", "a/b/c"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_under_today_s_names(tmp_path
     assert {"batch", "rows", "lr", "clip"} <= saved["identity"].keys()
     torch.save(saved, path)
     assert load(path).step == 3
-    with pytest.raises(ConfigError, match="other options, data or model; give another output=DIR"):
+    with pytest.raises(ConfigError, match=r"other options, data or model \(.*\); give another output=DIR"):
         load(path, CONFIG.with_changes(batch_size=9))
 
 
@@ -82,6 +84,48 @@ def test_a_checkpoint_that_lacks_a_part_is_refused_in_one_line(tmp_path, part):
     with pytest.raises(ConfigError, match=r"no checkpoint that this version .* can go on from; remove it") as caught:
         load(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("step", "3"), ("step", True), ("step", -1), ("stopped", 1), ("worse", None), ("best_loss", "low"),
+        ("identity", [1]), ("model", None), ("model", {"projections": {}}), ("optimiser", {"state": {}}),
+        ("learned", {}), ("learned", {"vectors": torch.zeros(1)}), ("best", {"vectors": 1}),
+        ("learned", {"vectors": torch.zeros(1, 32), "weight": torch.zeros(32), "bias": torch.zeros(())}),
+        ("learned", {"vectors": torch.zeros(2, 32).long(), "weight": torch.zeros(32), "bias": torch.zeros(())}),
+    ],
+)  # fmt: skip
+def test_a_foreign_checkpoint_is_refused_in_one_line(tmp_path, part, value):
+    path = tmp_path / "checkpoint.pt"
+    torch.save(save(stepped(), path) | {part: value}, path)
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt.*give another output=DIR") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x02}q\x00.", b"\x80\x04\x95", b"{}", b"\x00" * 99])
+def test_what_is_no_checkpoint_at_all_is_refused_in_one_line(tmp_path, data):
+    (tmp_path / "checkpoint.pt").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt .*; remove it, or give another output=DIR") as caught:
+        load(tmp_path / "checkpoint.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    save(stepped(), path)
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save(stepped(), path)
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 LATER: dict[str, Any] = {
@@ -102,7 +146,8 @@ def test_what_only_matters_after_the_last_step_may_change_when_a_run_goes_on(tmp
 def test_what_changes_a_step_or_the_parts_may_not(tmp_path, change):
     path = tmp_path / "checkpoint.pt"
     save(stepped(), path)
-    with pytest.raises(ConfigError, match="other options"):
+    [name] = change
+    with pytest.raises(ConfigError, match=rf"other options, data or model \({name}\); give another output=DIR"):
         load(path, CONFIG.with_changes(**change))
 
 

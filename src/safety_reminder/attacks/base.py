@@ -16,9 +16,12 @@ from safety_reminder.errors import DataError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import VLM
 from safety_reminder.run_files import write_text
-from safety_reminder.types import Example, Request, Sampling
+from safety_reminder.types import Example, Request, Response, Sampling
 
 log = logging.getLogger(__name__)
+
+
+Respond = Callable[[Sequence[Request]], Sequence[Response]]
 
 
 class Ask(Protocol):
@@ -70,18 +73,26 @@ class Arena:
     def vlm(self) -> VLM:
         return self.guarded.vlm
 
-    def answers(self, examples: Sequence[Example], *, guard: bool = False, tokens: int | None = None) -> list[str]:
-        """Greedy answers, as the user would have seen them."""
+    def answers(
+        self,
+        examples: Sequence[Example],
+        *,
+        guard: bool = False,
+        tokens: int | None = None,
+        respond: Respond | None = None,
+    ) -> list[str]:
+        """Greedy answers, as the user would have seen them; by ``respond``, where a rival defends the model."""
+        respond = respond or self.guarded.respond
         sampling = Sampling(max_new_tokens=tokens or self.tokens, do_sample=False)
         texts: list[str] = []
         for start in range(0, len(examples), self.batch_size):
             requests = [Request(e.messages(), sampling, guard) for e in examples[start : start + self.batch_size]]
-            texts += [response.seen_text for response in self.guarded.respond(requests)]
+            texts += [response.seen_text for response in respond(requests)]
         return texts
 
-    def success(self, examples: Sequence[Example], *, guard: bool = False) -> float:
+    def success(self, examples: Sequence[Example], *, guard: bool = False, respond: Respond | None = None) -> float:
         """The share of answers that do what was asked."""
-        answers = self.answers(examples, guard=guard)
+        answers = self.answers(examples, guard=guard, respond=respond)
         return sum(self.judge(e, text) for e, text in zip(examples, answers, strict=True)) / max(len(examples), 1)
 
 

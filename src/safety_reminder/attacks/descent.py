@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from safety_reminder.attacks.options import DescentConfig
+from safety_reminder.config.options import checked
 from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.run_files import write_bytes
 
@@ -271,7 +272,9 @@ def _load(folder: Path | None, identity: Mapping[str, Any], objective: Objective
         with safe_open(path, "pt") as file:
             kept = json.loads(file.metadata()["attack"])
             tensors = {name: file.get_tensor(name) for name in _TENSORS}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        checked(dict[str, dict[str, Any]], {name: kept[name] for name in ("state", "identity", "objective")})
+        state = _State(**{**kept["state"], **tensors})
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); remove it to begin anew") from error
     if kept["identity"] != identity:
         before = kept["identity"]
@@ -281,4 +284,4 @@ def _load(folder: Path | None, identity: Mapping[str, Any], objective: Objective
             "give another output=DIR, or remove it to start over"
         )
     objective.restore(kept["objective"])
-    return _State(**{**kept["state"], **tensors})
+    return state

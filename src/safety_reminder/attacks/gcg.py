@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from safety_reminder.attacks.base import Arena, Outcome, require_rows, write_los
 from safety_reminder.attacks.gcg_files import Files, State, identity, write_suffixes
 from safety_reminder.attacks.gcg_options import GCGConfig, GCGResult, Step
 from safety_reminder.attacks.goals import Goal
+from safety_reminder.attacks.options import AdaptiveConfig
 from safety_reminder.attacks.parties import Party, Read, Readers, require_one_tokenizer
 from safety_reminder.attacks.search import (
     Buffer,
@@ -29,12 +31,14 @@ from safety_reminder.attacks.splits import Splits
 from safety_reminder.attacks.suffix import with_suffix
 from safety_reminder.attacks.targets import make_goals, require_own_targets
 from safety_reminder.errors import ConfigError
+from safety_reminder.guard.decoding import Guard
 from safety_reminder.models import VLM, write_greedily
 from safety_reminder.models.candidates import Filter
 from safety_reminder.models.messages import load_image
 from safety_reminder.types import Example
 
 Judge = Callable[[Example, str], bool]
+Answer = Callable[[Example], str]
 DRAWS = 16  # rounds of drawing, after which a step takes as many candidates as have survived
 
 
@@ -50,6 +54,8 @@ def gcg(
     *,
     folder: Path | None = None,
     judge: Judge | None = None,
+    guard: Guard | None = None,
+    answer: Answer | None = None,
     others: Sequence[VLM] = (),
     draft: VLM | None = None,
     progress: Callable[[Step], None] | None = None,
@@ -63,6 +69,9 @@ def gcg(
         folder: gets ``losses.csv``, ``adv_suffix.csv`` and a checkpoint, from which a run of the same configuration
             goes on. None: nothing is written.
         judge: whether an answer to an example is a success; by default, whether it begins with the target.
+        guard: what is attacked with the model, if ``config.adaptive`` says so.
+        answer: how an example with its suffix is answered, to be judged; by default greedily, without a guard, by every
+            model.
         others: further models with the same tokenizer; losses are summed over all.
         draft: a smaller model with the same tokenizer that says which candidates are worth scoring
             (arXiv:2403.01251).
@@ -75,7 +84,7 @@ def gcg(
     if not goals:
         raise ConfigError("GCG needs at least one goal")
     require_one_tokenizer([vlm, *others, *([draft] if draft is not None else [])])
-    search = Search([vlm, *others], draft, goals, config, judge)
+    search = Search([vlm, *others], draft, goals, config, judge, guard, answer)
     files = None if folder is None else Files(folder, identity(search.readers, search.draft, config))
     state = search.begin() if files is None or not files.resumable else files.load(search.begin())
     search.run(state, files, progress)
@@ -86,16 +95,24 @@ class Search:
     """A search for one suffix. What changes is in a :class:`State`."""
 
     def __init__(
-        self, vlms: Sequence[VLM], draft: VLM | None, goals: Sequence[Goal], config: GCGConfig, judge: Judge | None
+        self,
+        vlms: Sequence[VLM],
+        draft: VLM | None,
+        goals: Sequence[Goal],
+        config: GCGConfig,
+        judge: Judge | None,
+        guard: Guard | None = None,
+        answer: Answer | None = None,
     ) -> None:
-        self.vlms, self.goals, self.config, self.judge = vlms, goals, config, judge
+        self.vlms, self.goals, self.config, self.judge, self.answer = vlms, goals, config, judge, answer
         self.batch = config.batch or (16 if vlms[0].model.device.type == "cpu" else config.width)
         self.readers = Readers(
-            [Party(v, goal, config, self.batch) for goal in goals for v in vlms], len(vlms), self.combine
+            [Party(v, goal, config, self.batch, guard) for goal in goals for v in vlms], len(vlms), self.combine
         )
         self.draft = None
         if draft is not None:
-            self.draft = Readers([Party(draft, goal, config, self.batch) for goal in goals], 1, self.combine)
+            plain = config.with_changes(adaptive=AdaptiveConfig())
+            self.draft = Readers([Party(draft, goal, plain, self.batch) for goal in goals], 1, self.combine)
         tokenizer = vlms[0].tokenizer
         self.allowed = allowed_tokens(tokenizer, non_ascii=config.allow_non_ascii, banned=config.banned)
         self.filter = Filter(config.filter_tokens, config.filter_keep) if config.filter_tokens else None
@@ -140,6 +157,9 @@ class Search:
         if parent.ids != state.parent:
             state.parent, state.tried = list(parent.ids), set()
         read = self.readers.gradients(parent.ids, state.active)
+        if self.config.adaptive.knows_guard:
+            # Its answer was written anew, and so is what its candidates are compared with.
+            parent.loss = state.best.loss = read.loss
         swaps = top_swaps(read.gradient, parent.ids, self.allowed, self.config.top_k)
         candidates = self.recalled(state, parent.ids)
         candidates += self.draw(state, parent.ids, swaps, self.config.width - len(candidates))
@@ -225,9 +245,12 @@ class Search:
 
     def succeeds(self, goal: Goal, ids: Sequence[int]) -> bool:
         """Whether every model's greedy answer to ``goal`` with this suffix is a success."""
-        for party in self.readers.parties:
-            if party.goal is not goal:
-                continue
+        judge = self.judge or (lambda _, answer: begins_with_target(goal, answer))
+        parties = [party for party in self.readers.parties if party.goal is goal]
+        if self.answer is not None:
+            [suffix] = parties[0].place.texts([ids])
+            return judge(goal.example, self.answer(with_suffix(goal.example, suffix)))
+        for party in parties:
             vlm, inputs = party.vlm, party.place.sent(ids)
             if inputs is None:
                 return False
@@ -235,14 +258,15 @@ class Search:
                 vlm.model, vlm.tokenizer, inputs, max_new_tokens=max(self.config.answer_tokens, len(party.target))
             )
             answer = vlm.tokenizer.decode(written[0], skip_special_tokens=True)
-            if not (self.judge(goal.example, answer) if self.judge else begins_with_target(goal, answer)):
+            if not judge(goal.example, answer):
                 return False
         return True
 
     def result(self, state: State, files: Files | None) -> GCGResult:
         ids = state.best.ids
         rescored = [party.rescored(ids) for party in self.readers.parties]
-        per_goal = [self.combine(each[None])[0].item() for each in rescored]
+        added = [party.added(ids) for party in self.readers.parties]
+        per_goal = [self.combine(each[None])[0].item() + more for each, more in zip(rescored, added, strict=True)]
         result = GCGResult(
             suffix=self.readers.parties[0].place.texts([ids])[0],
             suffix_ids=tuple(ids),
@@ -304,4 +328,13 @@ def _searched(arena: Arena, goals: Sequence[Goal], config: GCGConfig, folder: Pa
             progress.set_postfix(loss=f"{step.best:.3f}", goals=step.goals, refresh=False)
             progress.update(step.step - progress.n)
 
-        return gcg(arena.vlm, goals, config, folder=folder, judge=arena.judge, progress=show)
+        guard, answer = None, None
+        if config.adaptive.knows_guard:
+            guard, answer = arena.guarded.guard, partial(_guarded_answer, arena, config.answer_tokens)
+        return gcg(
+            arena.vlm, goals, config, folder=folder, judge=arena.judge, guard=guard, answer=answer, progress=show
+        )
+
+
+def _guarded_answer(arena: Arena, tokens: int, example: Example) -> str:
+    return arena.answers([example], guard=True, tokens=tokens)[0]

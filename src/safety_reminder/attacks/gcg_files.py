@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,8 @@ def identity(readers: Readers, draft: Readers | None, config: GCGConfig) -> dict
         digest.update(json.dumps(party.target).encode())
     asked = [*readers.parties[: readers.models], *(draft.parties[:1] if draft else [])]
     models = [[sampled_digest(party.vlm.model), str(party.vlm.model.dtype)] for party in asked]
-    return {"options": options, "prompts": digest.hexdigest(), "models": models}
+    guard = [party.term.identity for party in readers.parties[:1] if party.term is not None]
+    return {"options": options, "prompts": digest.hexdigest(), "models": models, "guard": guard}
 
 
 class Files:
@@ -133,24 +134,48 @@ class Files:
                 metadata = saved.metadata() or {}
                 generator, tried = saved.get_tensor("generator"), saved.get_tensor("tried")
                 plain, whose = json.loads(metadata["state"]), json.loads(metadata["identity"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(error) from error
+        if differing := _differing(json.loads(json.dumps(self.identity)), whose):
             raise ConfigError(
-                f"{self.checkpoint} is damaged, or no checkpoint ({type(error).__name__}); remove it, or give another "
-                "output=DIR"
-            ) from error
-        if whose != json.loads(json.dumps(self.identity)):
-            raise ConfigError(
-                f"{self.checkpoint} is of a search with other options, goals or model; give another output=DIR"
+                f"{self.checkpoint} is of a search with other options, goals or model ({', '.join(differing)}); give "
+                "another output=DIR, or remove it to start over"
             )
-        state.generator.set_state(generator)
-        state.tried = {tuple(row) for row in tried.tolist() if row}
-        state.best = Entry(**plain.pop("best"))
-        state.buffer.entries = [Entry(**entry) for entry in plain.pop("buffer")]
-        state.promising = {(at, token): change for at, token, change in plain.pop("promising")}
-        state.rows = [Step(**row) for row in plain.pop("rows")]
-        for name, value in plain.items():
-            setattr(state, name, value)
-        return state
+        try:
+            return _restored(state, plain, generator, tried)
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"{self.checkpoint} is damaged, or no checkpoint ({type(error).__name__}); remove it, or give another "
+            "output=DIR"
+        )
+
+
+def _differing(mine: Mapping[str, Any], whose: Any) -> list[str]:
+    """Names of options, and of what else two searches must share, that are not the same."""
+    theirs = whose if isinstance(whose, dict) else {}
+    parts = [("options", mine["options"], theirs.get("options")), ("", mine, theirs)]
+    return [
+        name
+        for part, own, others in parts
+        for others in [others if isinstance(others, dict) else {}]
+        for name in sorted(own.keys() | others.keys())
+        if own.get(name) != others.get(name) and (part or name != "options")
+    ]
+
+
+def _restored(state: State, plain: dict[str, Any], generator: torch.Tensor, tried: torch.Tensor) -> State:
+    state.generator.set_state(generator)
+    state.tried = {tuple(row) for row in tried.tolist() if row}
+    state.best = Entry(**plain.pop("best"))
+    state.buffer.entries = [Entry(**entry) for entry in plain.pop("buffer")]
+    state.promising = {(at, token): change for at, token, change in plain.pop("promising")}
+    state.rows = [Step(**row) for row in plain.pop("rows")]
+    for name, value in plain.items():
+        setattr(state, name, value)
+    return state
 
 
 def write_suffixes(folder: Path, found: Iterable[tuple[Goal, str]], separator: str) -> None:

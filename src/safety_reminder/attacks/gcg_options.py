@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from safety_reminder.attacks.options import TargetsConfig
+from pydantic import model_validator
+
+from safety_reminder.attacks.options import AdaptiveConfig, TargetsConfig
 from safety_reminder.config.options import Field, Options
+from safety_reminder.errors import ConfigError
 
 
 class GCGConfig(Options):
@@ -72,6 +75,19 @@ class GCGConfig(Options):
         bool, Field(description="one suffix, learned on the training requests; false: one for each test request")
     ] = True
     targets: Annotated[TargetsConfig, Field(description="what answers are to begin with")] = TargetsConfig()
+    adaptive: Annotated[
+        AdaptiveConfig,
+        Field(description="whether and how the attack knows the guard; continuations are renewed with each new suffix"),
+    ] = AdaptiveConfig()
+
+    @model_validator(mode="after")
+    def _fit(self) -> GCGConfig:
+        if self.adaptive.knows_guard and self.buffer != 1:
+            raise ConfigError(
+                "an attack on the guard needs attack.buffer=1: suffixes are compared on the answer of the one that "
+                "they were made from"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -92,9 +108,10 @@ class GCGResult:
     """``suffix``: the text to append to each request, and its token ids.
 
     ``loss``: mean over goals and models of the loss, by a plain forward pass over the whole conversation;
-    ``search_loss``: what the search believed it to be. ``mean_losses``: of each goal (of each model, one after the
-    other), the mean cross-entropy of the target's tokens in nats, by the same pass. ``succeeded``: by the last answers
-    to it; None: nobody asked. ``steps``: each of them.
+    ``search_loss``: what the search believed it to be. Where the guard is attacked, its part is in both, in the latter
+    on the answer of the suffix before. ``mean_losses``: of each goal (of each model, one after the other), the mean
+    cross-entropy of the target's tokens in nats, by the same pass. ``succeeded``: by the last answers to it; None:
+    nobody asked. ``steps``: each of them.
     """
 
     suffix: str

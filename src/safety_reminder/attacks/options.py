@@ -137,6 +137,7 @@ class AdaptiveConfig(Options):
     )
     tokens: Annotated[int, Field(ge=1, description="of an answer, its target included, that checks are placed in")] = 64
     renew: Annotated[int, Field(ge=1, description="steps after which an answer's continuation is written anew")] = 10
+    warm_up: Annotated[int, Field(ge=0, description="first steps, which aim at the target alone and cost less")] = 0
 
     @property
     def knows_guard(self) -> bool:
@@ -176,6 +177,13 @@ class PGDConfig(DescentConfig):
     adaptive: Annotated[AdaptiveConfig, Field(description="whether and how the attack knows the guard")] = (
         AdaptiveConfig()
     )
+    soft_prompt: Annotated[
+        str | None,
+        Field(
+            description="a safety prompt that defends the model while the image is learned, and is to be overcome: "
+            "pocket-dro, or a folder that safety-reminder dro wrote; its defence is measured by evaluate"
+        ),
+    ] = None
     first_weight: Annotated[float, Field(ge=0, description="of the first token's loss, beside the mean of all")] = 1.0
 
     @property

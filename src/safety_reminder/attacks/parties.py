@@ -11,11 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from safety_reminder.attacks.adaptive import GuardTerm, guard_of
 from safety_reminder.attacks.gcg_options import GCGConfig
 from safety_reminder.attacks.goals import Goal
+from safety_reminder.attacks.guarded_slot import GuardedSlot
 from safety_reminder.attacks.prompts import no_vectors
 from safety_reminder.attacks.suffix import place
 from safety_reminder.errors import ConfigError, ModelError
+from safety_reminder.guard.decoding import Guard
 from safety_reminder.models import VLM
 from safety_reminder.models.candidates import Base, Combine, Filter, Slot, embedding_table, token_losses
 from safety_reminder.models.scoring import score
@@ -28,8 +31,12 @@ class Party:
         ConfigError: an empty target; more tokens than the model reads; an ``init`` that the tokenizer does not keep.
     """
 
-    def __init__(self, vlm: VLM, goal: Goal, config: GCGConfig, batch: int) -> None:
+    def __init__(self, vlm: VLM, goal: Goal, config: GCGConfig, batch: int, guard: Guard | None = None) -> None:
         self.vlm, self.goal, self.batch = vlm, goal, batch
+        self.term = None
+        if config.adaptive.knows_guard:
+            found = guard_of(guard, config.adaptive)
+            self.term = GuardTerm(vlm, found, config.adaptive, first_weight=config.first_token)
         [self.target] = vlm.answer_ids([goal.target])
         if not self.target:
             raise ConfigError(f"the target of goal {goal.example.id!r} is empty")
@@ -59,7 +66,14 @@ class Party:
         """Read when it is first needed: a goal may never join."""
         assert self.inputs is not None
         start = self.inputs["input_ids"].shape[1] - len(self.place.after) - len(self.first_ids)
-        return Slot(self.vlm.model, self.inputs, start, len(self.first_ids), self.target, batch=self.batch)
+        place = self.vlm.model, self.inputs, start, len(self.first_ids), self.target
+        if self.term is not None:
+            return GuardedSlot(*place, batch=self.batch, term=self.term)
+        return Slot(*place, batch=self.batch)
+
+    def added(self, ids: Sequence[int]) -> float:
+        """The guard's part of the loss, where the guard is attacked."""
+        return self.slot.added(ids) if isinstance(self.slot, GuardedSlot) else 0.0
 
     def rescored(self, ids: Sequence[int]) -> Float[Tensor, " target"]:
         """Losses of the target's tokens by one plain forward pass over the conversation as it is sent."""

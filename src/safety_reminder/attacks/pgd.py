@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from safety_reminder.attacks.descent import Descent, Objective, Validate, descen
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.losses import require_room, target_loss
 from safety_reminder.attacks.options import PGDConfig
-from safety_reminder.attacks.prompts import Continuing, Prompts, no_vectors
+from safety_reminder.attacks.prompts import Around, Continuing, Prompts, no_vectors
 from safety_reminder.attacks.splits import Splits
 from safety_reminder.attacks.targets import make_goals
+from safety_reminder.defenses.dro import DRO
 from safety_reminder.errors import ModelError
 from safety_reminder.guard.decoding import Guard
 from safety_reminder.models import VLM
@@ -48,9 +50,11 @@ class TargetObjective:
         ConfigError: no goals; a target without tokens, or longer than the model's context.
     """
 
-    def __init__(self, vlm: VLM, pixels: Pixels, goals: Sequence[Goal], first_weight: float) -> None:
+    def __init__(
+        self, vlm: VLM, pixels: Pixels, goals: Sequence[Goal], first_weight: float, around: Around = nullcontext
+    ) -> None:
         self.vlm, self.pixels, self.first_weight = vlm, pixels, first_weight
-        self.prompts = Prompts(vlm, [goal.example for goal in goals], pixels.size)
+        self.prompts = Prompts(vlm, [goal.example for goal in goals], pixels.size, around)
         self.targets = vlm.answer_ids([goal.target for goal in goals])
         require_room(vlm, self.prompts, self.targets)
 
@@ -97,6 +101,7 @@ def pgd(
     config: PGDConfig,
     *,
     guard: Guard | None = None,
+    defense: DRO | None = None,
     folder: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     validate: Validate | None = None,
@@ -106,6 +111,7 @@ def pgd(
 
     Args:
         guard: what is attacked with the model, if ``config.adaptive`` says so.
+        defense: a soft prompt that stands in front of the requests while the image is learned.
         folder, identity, validate: as :func:`~safety_reminder.attacks.descent.descend` takes them.
         pixels: of ``config.size``, where they have been read off already.
 
@@ -118,16 +124,21 @@ def pgd(
     """
     pixels = pixels or Pixels(vlm, config.shape)
     clean = clean_image(config.image, pixels, config.seed)
+    around: Around = nullcontext
+    if defense is not None:
+        around = defense.embedded
+        fronts = [f"{defense.text} {goal.example.system}".strip() for goal in goals]
+        goals = [replace(g, example=replace(g.example, system=s)) for g, s in zip(goals, fronts, strict=True)]
     objective: Objective
     if config.adaptive.knows_guard:
-        objective = GuardedObjective(
-            vlm, pixels, goals, guard_of(guard, config.adaptive), config.adaptive, first_weight=config.first_weight
-        )
+        found = guard_of(guard, config.adaptive)
+        first = config.first_weight
+        objective = GuardedObjective(vlm, pixels, goals, found, config.adaptive, first_weight=first, around=around)
     else:
-        objective = TargetObjective(vlm, pixels, goals, config.first_weight)
+        objective = TargetObjective(vlm, pixels, goals, config.first_weight, around)
     with frozen(vlm.model):
-        found = descend(objective, clean, config, folder=folder, identity=identity, validate=validate, describe="PGD")
-    return found, clean
+        descent = descend(objective, clean, config, folder=folder, identity=identity, validate=validate, describe="PGD")
+    return descent, clean
 
 
 @dataclass(frozen=True)
@@ -219,10 +230,11 @@ def _one(
     pixels: Pixels,
 ) -> tuple[Descent, Path]:
     guard = arena.guarded.guard if config.adaptive.knows_guard else None
+    defense = DRO(arena.guarded, config.soft_prompt) if config.soft_prompt else None
 
     def validate(image: Tensor) -> float:
-        picture = to_pil(image)
-        return arena.success([replace(e, image=picture) for e in validated], guard=guard is not None)
+        shown = [replace(e, image=to_pil(image)) for e in validated]
+        return arena.success(shown, guard=guard is not None, respond=defense.respond if defense else None)
 
     path = folder / IMAGE
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,8 +243,13 @@ def _one(
         goals,
         config,
         guard=guard,
+        defense=defense,
         folder=folder,
-        identity={**arena.identity, "validation": [[e.id, e.prompt, arena.tokens] for e in validated]},
+        identity={
+            **arena.identity,
+            "soft_prompt": defense and defense.digest,
+            "validation": [[e.id, e.prompt, arena.tokens] for e in validated],
+        },
         validate=validate if config.validate_every else None,
         pixels=pixels,
     )

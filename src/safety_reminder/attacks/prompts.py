@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,6 +18,7 @@ from safety_reminder.models.pixels import replaced
 from safety_reminder.types import Example
 
 Heads = dict[int, Shared]  # of groups of prompts, by their places, what they share
+Around = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,18 @@ class Prompts:
         vlm: what they are put to.
         examples: their own images are not looked at.
         size: (height, width) of the image.
+        around: is open while what a group of prompts shares is run, for a defence that changes what is embedded there.
 
     Raises:
         MessageError: what the model's template does not take.
         ModelError: a prompt without a token that stands for the image.
     """
 
-    def __init__(self, vlm: VLM, examples: Sequence[Example], size: tuple[int, int]) -> None:
+    def __init__(
+        self, vlm: VLM, examples: Sequence[Example], size: tuple[int, int], around: Around = nullcontext
+    ) -> None:
         blank = Image.new("RGB", (size[1], size[0]), (128, 128, 128))
-        self.vlm = vlm
+        self.vlm, self.around = vlm, around
         groups: dict[tuple[int, ...], list[tuple[int, dict[str, Tensor]]]] = {}
         self.ids: list[list[int]] = []
         for number, example in enumerate(examples):
@@ -71,11 +77,12 @@ class Prompts:
         Args:
             values: of the image, as :class:`~safety_reminder.models.pixels.Pixels` gives them.
         """
-        return {
-            place: Shared.read(self.vlm.model, replaced(group.head, values))
-            for place, group in enumerate(self._groups)
-            if any(number in group.tails for number in numbers)
-        }
+        heads: Heads = {}
+        for place, group in enumerate(self._groups):
+            if any(number in group.tails for number in numbers):
+                with self.around():
+                    heads[place] = Shared.read(self.vlm.model, replaced(group.head, values))
+        return heads
 
     def score(self, heads: Heads, following: Mapping[int, Continuing], vectors: Tensor) -> dict[int, Scored]:
         """What the model makes of what follows each of these prompts, by their numbers.

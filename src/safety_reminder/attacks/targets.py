@@ -16,8 +16,8 @@ from pathlib import Path
 from safety_reminder.attacks.corpora import read_corpus
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.options import TargetsConfig
-from safety_reminder.data.files import need_columns, text_of
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import need_columns
+from safety_reminder.data.tables import read_rows, text_of
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.types import Example
 

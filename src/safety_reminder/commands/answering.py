@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -66,7 +66,8 @@ class AnsweringJob(Options):
         return self.reminder not in (None, "none")
 
     @property
-    def reads(self) -> tuple[str | None, ...]:
+    def sources(self) -> tuple[str | None, ...]:
+        """What the run reads, and must not write over."""
         return self.model, self.reminder
 
 
@@ -96,7 +97,7 @@ def answer(
     Raises:
         ConfigError: a folder that holds a run with another configuration.
     """
-    from safety_reminder.evaluation.runner import open_run, run
+    from safety_reminder.evaluation.runner import open_run, run_each
     from safety_reminder.guard import load
 
     print(f"loading {job.model} ...", file=sys.stderr)
@@ -111,9 +112,19 @@ def answer(
     )
     records = open_run(output, job.model_dump(exclude=set(leave_out)) | identity_of(model), restart=restart)
     options: dict[str, Any] = {"sampling": job.generation.sampling, "batch_size": job.batch_size, "seed": job.seed}
-    unguarded = run(model, examples, records, guard=False, **options) if job.compare or not job.with_guard else []
-    guarded = run(model, examples, records, guard=True, **options) if job.with_guard else []
-    return Answers(guarded, unguarded, model)
+    guards = [guard for guard in (False, True) if (job.with_guard if guard else job.compare or not job.with_guard)]
+    answered = run_each(model, examples, records, guards=guards, **options)
+    return Answers(answered.get(True, []), answered.get(False, []), model)
+
+
+def with_pages_read(answers: Answers, examples: list[Example], output: Path, batch_size: int) -> Answers:
+    """With what the model can read of the pages in the records' verdicts. See ``evaluation/reading.py``."""
+    from safety_reminder.evaluation.reading import read_pages, with_readings
+
+    said = read_pages(answers.model, examples, output, batch_size=batch_size)
+    return replace(
+        answers, guarded=with_readings(answers.guarded, said), unguarded=with_readings(answers.unguarded, said)
+    )
 
 
 def identity_of(model: GuardedVLM) -> dict[str, Any]:

@@ -144,8 +144,8 @@ class AttackJob(Options):
 
 def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
     """Run the attack into ``output``, and answer its test requests."""
+    require_found(job.model, job.reminder if job.with_guard else None)
     splits = job.splits()
-    require_found(job.model)
     with run_folder(output, reads=(job.model, job.reminder)):
         from safety_reminder.data.attack_runs import write_examples
         from safety_reminder.guard import load

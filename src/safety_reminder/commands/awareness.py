@@ -55,7 +55,7 @@ def awareness(job: AwarenessJob, output: Path) -> None:
     require_matplotlib()
     examples = job.dataset.load()
     require_found(job.model, job.reminder)
-    with run_folder(output, reads=job.reads):
+    with run_folder(output, reads=job.sources):
         answers = answer(job, output, examples, leave_out=("step", "rows"))  # they may change while the records stay
         metrics, summary = _measure(job, output, examples, answers)
     console.print_metrics(metrics)

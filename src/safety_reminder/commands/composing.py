@@ -23,6 +23,7 @@ from safety_reminder.commands.command import Command, Job
 from safety_reminder.commands.help_page import default_of, group_of
 from safety_reminder.config.options import Options
 from safety_reminder.errors import ConfigError, SafetyReminderError, in_a_line, unknown_name
+from safety_reminder.outside import require_writable
 
 CONFIG = "safety_reminder.config"
 # Everything is written into ``output``, and nothing beside it: no folder of Hydra's own, and no log file.
@@ -36,6 +37,11 @@ _HYDRA = {
 }
 _FLAGS_WITH_A_VALUE = ("--cfg", "-c", "--package", "-p")
 
+# Hydra reads these without quotes, beside letters and digits of ASCII; and in lists and objects, their marks.
+_NEEDS_QUOTES = re.compile(r"[^A-Za-z0-9_/\\+.$%*@?|: \t-]")
+_IN_QUOTES = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_OF_LISTS = "[]{},"
+
 
 def call(command: Command[Any], arguments: Sequence[str]) -> None:
     """Run a command, once or as a sweep.
@@ -43,6 +49,8 @@ def call(command: Command[Any], arguments: Sequence[str]) -> None:
     Raises:
         SafetyReminderError: of a sweep, when all jobs that can be done are done.
     """
+    for argument in arguments:
+        _require_option(argument)
     arguments = _in_full(command, arguments)
     config = _compose(command, arguments)  # Hydra's own runner would print several lines for a mistake
     if all("=" in argument and not re.match(r"\W*hydra\W", argument) for argument in arguments):
@@ -50,6 +58,12 @@ def call(command: Command[Any], arguments: Sequence[str]) -> None:
         command.run(job, Path(job.output).expanduser())
         return
     _hand_over(command, arguments)
+
+
+def _require_option(argument: str) -> None:
+    require_writable(argument, f"the argument {argument!a}", ConfigError)
+    if re.match(r"[~+]*=", argument):
+        raise ConfigError(f"{argument!r} names no option; options are key=value")
 
 
 def compose(command: Command[Job], overrides: Sequence[str] = ()) -> Job:
@@ -108,7 +122,7 @@ def _compose(command: Command[Any], arguments: Sequence[str]) -> DictConfig:
         if flag in arguments[:-1]:
             overrides.remove(arguments[list(arguments).index(flag) + 1])
     try:
-        if any(argument in ("-m", "--multirun") for argument in arguments):
+        if _sweeps(arguments):
             overrides = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0][0]
         with hydra.initialize_config_module(CONFIG, version_base="1.3"):
             return hydra.compose(_stored(command), overrides=overrides)
@@ -140,10 +154,15 @@ def _store(command: Command[Any], arguments: Sequence[str]) -> None:
     }
     ConfigStore.instance().store(_stored(command), node)
     for group, kinds in command.kinds.items():
-        for name in chosen_of(group, command.choices[group], arguments):
+        default = [command.choices[group]] if _sweeps(arguments) else []  # a sweep begins from it
+        for name in dict.fromkeys([*default, *chosen_of(group, command.choices[group], arguments)]):
             ConfigStore.instance().store(
                 name, {"name": name, **_defaults(kinds.named(group, name))}, group=group, package=group
             )
+
+
+def _sweeps(arguments: Sequence[str]) -> bool:
+    return any(argument in ("-m", "--multirun") for argument in arguments)
 
 
 def chosen_of(group: str, default: str, arguments: Sequence[str]) -> list[str]:
@@ -183,10 +202,7 @@ def _explain(error: Exception) -> str:
         name, equals, value = error.override.partition("=")
         if not equals:
             return f"{error.override!r} is not an option; options are key=value"
-        return (
-            f"cannot read {name}={value}: what holds = , ( ) [ ] or {{ }} needs quotes of its own inside the "
-            f"shell's, as in \"{name}='a=b'\", and in a list as in \"{name}=['a=b','c']\""
-        )
+        return _say_what_needs_quotes(name, value)
     if "is not in struct" in str(cause) and isinstance(cause, OmegaConfBaseException) and cause.full_key:
         near = difflib.get_close_matches(cause.full_key, _names(cause.parent_node), n=1)
         meant = f"did you mean {near[0]!r}? " if near else ""
@@ -196,6 +212,23 @@ def _explain(error: Exception) -> str:
         options = [line for line in lines if re.fullmatch(r"\w+", line)]
         return unknown_name(missing[1], missing[2], options)
     return _first_line(error)
+
+
+def _say_what_needs_quotes(name: str, value: str) -> str:
+    """Of a value that Hydra cannot read: which characters it trips over, and how to write it."""
+    if not re.fullmatch(r"[+~]*[A-Za-z_][\w.@/-]*", name, re.ASCII):
+        return f"{name!r} is not the name of an option; --help lists the options"
+    bare = _IN_QUOTES.sub("", value)
+    listed = value.startswith(("[", "{"))
+    odd = dict.fromkeys(_NEEDS_QUOTES.findall(bare))
+    named = [c for c in odd if not (listed and c in _OF_LISTS)] or list(odd)
+    if not named:
+        return f"cannot read {name}={value}: write it as in \"{name}='a b'\""
+    example = f"{name}=['a{named[0]}b','c']" if listed else f"{name}='{value.replace(chr(39), chr(92) + chr(39))}'"
+    return (
+        f"cannot read {name}={value}: what holds {' '.join(named)} needs quotes of its own inside the shell's, as in "
+        f'"{example}"'
+    )
 
 
 def _names(node: Any) -> list[str]:

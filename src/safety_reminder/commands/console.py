@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from safety_reminder.evaluation.statistics import Metric
     from safety_reminder.guard import SafetyReminder
 
+_HEADS = {
+    "attack_success_rate": "attack success",
+    "success_never_fired": "never fired",
+    "success_fired_late": "fired late",
+    "success_not_turned": "not turned",
+    "over_refusal_rate": "over-refusal",
+    "false_alarm_rate": "false alarms",
+}
+
 
 def print_metrics(metrics: Mapping[str, Metric]) -> None:
     """One metric a line, in columns: name, value, interval and row count."""
@@ -26,6 +35,20 @@ def print_metrics(metrics: Mapping[str, Metric]) -> None:
     names, values, intervals = (max((len(row[i]) for row in rows), default=0) for i in range(3))
     for name, value, interval, n in rows:
         print(f"  {name:<{names}}  {value:>{values}}  {interval:<{intervals}}  {n}")
+
+
+def print_categories(table: Mapping[str, Mapping[str, Metric]]) -> None:
+    """A line for each category, with what there is of the metrics in columns; nothing where there are no categories."""
+    heads = [head for head in _HEADS if any(head in metrics for metrics in table.values())]
+    if not heads:
+        return
+    lines = [["by category", *(_HEADS[head] for head in heads)]]
+    for name, metrics in table.items():
+        cells = (metrics.get(head) for head in heads)
+        lines.append([name, *(f"{m.value * m.n:.0f} of {m.n}" if m is not None else "" for m in cells)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads) + 1)]
+    for line in lines:
+        print("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def print_side_by_side(examples: Sequence[Example], guarded: Sequence[Record], unguarded: Sequence[Record]) -> None:

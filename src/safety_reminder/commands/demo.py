@@ -38,9 +38,9 @@ class DemoJob(AnsweringJob):
 
 def demo(job: DemoJob, output: Path) -> None:
     """Answer a data set unguarded and guarded, show both, and write ``demo.html`` beside the records."""
-    examples = _examples(job)
     require_found(job.model, job.reminder)
-    with run_folder(output, reads=job.reads):
+    examples = _examples(job)
+    with run_folder(output, reads=job.sources):
         answers = answer(job, output, examples, restart=True)
         from safety_reminder.evaluation.pages.demo import write_page
         from safety_reminder.evaluation.runner import write_summary

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from safety_reminder.commands import console
 from safety_reminder.commands.command import Command
-from safety_reminder.commands.groups import BatchSize, CheckBase, Device, DType, Model, Output
-from safety_reminder.config.names import require_found
+from safety_reminder.commands.groups import BatchSize, CheckBase, Device, DType, Model, Output, Reads
+from safety_reminder.config.names import require_found, require_judge_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError
+from safety_reminder.outside import read_object
 from safety_reminder.run_files import provenance, run_folder, write_json, write_text
 from safety_reminder.types import Example
 
@@ -43,6 +44,7 @@ class EvaluateJob(Options):
     limit: Annotated[int | None, Field(ge=1, description="rows of each data set, at most")] = None
     max_tokens: Annotated[int | None, Field(ge=1, description="of an answer; null: the suite's")] = None
     samples: Annotated[int, Field(ge=0, description="answers on the page")] = 40
+    reads: Reads = False
     batch_size: BatchSize = 8
     device: Device = None
     dtype: DType = "auto"
@@ -72,13 +74,17 @@ def evaluate(job: EvaluateJob, output: Path) -> None:
         limit=job.limit,
         max_tokens=job.max_tokens,
     )
-    examples = {name: _examples(task) for name, task in suite.tasks.items()}
     require_found(job.model, job.reminder if job.with_reminder else None)
+    for options in (task.judge_options for task in suite.tasks.values()):
+        for judge in options.values():
+            require_judge_found(judge if isinstance(judge, dict) else {})
+    examples = {name: _examples(task) for name, task in suite.tasks.items()}
     with run_folder(output, reads=(job.model, job.reminder)):
         _answer_and_write(job, output, suite, examples)
 
 
 def _answer_and_write(job: EvaluateJob, output: Path, suite: Suite, examples: dict[str, dict[str, Example]]) -> None:
+    from safety_reminder.evaluation.answerable import require_answerable
     from safety_reminder.evaluation.suite import answering
     from safety_reminder.evaluation.suite.assembly import assemble
     from safety_reminder.guard import load_reminder
@@ -86,17 +92,22 @@ def _answer_and_write(job: EvaluateJob, output: Path, suite: Suite, examples: di
     print(f"loading {job.model} ...", file=sys.stderr)
     shared = job.model_dump(include={"check_base", "batch_size", "device", "dtype"}) | job.reading.model_dump()
     models = answering.load_models(suite, job.model, job.reminder, **shared)
+    for name, rows in examples.items():
+        require_answerable(answering.vlm_of(models), list(rows.values()), of=f"{name}, ")
     config = {
         **job.model_dump(),
         "defenses": suite.defenses,
         "tasks": {name: asdict(task) for name, task in suite.tasks.items()},
-        "rows_sha256": {name: _digest(rows) for name, rows in examples.items()},
+        "rows_sha256": {name: _digest(name, rows) for name, rows in examples.items()},
         **answering.identity_of(models),
         "answered": answering.as_answered(suite, models),
     }
     _begin(output, config)
     answering.answer_suite(suite, models, output, output / _LOGS)
     answers = answering.read_suite(output / _LOGS, suite)
+    if job.reads:
+        rows = [example for task in examples.values() for example in task.values()]
+        answers = answering.with_pages_read(models, answers, rows, output, job.batch_size)
     threshold = load_reminder(str(job.reminder)).threshold if job.with_reminder else None
     _write(job, output, config, answers, assemble(answers, threshold), examples)
 
@@ -105,13 +116,14 @@ def _examples(task: SuiteTask) -> dict[str, Example]:
     return {example.id: example for example in load_dataset(task.dataset, task.root, **task.options)}
 
 
-def _digest(examples: Mapping[str, Example]) -> str:
+def _digest(name: str, examples: Mapping[str, Example]) -> str:
     """SHA-256 of what is asked, images included, and of the right answers."""
-    from safety_reminder.evaluation.records import identity
+    from safety_reminder.evaluation.answerable import identities
 
     rows = []
+    found = identities(list(examples.values()), of=f"{name}, ")
     for example in examples.values():
-        known = identity(example)
+        known = dict(found[example.id])
         context = known.pop("context_sha256")
         # Left out where there is none, as in the digests that earlier versions wrote.
         rows.append([example.id, *known.values(), *([context] if context else []), example.target, example.category])
@@ -135,7 +147,9 @@ def _with_earlier(answered: dict[str, Any], output: Path) -> dict[str, Any]:
     Raises:
         ConfigError: one of them has other options now, and existing answers would pass for its own.
     """
-    before = json.loads((output / "config.json").read_text(encoding="utf-8")).get("answered", {})
+    before = read_object(output / "config.json", ConfigError, "the configuration of a run").get("answered", {})
+    if not isinstance(before, dict):
+        raise ConfigError(f"{output / 'config.json'} is not the configuration of a run; give another output=DIR")
     for label, options in json.loads(json.dumps(answered)).items():
         if before.get(label, options) != options:
             raise ConfigError(
@@ -153,6 +167,7 @@ def _write(
     tables: SuiteResults,
     examples: dict[str, dict[str, Example]],
 ) -> None:
+    from safety_reminder.evaluation.metrics import unread_reasons
     from safety_reminder.evaluation.pages.report import agreement_lines, write_markdown, write_report
     from safety_reminder.evaluation.records import to_json
 
@@ -171,6 +186,8 @@ def _write(
     )
     print(markdown)
     console.print_metrics(tables.metrics)
+    for line in unread_reasons([record for answered in answers for record in answered.records]):
+        print(line)
     print(f"wrote {output / 'results.json'}, results.md and records.jsonl; open {output / 'report.html'}")
 
 

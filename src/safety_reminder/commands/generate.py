@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from safety_reminder.commands import console
-from safety_reminder.commands.answering import CHOICES, AnsweringJob, answer
+from safety_reminder.commands.answering import CHOICES, AnsweringJob, answer, with_pages_read
 from safety_reminder.commands.command import Command
-from safety_reminder.commands.groups import Output
+from safety_reminder.commands.groups import Output, Reads
 from safety_reminder.config.names import require_found
 from safety_reminder.run_files import run_folder
 
@@ -16,20 +16,25 @@ class GenerateJob(AnsweringJob):
     """The options of ``generate``."""
 
     output: Output = "runs/generate"
+    reads: Reads = False
 
 
 def generate(job: GenerateJob, output: Path) -> None:
     """Answer a data set into ``output``; with ``compare``, also unguarded. Writes ``records.jsonl`` and
     ``summary.json``."""
-    examples = job.dataset.load()
     require_found(job.model, job.reminder if job.with_guard else None)
-    with run_folder(output, reads=job.reads):
+    examples = job.dataset.load()
+    with run_folder(output, reads=job.sources):
         answers = answer(job, output, examples)
+        from safety_reminder.evaluation.metrics import by_category
         from safety_reminder.evaluation.runner import write_summary
 
-        compared = answers.unguarded if answers.guarded else ()
-        metrics = write_summary(output, answers.guarded or answers.unguarded, compared, job.model_dump())
+        if job.reads:
+            answers = with_pages_read(answers, examples, output, job.batch_size)
+        rows, compared = (answers.guarded, answers.unguarded) if answers.guarded else (answers.unguarded, ())
+        metrics = write_summary(output, rows, compared, job.model_dump())
     console.print_metrics(metrics)
+    console.print_categories(by_category(rows))
     print(f"wrote {output / 'records.jsonl'} and {output / 'summary.json'}")
 
 

@@ -35,6 +35,10 @@ DType = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"], Field(description="of the weights; auto: as they are saved")
 ]
 BatchSize = Annotated[int, Field(ge=1, description="so many are answered together")]
+Reads = Annotated[
+    bool,
+    Field(description="of images of text: also ask what each says, for word recall and success where it is read"),
+]
 CheckBase = Annotated[bool, Field(description="refuse a reminder that was trained on other weights")]
 
 
@@ -84,6 +88,9 @@ class GenerationOptions(all_optional(Sampling)):
         for name in self.model_extra or {}:
             if name in self._TAKEN:
                 raise ConfigError(f"unknown generation option {name!r}; --help lists the options")
+        idle = [name for name in ("temperature", "top_p", "top_k") if getattr(self, name) is not None]
+        if idle and self.do_sample is False:
+            raise ConfigError(f"generation.{idle[0]} changes nothing without generation.do_sample=true")
         try:
             self.sampling  # noqa: B018
         except ConfigError as error:
@@ -111,6 +118,7 @@ class DatasetOptions(Options):
     name: str
     root: str
     limit: Annotated[int | None, Field(ge=1)] = None
+    per_category: Annotated[int | None, Field(ge=1)] = None
     seed: int | None = None
 
     def load(self) -> list[Example]:

@@ -10,6 +10,7 @@ from pydantic import ValidationInfo, field_validator
 
 from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import Output
+from safety_reminder.config.names import require_judge_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.data.tables import read_rows, sample_rows
 from safety_reminder.errors import DataError
@@ -108,6 +109,7 @@ def judge_check(job: JudgeCheckJob, output: Path) -> None:
         ConfigError: no such judge or option, or labels that ``positive`` does not name.
         DataError: the file cannot be read or lacks a column.
     """
+    require_judge_found(job.judge_options)
     rows = read_labelled(job)
     from tqdm import tqdm
 

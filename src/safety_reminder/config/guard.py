@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.outside import require_writable
 
 Policy = Literal["continue", "rewind", "restart", "stop", "monitor"]
 DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
@@ -46,7 +47,8 @@ class GuardConfig:
             raise ConfigError(f"guard.interval must be at least 1 token, got {self.interval}")
         if self.max_interventions < 0:
             raise ConfigError(f"guard.max_interventions must not be negative, got {self.max_interventions}")
-        if not isinstance(self.threshold, int | float) or not 0 < self.threshold <= 1:
+        number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
+        if not number or not 0 < self.threshold <= 1:
             raise ConfigError(f"guard.threshold must lie in (0, 1], got {self.threshold!r}")
         if self.policy not in get_args(Policy):
             raise ConfigError(unknown_name("guard.policy", str(self.policy), get_args(Policy)))
@@ -57,7 +59,8 @@ class GuardConfig:
                 raise ConfigError(f"guard.{name} must be true or false, got {getattr(self, name)!r}")
         if not isinstance(self.refusal, str) or not self.refusal.strip():
             raise ConfigError(f"guard.refusal must be a text, got {self.refusal!r}")
-        if self.hold_back not in (None, True, False):
+        require_writable(self.refusal, "guard.refusal", ConfigError)
+        if self.hold_back is not None and not isinstance(self.hold_back, bool):
             raise ConfigError(f"guard.hold_back must be true, false or null, got {self.hold_back!r}")
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safety_reminder.errors import ModelError, PackError
 
@@ -21,14 +23,35 @@ def model_place(name: str, kind: str = "model") -> str:
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        if gguf := _gguf_alone(path):
+            raise ModelError(_of_gguf(gguf, kind))
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} is not a model folder: it has no config.json")
+        if not any(next(path.glob(f"*.{ending}"), None) for ending in ("safetensors", "bin")):
+            raise ModelError(f"{path} is not a model folder: it has no weights (model.safetensors)")
         return str(path) if name.startswith("~") else name
+    if path.suffix == ".gguf" and path.is_file():
+        raise ModelError(_of_gguf(path, kind))
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"no {kind} at {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
     if "/" not in name:
         raise ModelError(f"unknown {kind} {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
     return name
+
+
+def _gguf_alone(folder: Path) -> Path | None:
+    """A folder's GGUF file, where it has no weights that transformers loads by itself."""
+    if any(next(folder.glob(f"*.{ending}"), None) for ending in ("safetensors", "bin")):
+        return None
+    return min(folder.glob("*.gguf"), default=None)
+
+
+def _of_gguf(file: Path, kind: str) -> str:
+    return (
+        f"{file} is a GGUF file, which is not loaded as a {kind}: take the checkpoint that it was made from, or "
+        "convert it once (pip install gguf): in Python, for AutoModelForCausalLM and AutoTokenizer, "
+        f"X.from_pretrained({str(file.parent)!r}, gguf_file={file.name!r}).save_pretrained(FOLDER)"
+    )
 
 
 def pack_folder(name: str | Path) -> Path | None:
@@ -59,5 +82,14 @@ def require_found(model: str, reminder: str | None = None) -> None:
     """
     if model != POCKET:
         model_place(model)
-    if reminder is not None and reminder not in SHIPPED_PACKS:
-        pack_folder(reminder)
+    if reminder is not None and reminder not in SHIPPED_PACKS and (folder := pack_folder(reminder)) is not None:
+        for name in ("reminder.safetensors", "config.json"):
+            if not (folder / name).is_file():
+                raise PackError(f"{folder} is not a reminder pack: it has no {name}")
+
+
+def require_judge_found(options: Mapping[str, Any]) -> None:
+    """Likewise of a judge's options, where ``model`` is plainly a path. Raises: ModelError."""
+    model = options.get("model")
+    if isinstance(model, str) and model.startswith((".", "/", "~")) and not options.get("url"):
+        model_place(model, "judge model")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import operator
 import re
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.errors import ConfigError, shortened, unknown_name
 
-__all__ = ["Field", "Options"]
+__all__ = ["Field", "Options", "checked", "require_kinds"]
 
 
 class Options(BaseModel):
@@ -52,6 +55,44 @@ class Options(BaseModel):
         return frozenset(name for name, extra in extras if isinstance(extra, dict) and extra.get(mark))
 
 
+def checked(kind: Any, value: Any, where: str = "") -> Any:
+    """``value`` as the type ``kind``, such as ``dict[str, int] | None``, strictly.
+
+    Args:
+        where: what it is called, for messages.
+
+    Raises:
+        ConfigError: it is of another type; names what is wrong first.
+    """
+    try:
+        return _adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise ConfigError(explain(error, where)) from error
+
+
+def require_kinds(parameters: Mapping[str, inspect.Parameter], values: Mapping[str, Any], where: str) -> None:
+    """Refuse values for parameters that are plain texts, numbers or truth values, and are of another type.
+
+    Args:
+        where: what a parameter is called, in front of its name: ``option of judge=mmvet``.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    for name, value in values.items():
+        words = str(parameters[name].annotation).split(" | ")
+        if set(words) <= _PLAIN.keys():
+            checked(functools.reduce(operator.or_, [_PLAIN[word] for word in words]), value, f"{where}: {name}")
+
+
+_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "None": None}
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 _TYPES = ("float", "int", "str", "bool")
 _MUST_BE = {
     "greater_than_equal": "at least {ge:g}",
@@ -75,21 +116,22 @@ def explain(error: ValidationError, where: str = "") -> str:
     name = ".".join(str(part) for part in ([where] if where else []) + list(place))
     limits, given, kind = first.get("ctx", {}), first.get("input"), first["type"]
     known = re.findall(r"'([^']*)'", limits["expected"]) if kind == "literal_error" else []
+    shown = shortened(repr(given), 120)
     if isinstance(given, str) and known:
         return unknown_name(name, given, known)
     if kind in _MUST_BE:
-        return f"{name} must be {_MUST_BE[kind].format(**limits)}, got {given!r}"
+        return f"{name} must be {_MUST_BE[kind].format(**limits)}, got {shown}"
     match kind:
         case "missing":
             return f"{name} is not given"
         case "extra_forbidden":
             return f"unknown option {name}"
         case "model_type" | "model_attributes_type" | "dict_type":
-            return f"{name}={given} is not an option; set single ones with {name}.NAME=VALUE"
+            return f"{name}={shortened(str(given), 120)} is not an option; set single ones with {name}.NAME=VALUE"
         case "list_type" | "tuple_type":
-            return f"{name} must be a list, as in {name}=[a,b]; got {given!r}"
+            return f"{name} must be a list, as in {name}=[a,b]; got {shown}"
         case "value_error":
             text = str(limits["error"])
             return f"{name}: {text}" if name and not text.startswith(name) else text
     message = first["msg"][:1].lower() + first["msg"][1:]
-    return f"{name}: {message}, got {given!r}"
+    return f"{name}: {message}, got {shown}"

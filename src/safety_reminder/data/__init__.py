@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
+from safety_reminder.config.options import checked
 from safety_reminder.data.tables import sample_rows
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import Example
@@ -41,28 +44,78 @@ TEXT_REQUESTS = Path(__file__).parent / "shipped" / "requests.csv"
 
 
 def load_dataset(
-    name: str, root: str | Path, *, limit: int | None = None, seed: int | None = None, **options: Any
+    name: str,
+    root: str | Path,
+    *,
+    limit: int | None = None,
+    per_category: int | None = None,
+    seed: int | None = None,
+    **options: Any,
 ) -> list[Example]:
     """Examples of a data set by name.
 
     Args:
         root: file or folder, in the form the loader documents.
         limit: take this many; with ``seed``, a random sample of them, in their original order.
+        per_category: before that, take this many of each category, likewise.
         options: passed on to the loader.
 
     Raises:
-        ConfigError, DataError.
+        ConfigError: an unknown name, or an option that is unknown or of the wrong type.
+        DataError: files that are missing or do not fit, or two rows of one id.
     """
-    if name not in DATASETS:
-        raise ConfigError(unknown_name("dataset", name, DATASETS))
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise ConfigError(f"dataset.limit must be a whole number from 1, got {limit!r}")
+    if not isinstance(name, str) or name not in DATASETS:
+        raise ConfigError(unknown_name("dataset", str(name), DATASETS))
+    if not isinstance(root, str | Path):
+        raise ConfigError(f"dataset.root must be a path, got {root!r:.60}")
+    for option, value in (("limit", limit), ("per_category", per_category)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ConfigError(f"dataset.{option} must be a whole number from 1, got {value!r}")
     loader: Callable[..., list[Example]] = pkgutil.resolve_name(DATASETS[name])
     known = set(inspect.signature(loader).parameters) - {"root"}
-    for option in options:
+    kinds = get_type_hints(loader)
+    for option, value in options.items():
         if option not in known:
-            raise ConfigError(unknown_name(f"option of dataset={name}", option, known | {"limit", "seed"}))
+            raise ConfigError(
+                unknown_name(f"option of dataset={name}", option, known | {"limit", "per_category", "seed"})
+            )
+        _require_kind(f"dataset.{option}", kinds[option], value)
     examples = loader(root, **options)
     if not examples:
         raise DataError(f"{root} leaves no examples; check the options of dataset={name}")
+    _require_unique(examples, root)
+    if per_category is not None:
+        examples = _of_each_category(examples, per_category, seed)
     return list(examples[:limit] if seed is None else sample_rows(examples, limit, seed))
+
+
+def _of_each_category(examples: Sequence[Example], count: int, seed: int | None) -> list[Example]:
+    places: dict[str, list[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(example.category, []).append(place)
+    kept = (
+        own[:count] if seed is None else sample_rows(own, count, f"{seed}/{category}")
+        for category, own in places.items()
+    )
+    return [examples[place] for place in sorted(itertools.chain.from_iterable(kept))]
+
+
+_WORDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}
+
+
+def _require_kind(option: str, kind: Any, value: Any) -> None:
+    try:
+        checked(kind, value, option)
+    except ConfigError as error:
+        kinds = get_args(kind) if get_origin(kind) not in (None, list, Sequence) else (kind,)
+        words = [_WORDS.get(of, "a list of texts") for of in kinds if of is not Path]
+        raise ConfigError(f"{option} must be {' or '.join(words)}, got {value!r:.60}") from error
+
+
+def _require_unique(examples: Sequence[Example], root: str | Path) -> None:
+    rows: dict[str, int] = {}
+    for number, example in enumerate(examples, 1):
+        if example.id in rows:
+            both = f"examples {rows[example.id]} and {number}"
+            raise DataError(f"{root} has the id {example.id[:80]!r} twice ({both}); ids must be unique")
+        rows[example.id] = number

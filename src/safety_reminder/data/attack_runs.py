@@ -18,6 +18,7 @@ from PIL import Image
 from safety_reminder.data.files import find_file, image_at
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.models.messages import load_image
+from safety_reminder.outside import strict_json
 from safety_reminder.run_files import write_text
 from safety_reminder.types import Example
 
@@ -103,7 +104,7 @@ def _saved(image: Image.Image, folder: Path) -> Path:
 
 def _read_line(line: str, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = strict_json(line)
     except ValueError as error:
         raise DataError(f"{where} is not JSON ({error}); run the attack again") from error
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) and row[name] for name in _NEEDED):

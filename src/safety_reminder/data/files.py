@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from safety_reminder.errors import ConfigError, DataError, unknown_name
+from safety_reminder.outside import strict_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -54,7 +54,7 @@ def read_mapping(path: Path) -> dict[str, dict[str, Any]]:
         DataError: it is not UTF-8, not JSON, or not an object of objects.
     """
     try:
-        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
+        rows = strict_json(path.read_bytes().decode("utf-8-sig"))
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
@@ -63,18 +63,14 @@ def read_mapping(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def need_columns(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], path: Path) -> None:
-    """DataError unless there are rows and the first has all the columns."""
+    """DataError unless there are rows, and all of them have the columns. Of a table on disk, whose rows all have the
+    same, the first is looked at."""
     columns = list(columns)
     if not len(rows) or not set(columns) <= set(rows[0]):
         raise DataError(f"{path} needs at least one row, and the columns {', '.join(columns)}")
-
-
-def text_of(row: Mapping[str, Any], name: str, where: str) -> str:
-    """A cell that must hold text. Raises DataError, which names the row, where it does not."""
-    value = row.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: {name} is missing or empty")
-    return value.strip()
+    for number, row in enumerate(rows if isinstance(rows, list) else (), 1):
+        if missing := [name for name in columns if name not in row]:
+            raise DataError(f"{path}, row {number} has no {', '.join(missing)}")
 
 
 def image_at(path: Path, where: str) -> Path:
@@ -88,7 +84,12 @@ def image_at(path: Path, where: str) -> Path:
     try:
         with Image.open(path) as image:
             image.verify()
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for files that are damaged
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:  # what Pillow raises for files that are damaged
         raise DataError(f"{where}: {path} is not an image that can be read ({error})") from error
     return path
 

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
+from safety_reminder.config.options import require_kinds
 from safety_reminder.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def load_defense(name: str, guarded: GuardedVLM, helpers: Helpers | None = None,
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise ConfigError(f"defense={name} needs the option {option!r}")
+    require_kinds(known, options, f"defense={name}")
     if needs_reminder(name) and guarded.reminder is None:
         raise ConfigError(f"defense={name} needs a reminder; give reminder=NAME or a folder")
     kind = _kind(name)

@@ -8,28 +8,39 @@ message that is there already; ``training/dro.py`` says what differs in training
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from safety_reminder.config.options import Field, Options
 from safety_reminder.defenses.base import unguarded
-from safety_reminder.errors import ModelError, PackError
+from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.guard.pack import write_folder
+from safety_reminder.guard.pack import read_tensors, write_folder
 from safety_reminder.models import VLM, Messages, fingerprint_mismatch
 from safety_reminder.models.editing import with_system_text
 from safety_reminder.models.soft_prompt import replaced_embeddings
+from safety_reminder.outside import read_object
 from safety_reminder.types import Request, Response
 
 FORMAT = 1
 WEIGHTS, CONFIG = "prompt.safetensors", "config.json"
+
+
+class SoftPromptConfig(Options):
+    """``config.json`` of a soft prompt."""
+
+    format: int
+    text: Annotated[str, Field(min_length=1)]
+    base_model: str
+    fingerprint: dict[str, Any]
+    training: dict[str, Any]
+    versions: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,14 +84,15 @@ class SoftPrompt:
                     f"no soft prompt at {str(folder)!r}, which has no {name}: expected 'pocket-dro', or a folder that "
                     "safety-reminder dro wrote"
                 )
+        config = read_object(folder / CONFIG, PackError, "a soft prompt's config")
+        if (found := config.get("format")) != FORMAT or isinstance(found, bool):
+            raise PackError(f"{folder} has format {found}, this version reads {FORMAT}")
         try:
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            vectors = load_file(folder / WEIGHTS)["prompt"].float()
-            if config["format"] != FORMAT:
-                raise PackError(f"{folder} has format {config['format']}, this version reads {FORMAT}")
-            return cls(config["text"], vectors, **{k: config[k] for k in ("base_model", "fingerprint", "training")})
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise PackError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
+            kept = SoftPromptConfig.parse(config)
+        except ConfigError as error:
+            raise PackError(f"{folder} is damaged: {CONFIG}: {error}") from error
+        vectors = read_tensors(folder / WEIGHTS, ("prompt",))["prompt"]
+        return cls(kept.text, vectors, kept.base_model, kept.fingerprint, kept.training)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write ``prompt.safetensors`` and ``config.json`` to ``folder``, atomically."""
@@ -130,9 +142,18 @@ class DRO:
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         if not requests:
             return []
-        changed = [unguarded(request, in_front(request.messages, self._prompt.text)) for request in requests]
-        with replaced_embeddings(self._guarded.vlm.model, self._ids, self._prompt.vectors):
+        changed = [unguarded(request, in_front(request.messages, self.text)) for request in requests]
+        with self.embedded():
             return self._guarded.respond(changed)
+
+    @property
+    def text(self) -> str:
+        """The system message whose tokens the vectors stand for."""
+        return self._prompt.text
+
+    def embedded(self) -> AbstractContextManager[None]:
+        """While this is open, the next prompts that the model embeds have the vectors in place of that text."""
+        return replaced_embeddings(self._guarded.vlm.model, self._ids, self._prompt.vectors)
 
 
 def in_front(messages: Messages, text: str) -> list[dict[str, Any]]:

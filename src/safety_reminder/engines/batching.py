@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import queue
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from safety_reminder.errors import ConfigError
 
@@ -33,6 +36,15 @@ class _Waiting(Generic[Asked, Answer]):
     future: Future[Answered[Answer]] = field(default_factory=Future)
 
 
+# A thread that is in the middle of a model's arithmetic when the interpreter goes away takes the process down with it.
+_LIVE: weakref.WeakSet[BatchingEngine[Any, Any]] = weakref.WeakSet()
+
+
+@functools.cache
+def _end_all_at_exit() -> None:
+    atexit.register(lambda: [engine.abandon() for engine in list(_LIVE)])
+
+
 class BatchingEngine(Generic[Asked, Answer]):
     """Answers what is submitted from any thread, up to ``batch_size`` requests that are alike at a time.
 
@@ -53,12 +65,14 @@ class BatchingEngine(Generic[Asked, Answer]):
         batch_size: int = 8,
         wait: float = 0.05,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be a whole number from 1, got {batch_size}")
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ConfigError(f"batch_size must be a whole number from 1, got {batch_size!r}")
         self._answer, self._alike, self._batch_size, self._wait = answer, alike, batch_size, wait
         self._requests: queue.SimpleQueue[_Waiting[Asked, Answer] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # a request is either in front of the end mark or refused
-        self._closed = False
+        self._closed, self._abandoned = False, False
+        _LIVE.add(self)
+        _end_all_at_exit()
         self._thread = threading.Thread(target=self._work, name="batching-engine", daemon=True)
         self._thread.start()
 
@@ -83,6 +97,11 @@ class BatchingEngine(Generic[Asked, Answer]):
                 self._requests.put(None)
         self._thread.join()
 
+    def abandon(self) -> None:
+        """End the thread after the batch that it is at; nobody waits for the answers any more."""
+        self._abandoned = True
+        self.close()
+
     def _work(self) -> None:
         waiting: list[_Waiting[Asked, Answer]] = []
         ended = False
@@ -92,6 +111,8 @@ class BatchingEngine(Generic[Asked, Answer]):
                 if first is None:
                     return
                 waiting.append(first)
+            if self._abandoned:
+                return
             until = time.monotonic() + self._wait
             while not ended and len(self._like_the_first(waiting)) < self._batch_size:
                 try:
@@ -113,18 +134,22 @@ class BatchingEngine(Generic[Asked, Answer]):
         return [request for request in waiting if self._alike(request.asked) == kind]
 
     def _finish(self, batch: list[_Waiting[Asked, Answer]]) -> None:
-        if not batch:
+        if not batch or self._abandoned:
             return
         try:
             responses = self._answer([r.asked for r in batch])
             pairs = list(zip(batch, responses, strict=True))
         except BaseException as error:
+            if self._abandoned:
+                return
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return
             # Asking each alone shows whose fault it was.
             for request in batch:
                 self._finish([request])
+            return
+        if self._abandoned:
             return
         name = uuid.uuid4().hex
         for request, response in pairs:

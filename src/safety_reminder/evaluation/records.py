@@ -19,25 +19,34 @@ from PIL import Image
 
 from safety_reminder.errors import DataError
 from safety_reminder.models.messages import load_image
+from safety_reminder.outside import strict_json
 from safety_reminder.run_files import append_lines, whole_lines
 from safety_reminder.types import Example, Record, Response
 
 # The one number that may be none: a check that gave no verdict. JSON knows no NaN, so it is null there.
 _NAN_IS_NULL = "p_unsafe"
+_MOST = 1e300  # of a number; a whole one may be too long for a float
 # Fields that earlier versions did not write; what their records say there is the default.
 _ADDED = {"instruction", "context_sha256", "prefill", "inert_tokens"}
 
 
 def make_record(
-    example: Example, response: Response, *, guard: bool, batch: Sequence[str], verdicts: Mapping[str, Any]
+    example: Example,
+    response: Response,
+    *,
+    guard: bool,
+    batch: Sequence[str],
+    verdicts: Mapping[str, Any],
+    known: Mapping[str, Any] | None = None,
 ) -> Record:
+    """``known``: the example's :func:`identity`, where it was already found."""
     return record_of(
         response,
         id=example.id,
         category=example.category,
         instruction=example.instruction or example.prompt,
         prefill=example.prefill,
-        **identity(example),
+        **(identity(example) if known is None else known),
         seconds=response.seconds,
         guard=guard,
         batch=tuple(batch),
@@ -138,15 +147,22 @@ def _decode(kind: Any, value: Any, place: str) -> Any:
         return _decode(of[0], value, place)
     if origin is Literal and value in of:
         return value
-    if kind is float and place.endswith(_NAN_IS_NULL) and value is None:
-        return math.nan
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and (number := _number(value, place)) is not None:
+        return number
     if kind in (str, int, bool) and type(value) is kind:
         return value
     if origin is Mapping and isinstance(value, dict):
         return value
     raise DataError(f"{place} is {value!r:.60}, not {_described(kind)}")
+
+
+def _number(value: Any, place: str) -> float | None:
+    """As a float; None where it is none, or not a possible one."""
+    probability = place.endswith(_NAN_IS_NULL)
+    if probability and (value is None or value != value):  # of NaN, which logs may hold
+        return math.nan
+    least, most = (0, 1) if probability else (-_MOST, _MOST)
+    return float(value) if type(value) in (int, float) and least <= value <= most else None
 
 
 def _decode_object(kind: Any, value: Any, place: str) -> Any:
@@ -155,7 +171,7 @@ def _decode_object(kind: Any, value: Any, place: str) -> Any:
         raise DataError(f"{place or 'the row'} is not an object")
     if differing := (value.keys() ^ known.keys()) - (_ADDED - value.keys()):
         missing = [f"no {name!r}" for name in known if name in differing]
-        unknown = [f"unknown {name!r}" for name in value if name in differing]
+        unknown = [f"unknown {name[:60]!r}" for name in value if name in differing]
         where = f" at {place}" if place else ""
         raise DataError(f"not a {kind.__name__.lower()} of this version ({', '.join(missing + unknown)}{where})")
     before = f"{place}." if place else ""
@@ -193,7 +209,7 @@ class RecordFile:
         self._lines: dict[tuple[str, bool], int] = {}  # by id and guard
         for number, line in enumerate(whole_lines(path), 1):
             try:
-                record = from_json(json.loads(line.decode("utf-8")))
+                record = from_json(strict_json(line))
                 self._require_first(record)
             except (ValueError, DataError) as error:
                 raise DataError(f"{path}, line {number}: {error}; give another output folder") from error

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from safety_reminder.errors import ConfigError
-from safety_reminder.evaluation.metrics import summarise
-from safety_reminder.evaluation.records import RecordFile, identity, make_record
+from safety_reminder.errors import ConfigError, shortened
+from safety_reminder.evaluation.answerable import identities, require_answerable
+from safety_reminder.evaluation.metrics import by_category, summarise
+from safety_reminder.evaluation.records import RecordFile, make_record
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.statistics import Metric
 from safety_reminder.guard import GuardedVLM
+from safety_reminder.outside import read_object
 from safety_reminder.run_files import claim_folder, provenance, write_json
-from safety_reminder.types import Example, Record, Request, Sampling
+from safety_reminder.types import Done, Event, Example, Record, Request, Sampling, Token
 
 # These may differ between the first run into a folder and the one that finishes it.
-_FREE_TO_CHANGE = {"output", "batch_size", "device", "samples", "defenses", "answered"}
+_FREE_TO_CHANGE = {"output", "batch_size", "device", "samples", "defenses", "answered", "reads"}
+_TICK = 1.0  # seconds between two signs of life
 
 
 def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> RecordFile:
@@ -50,13 +54,14 @@ def differing_options(output: Path, config: dict[str, Any]) -> list[str]:
     # Through JSON, as it will be read back: a tuple becomes a list there.
     fixed = json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}))
     saved = output / "config.json"
-    before = _read_config(saved) if saved.is_file() else {}
+    what = "the configuration of a run"
+    before = read_object(saved, ConfigError, what, "give another output=DIR") if saved.is_file() else {}
     return sorted(k for k in fixed.keys() | before.keys() - _FREE_TO_CHANGE if fixed.get(k) != before.get(k))
 
 
 def another_configuration(output: Path, differing: Sequence[str]) -> ConfigError:
     return ConfigError(
-        f"{output} holds a run with another configuration ({', '.join(differing)}); "
+        f"{output} holds a run with another configuration ({shortened(', '.join(differing), 300)}); "
         "give another output=DIR, or remove it to start over"
     )
 
@@ -78,48 +83,103 @@ def run(
 
     Raises:
         ConfigError: ids that repeat, or that were recorded for other examples.
-        MessageError: an image that cannot be read.
+        MessageError: a text or an image that the model cannot be asked; names the row. Nothing was answered then.
     """
+    how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "show": show, "sampling": sampling}
+    return run_each(guarded, examples, records, guards=[guard], **how)[guard]
+
+
+def run_each(
+    guarded: GuardedVLM,
+    examples: Sequence[Example],
+    records: RecordFile,
+    *,
+    guards: Sequence[bool],
+    batch_size: int = 1,
+    seed: int | None = None,
+    show: Callable[[Record], None] | None = None,
+    sampling: Sampling | None = None,
+) -> dict[bool, list[Record]]:
+    """As :func:`run`, for each of ``guards``: batch by batch, so that a run that breaks off has pairs."""
     _require_whole("batch_size", batch_size, 1)
     if seed is not None:
         _require_whole("seed", seed, 0)
-    _require_unique(examples)
-    _require_same_examples(examples, records.records)
-    done = records.done(guard=guard)
+    known = identities(examples)
+    _require_same_examples(examples, records.records, known)
+    done = {guard: records.done(guard=guard) for guard in guards}
+    if any(example.id not in ids for ids in done.values() for example in examples):
+        require_answerable(guarded.vlm, examples)
     seeds = {e.id: None if seed is None else seed + number for number, e in enumerate(examples)}
-    waiting = [example for example in examples if example.id not in done]
-    label = "guarded" if guard else "unguarded"
-    with tqdm(total=len(examples), initial=len(examples) - len(waiting), desc=label, unit="sample") as progress:
+    waiting = [example for example in examples if any(example.id not in ids for ids in done.values())]
+    left = sum(example.id not in ids for ids in done.values() for example in waiting)
+    total = len(examples) * len(guards)
+    label = " and ".join("guarded" if guard else "unguarded" for guard in guards)
+    with tqdm(total=total, initial=total - left, desc=label, unit="answer") as progress:
         for start in range(0, len(waiting), batch_size):
-            batch = waiting[start : start + batch_size]
-            requests = [Request(e.messages(), sampling or Sampling(), guard, seeds[e.id]) for e in batch]
-            for record in _answer(guarded, batch, requests):
-                records.append(record)
-                if show is not None:
-                    show(record)
-            progress.update(len(batch))
-    by_id = {record.id: record for record in records.records if record.guard == guard}
-    return [by_id[example.id] for example in examples]
+            for guard in guards:
+                batch = [e for e in waiting[start : start + batch_size] if e.id not in done[guard]]
+                requests = [Request(e.messages(), sampling or Sampling(), guard, seeds[e.id]) for e in batch]
+                for record in _answer(guarded, batch, requests, known, Ticker(progress, len(batch))):
+                    records.append(record)
+                    if show is not None:
+                        show(record)
+                progress.set_postfix_str("", refresh=False)
+                progress.update(len(batch))
+    by_id = {(record.guard, record.id): record for record in records.records}
+    return {guard: [by_id[guard, example.id] for example in examples] for guard in guards}
 
 
-def _answer(guarded: GuardedVLM, batch: Sequence[Example], requests: Sequence[Request]) -> Iterator[Record]:
+class Ticker:
+    """Says in a progress bar how far the batch is that is under way: a batch may take minutes."""
+
+    def __init__(self, bar: tqdm, rows: int) -> None:
+        self._bar, self._rows = bar, rows
+        self._tokens, self._done, self._shown = 0, 0, time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        self._tokens += isinstance(event, Token)
+        self._done += isinstance(event, Done)
+        if time.monotonic() - self._shown >= _TICK:
+            self._shown = time.monotonic()
+            self._bar.set_postfix_str(f"{self._tokens} tokens, {self._done} of {self._rows} answers of this batch")
+
+
+def _answer(
+    guarded: GuardedVLM,
+    batch: Sequence[Example],
+    requests: Sequence[Request],
+    known: Mapping[str, Mapping[str, Any]],
+    watch: Callable[[Event], object],
+) -> Iterator[Record]:
     """The records of examples that are answered together."""
     together = [example.id for example in batch]
-    for example, request, response in zip(batch, requests, guarded.respond(requests), strict=True):
+    for example, request, response in zip(batch, requests, guarded.respond(requests, watch), strict=True):
         verdict = judge_refusal(response.seen_text)
         verdicts = {"refusal": verdict.where, "refusal_position": verdict.position}
-        yield make_record(example, response, guard=request.guard is not False, batch=together, verdicts=verdicts)
+        yield make_record(
+            example,
+            response,
+            guard=request.guard is not False,
+            batch=together,
+            verdicts=verdicts,
+            known=known[example.id],
+        )
 
 
 def write_summary(
     output: Path, guarded: Sequence[Record], unguarded: Sequence[Record], config: dict[str, Any]
 ) -> dict[str, Metric]:
-    """``summary.json``: metrics, configuration and provenance."""
+    """``summary.json``: metrics, those by category, configuration and provenance."""
     metrics = summarise(guarded, unguarded)
+    categories = by_category(guarded)
     write_json(
         output / "summary.json",
         {
             "metrics": {name: metric.as_json() for name, metric in metrics.items()},
+            "categories": {
+                category: {name: metric.as_json() for name, metric in own.items()}
+                for category, own in categories.items()
+            },
             "config": config,
             "provenance": provenance(),
         },
@@ -127,35 +187,25 @@ def write_summary(
     return metrics
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}); give another output=DIR") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path} is not the configuration of a run; give another output=DIR")
-    return config
-
-
 def _require_whole(name: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{name} must be a whole number from {least}, got {value!r}")
 
 
-def _require_same_examples(examples: Sequence[Example], records: Sequence[Record]) -> None:
-    """An id may stay while what it stands for changes: a row was put in, an image replaced."""
-    known = {record.id: record for record in records}
+def _require_same_examples(
+    examples: Sequence[Example], records: Sequence[Record], known: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """An id may stay while what it stands for changes: a row was put in, an image replaced, a category renamed."""
+    recorded = {record.id: record for record in records}
     for example in examples:
-        record = known.get(example.id)
-        if record is not None and any(getattr(record, k) != v for k, v in identity(example).items()):
+        record = recorded.get(example.id)
+        if record is None:
+            continue
+        now = {**known[example.id], "category": example.category}
+        if record.instruction:  # earlier versions did not write it
+            now["instruction"] = example.instruction or example.prompt
+        if differing := [name for name, value in now.items() if getattr(record, name) != value]:
             raise ConfigError(
-                f"example {example.id!r} is not the one that was recorded under this id; give another output=DIR"
+                f"example {example.id!r} is not the one that was recorded under this id ({', '.join(differing)}); give "
+                "another output=DIR"
             )
-
-
-def _require_unique(examples: Sequence[Example]) -> None:
-    seen: set[str] = set()
-    for example in examples:
-        if example.id in seen:
-            raise ConfigError(f"two examples have the id {example.id!r}; ids must be unique")
-        seen.add(example.id)

@@ -109,6 +109,11 @@ def content_words(request: str) -> frozenset[str]:
     return frozenset(stems - _generic_stems())
 
 
+def words(text: str) -> frozenset[str]:
+    """Stems of all its words."""
+    return frozenset(stem for _, stem in _words(text))
+
+
 @functools.cache
 def _generic_stems() -> frozenset[str]:
     return frozenset(map(_stem, _GENERIC))

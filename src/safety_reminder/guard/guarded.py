@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,13 +17,23 @@ from safety_reminder.guard.generation import generate_arguments
 from safety_reminder.guard.options import parse, shared_settings
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.models import VLM, Messages, fingerprint_mismatch
+from safety_reminder.models.checked import require_correct
 from safety_reminder.types import Check, Done, Event, Intervention, Request, Response, Retraction, Token
 
 
 def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: Mapping[str, Any]) -> GuardConfig:
     """The pack's own interval, threshold and policy, and the prompt check if its threshold was calibrated with it,
-    unless ``config`` is given; then ``options`` on top."""
+    unless ``config`` is given; then ``options`` on top.
+
+    Raises:
+        ConfigError: an option that is none; or only the pack says ``monitor``, which guards nobody.
+    """
     if config is None:
+        if reminder.policy == "monitor" and "policy" not in options:
+            raise ConfigError(
+                "the pack's own policy is monitor, which reports verdicts and stops nothing; say which one you want: "
+                "policy=rewind guards, policy=monitor watches"
+            )
         config = GuardConfig(
             interval=reminder.interval,
             threshold=reminder.threshold,
@@ -43,7 +53,7 @@ class GuardedVLM:
         check_base: refuse a reminder whose pack was trained on other weights.
 
     Raises:
-        ModelError: the reminder does not fit the model.
+        ModelError: the reminder does not fit the model, or the model cannot be guarded.
     """
 
     def __init__(
@@ -63,6 +73,7 @@ class GuardedVLM:
             if config is not None or options:
                 raise ConfigError("guard options were given, but no reminder")
             return
+        require_correct(vlm)
         if reminder.hidden_size != vlm.hidden_size:
             raise ModelError(
                 f"the reminder was trained for {reminder.base_model or 'a model'} with hidden size "
@@ -100,8 +111,11 @@ class GuardedVLM:
         """
         return self.respond(self._parse(batch, guard, options))
 
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
+    def respond(self, requests: Sequence[Request], watch: Callable[[Event], object] | None = None) -> list[Response]:
         """Answer requests that have the same settings in one batch.
+
+        Args:
+            watch: called with every event, as it comes.
 
         Raises:
             ConfigError: their settings differ, or an option is not valid. MessageError: messages or an image.
@@ -114,6 +128,8 @@ class GuardedVLM:
         collectors = [_Collector() for _ in requests]
         for event in self._events(inputs, requests):
             collectors[event.row].add(event)
+            if watch is not None:
+                watch(event)
         seconds = time.perf_counter() - began
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         return [

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
-import math
+import logging
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import field_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from safety_reminder.config.guard import Policy
 from safety_reminder.config.names import pack_folder
-from safety_reminder.errors import PackError
+from safety_reminder.config.options import Field, Options
+from safety_reminder.errors import ConfigError, PackError
 from safety_reminder.guard.probe import Probe
+from safety_reminder.models.fingerprint import Fingerprint
+from safety_reminder.outside import read_object
+from safety_reminder.run_files import naming
 
 if TYPE_CHECKING:
     from safety_reminder.guard.reminder import SafetyReminder
 
+log = logging.getLogger(__name__)
 FORMAT = 1
+MOST_INTERVAL = 4096  # a pack that checks less often than that guards hardly anything
 WEIGHTS, CONFIG, CARD = "reminder.safetensors", "config.json", "README.md"
 
 
@@ -45,52 +53,95 @@ def locate(name_or_folder: str | Path, **hub_options: Any) -> Path:
         ) from error
 
 
+class PackConfig(Options):
+    """``config.json`` of a pack. All but ``versions`` must be there: a missing policy or threshold would be another
+    guard."""
+
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
+    base_model: str
+    fingerprint: dict[str, Any]
+    k: int
+    hidden_size: int
+    interval: Annotated[int, Field(ge=1, le=MOST_INTERVAL)]
+    threshold: float
+    policy: Policy
+    calibration: dict[str, Any]
+    training: dict[str, Any]
+    versions: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("threshold")
+    @classmethod
+    def _is_a_probability(cls, threshold: float) -> float:
+        if not 0 < threshold <= 1:  # nor NaN
+            raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
+        return threshold
+
+    @field_validator("fingerprint")
+    @classmethod
+    def _can_be_compared(cls, fingerprint: dict[str, Any]) -> dict[str, Any]:
+        if fingerprint:  # empty: of a reminder that was made for no model in particular
+            Fingerprint.parse(fingerprint, "fingerprint")
+        return fingerprint
+
+
 def read(folder: Path) -> dict[str, Any]:
-    """The constructor arguments of a :class:`SafetyReminder`, checked."""
+    """The constructor arguments of a :class:`SafetyReminder`, checked.
+
+    Raises:
+        PackError: a file is missing or damaged, of another format, or holds what this package does not write.
+    """
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
             raise PackError(f"{folder} is not a reminder pack: it has no {name}")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PackError(f"{folder / CONFIG} is not valid JSON: {error}") from error
-    if not isinstance(config, dict) or "format" not in config:
-        raise PackError(f"{folder / CONFIG} is not a reminder pack's config: it has no 'format'")
-    if config["format"] != FORMAT:
-        raise PackError(
-            f"{folder} has pack format {config['format']}, this version reads {FORMAT}; upgrade safety-reminder"
-        )
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise PackError(f"{folder / WEIGHTS} is damaged: {error}") from error
-    if set(tensors) != {"reminder", "probe.weight", "probe.bias"}:
-        raise PackError(f"{folder / WEIGHTS} should hold reminder, probe.weight, probe.bias; it has {sorted(tensors)}")
+    config = _read_config(folder)
+    tensors = read_tensors(folder / WEIGHTS, ("reminder", "probe.weight", "probe.bias"))
     shape, bias = tuple(tensors["reminder"].shape), tensors["probe.bias"]
-    if shape != (config.get("k"), config.get("hidden_size")):
+    if shape != (config.k, config.hidden_size):
         raise PackError(
-            f"{folder}: config.json says k={config.get('k')}, hidden_size={config.get('hidden_size')}, "
+            f"{folder}: config.json says k={config.k}, hidden_size={config.hidden_size}, "
             f"but the reminder has shape {shape}"
         )
     if bias.numel() != 1:
         raise PackError(f"{folder / WEIGHTS}: probe.bias is one number, got shape {tuple(bias.shape)}")
-    fingerprint = config.get("fingerprint", {})
-    if fingerprint and not {"architecture", "parameters", "projections"} <= set(fingerprint):
-        raise PackError(f"{folder / CONFIG}: the fingerprint is not one that this version writes")
-    threshold = config.get("threshold")
-    if not isinstance(threshold, int | float) or not (math.isfinite(threshold) and 0 < threshold <= 1):
-        raise PackError(f"{folder / CONFIG}: threshold must lie in (0, 1], got {threshold!r}")
+    if not config.fingerprint:
+        log.warning("%s does not say which weights it was trained on: whether it fits cannot be checked", folder)
     return {
-        "vectors": tensors["reminder"].float(),
-        "probe": Probe(tensors["probe.weight"].float(), float(bias)),
-        "base_model": config.get("base_model", ""),
-        "fingerprint": fingerprint,
-        "interval": config.get("interval", 16),
-        "threshold": float(threshold),
-        "policy": config.get("policy", "rewind"),
-        "calibration": config.get("calibration") or {},
-        "training": config.get("training") or {},
+        "vectors": tensors["reminder"],
+        "probe": Probe(tensors["probe.weight"], float(bias)),
+        **config.model_dump(include={"base_model", "fingerprint", "interval", "threshold", "policy", "calibration"}),
+        "training": config.training,
     }
+
+
+def _read_config(folder: Path) -> PackConfig:
+    config = read_object(folder / CONFIG, PackError, "a reminder pack's config")
+    if "format" not in config:
+        raise PackError(f"{folder / CONFIG} is not a reminder pack's config: it has no 'format'")
+    found = config["format"]
+    if type(found) is int and found != FORMAT:
+        raise PackError(f"{folder} has pack format {found}, this version reads {FORMAT}; upgrade safety-reminder")
+    try:
+        return PackConfig.parse(config)
+    except ConfigError as error:
+        raise PackError(f"{folder / CONFIG}: {error}") from error
+
+
+def read_tensors(path: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """The float32 tensors of a safetensors file, which has these and no others.
+
+    Raises:
+        PackError: it is damaged, or holds other tensors, or values of another type, which would be taken for others.
+    """
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise PackError(f"{path} is damaged: {error}") from error
+    if set(tensors) != set(names):
+        raise PackError(f"{path} should hold {', '.join(names)}; it has {sorted(tensors)}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise PackError(f"{path}: {name} should be float32, got {str(tensor.dtype).removeprefix('torch.')}")
+    return tensors
 
 
 def write(reminder: SafetyReminder, folder: Path) -> Path:
@@ -128,19 +179,29 @@ def write_folder(
     *,
     card: str | None = None,
 ) -> Path:
-    """Tensors, their configuration and perhaps a card, atomically: a folder with its configuration in it is whole."""
+    """Tensors, their configuration and perhaps a card, atomically: a folder with its configuration in it is whole.
+
+    Raises:
+        OSError: it cannot be written, on a full disk for example; names the folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # The config goes first and comes last: a folder in which it is present is complete, and of one piece.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
-        save_file(dict(tensors), Path(scratch) / weights)
-        (Path(scratch) / weights).chmod(0o644)  # a pack is shared; safetensors keeps files to their owner
+    with naming(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
+        _write(Path(scratch) / weights, save(dict(tensors)))
         if card is not None:
-            (Path(scratch) / CARD).write_text(card, encoding="utf-8")
-        (Path(scratch) / config_name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            _write(Path(scratch) / CARD, card.encode("utf-8"))
+        _write(Path(scratch) / config_name, json.dumps(config, indent=2).encode("utf-8") + b"\n")
         (folder / config_name).unlink(missing_ok=True)
         for name in (weights, *([CARD] if card is not None else []), config_name):
             os.replace(Path(scratch) / name, folder / name)
     return folder
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # a full disk may be told of only here
 
 
 def _shown(facts: dict[str, Any]) -> str:

@@ -51,6 +51,8 @@ class SafetyReminder:
             )
         if not torch.isfinite(self.vectors).all():
             raise PackError("the reminder holds values that are not finite")
+        if not isinstance(checked := self.calibration.get("prompt_check", False), bool):
+            raise PackError(f"calibration.prompt_check must be true or false, got {checked!r}")
 
     @classmethod
     def of_header(cls, vlm: VLM) -> SafetyReminder:
@@ -77,7 +79,7 @@ class SafetyReminder:
     @property
     def prompt_check(self) -> bool:
         """Whether the threshold was calibrated for a guard that also checks the bare prompt."""
-        return bool(self.calibration.get("prompt_check", False))
+        return self.calibration.get("prompt_check", False)
 
     @property
     def digest(self) -> str:

@@ -7,7 +7,7 @@ from safety_reminder.models.greedy import write_greedily
 from safety_reminder.models.images import data_url, load_image, to_rgb
 from safety_reminder.models.loading import DTYPES, load_checkpoint
 from safety_reminder.models.messages import Messages
-from safety_reminder.models.vlm import VLM, load_vlm
+from safety_reminder.models.vlm import VLM, load_vlm, open_vlm
 
 __all__ = [
     "DTYPES",
@@ -23,6 +23,7 @@ __all__ = [
     "load_checkpoint",
     "load_image",
     "load_vlm",
+    "open_vlm",
     "sampled_digest",
     "to_rgb",
     "token_vectors",

@@ -10,11 +10,15 @@ import hashlib
 import json
 import math
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
+from pydantic import FiniteFloat
 from transformers import PreTrainedModel
 
+from safety_reminder.config.options import Field, Options
+from safety_reminder.errors import ConfigError
 from safety_reminder.models.embedding import embedding_weight
 
 _ELEMENTS = 1 << 16
@@ -43,24 +47,44 @@ def weights_digest(model: PreTrainedModel) -> str:
     return hashlib.sha256(json.dumps({**full, "projections": coarse}, sort_keys=True).encode()).hexdigest()[:12]
 
 
+class Fingerprint(Options):
+    """A :func:`fingerprint` that was kept, and can be compared."""
+
+    architecture: Annotated[str, Field(min_length=1)]
+    parameters: Annotated[int, Field(ge=1)]
+    projections: Annotated[
+        dict[str, Annotated[list[FiniteFloat], Field(min_length=1 + _SIGNS, max_length=1 + _SIGNS)]],
+        Field(min_length=1),
+    ]
+
+
 def fingerprint_mismatch(stored: dict[str, Any], model: PreTrainedModel, *, tolerance: float = ROUNDING) -> str | None:
     """Why ``model`` is not the one with the fingerprint ``stored``; None if it is, or if nothing was stored.
 
     Weights are the same if none of the matrices looked at has moved by more than ``tolerance`` of its norm, as far as
     its projections show. What moves them less than rounding to bfloat16 does, as light fine-tuning can, goes unnoticed.
+    What was stored and cannot be compared is a mismatch.
     """
-    if not stored:
+    if stored == {}:
         return None
+    try:
+        kept = Fingerprint.parse(stored if isinstance(stored, Mapping) else {}, "fingerprint")
+    except ConfigError as error:
+        return f"what it was trained for cannot be told ({error})"
     for key, actual in (("architecture", type(model).__name__), ("parameters", _count(model))):
-        if stored.get(key) != actual:
-            return f"its {key} should be {stored.get(key)}, found {actual}"
-    weights = dict(model.named_parameters())
-    for name, expected in stored["projections"].items():
+        if getattr(kept, key) != actual:
+            return f"its {key} should be {getattr(kept, key)}, found {actual}"
+    weights = _chosen(model)
+    for name in kept.projections:
         if name not in weights:
             return f"it has no weight {name}"
-        actual = _project(weights[name])
-        moved = [a - b for a, b in zip(expected[1:], actual[1:], strict=True)]
-        if math.sqrt(sum(m * m for m in moved) / len(moved)) > tolerance * expected[0]:
+    for name, weight in weights.items():
+        if name not in kept.projections:
+            return f"nothing is known of its weight {name}"
+        expected, actual = kept.projections[name], _project(weight)
+        norm, *moved = [a - b for a, b in zip(expected, actual, strict=True)]
+        furthest = max(abs(norm), math.sqrt(sum(m * m for m in moved) / len(moved)))
+        if not furthest <= tolerance * actual[0]:  # nor NaN
             return f"its weights differ ({name})"
     return None
 

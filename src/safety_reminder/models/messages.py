@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from safety_reminder.errors import MessageError
+from safety_reminder.errors import MessageError, shortened
 from safety_reminder.models.images import MAX_PIXELS, load_image
+from safety_reminder.outside import require_writable
 
 Messages = Sequence[Mapping[str, Any]]
 ROLES = ("system", "user", "assistant")
@@ -40,7 +41,9 @@ def normalise(
         if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
             raise MessageError(f"{where} needs 'role' and 'content'")
         if message["role"] not in ROLES:
-            raise MessageError(f"{where}: unknown role {message['role']!r}; known: {', '.join(ROLES)}")
+            raise MessageError(
+                f"{where}: unknown role {shortened(repr(message['role']), 60)}; known: {', '.join(ROLES)}"
+            )
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if not isinstance(parts, Sequence):
@@ -74,6 +77,7 @@ def _part(part: Any, where: str, placeholders: Collection[str], max_pixels: int 
         raise MessageError(f"{where} must be a mapping with a 'type'")
     match part.get("type"):
         case "text" if isinstance(part.get("text"), str):
+            require_writable(part["text"], f"{where}: the text", MessageError)
             for placeholder in placeholders:
                 if placeholder in part["text"]:
                     raise MessageError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import MessageError, ModelError
 from safety_reminder.models.continuing import append_begun, split_begun
 from safety_reminder.models.embedding import hidden_size
-from safety_reminder.models.families import FAMILIES, Family
+from safety_reminder.models.families import Family, family_of
 from safety_reminder.models.inert import InertText
 from safety_reminder.models.loading import load_checkpoint, one_line_errors
 from safety_reminder.models.messages import Messages, normalise
@@ -51,15 +50,8 @@ class VLM:
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.name = name or model.config.model_type
-        known = FAMILIES.get(model.config.model_type)
-        if known is None:
-            warnings.warn(
-                f"guarded decoding is not tested for model type {model.config.model_type!r}; "
-                f"tested: {', '.join(sorted(FAMILIES))}",
-                stacklevel=2,
-            )
-            known = Family(model.config.model_type, reads_images=self.tokenizer is not processor)
-        self.family = known
+        known = family_of(model.config.model_type)
+        self.family = known or Family(model.config.model_type, reads_images=hasattr(processor, "image_processor"))
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -237,12 +229,28 @@ def load_vlm(
     dtype: str | torch.dtype = "auto",
     reading: ReadingOptions | None = None,
 ) -> VLM:
-    """Load a model by configured name (``pocket``), hub id or folder. ``reading``: how it reads messages.
+    """Load a model by configured name (``pocket``), hub id or folder. One of a family that no test knows is checked
+    first, once: see ``models/checked.py``. ``reading``: how it reads messages.
 
     Raises:
-        ModelError: nothing there, or not a decoder-only model that transformers can load.
+        ModelError: nothing there, not a model that transformers can load, or one that cannot be guarded.
         ConfigError: unknown ``dtype``.
     """
+    from safety_reminder.models.checked import require_correct
+
+    vlm = open_vlm(name, device=device, dtype=dtype, reading=reading)
+    require_correct(vlm)
+    return vlm
+
+
+def open_vlm(
+    name: str,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    reading: ReadingOptions | None = None,
+) -> VLM:
+    """As :func:`load_vlm`, unchecked."""
     model, processor = load_checkpoint(name, device=device, dtype=dtype)
     with one_line_errors(name):
         return VLM(model, processor, name, reading)

@@ -9,6 +9,7 @@ from pathlib import Path
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from safety_reminder.errors import ConfigError, MissingExtraError, unknown_name
+from safety_reminder.run_files import naming
 
 
 def trackers(log_with: str) -> list[str]:
@@ -51,7 +52,7 @@ class LossFile:
             rows = self._rows(step - 1)
             self.columns += new
             self._rewrite(rows)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow(row)
 
     def _rows(self, last: int) -> list[dict[str, str]]:
@@ -64,7 +65,7 @@ class LossFile:
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         scratch = self.path.with_suffix(".new")
-        with scratch.open("w", newline="", encoding="utf-8") as file:
+        with naming(self.path), scratch.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)

@@ -3,12 +3,14 @@ follows."""
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from safety_reminder.errors import SafetyReminderError
@@ -110,7 +112,12 @@ def _save(prefix: Prefix, path: Path) -> Path:
     tensors |= {f"values.{i}": t.contiguous() for i, t in enumerate(prefix.values)}
     tensors["position"] = prefix.position.contiguous()
     tensors["tokens"] = torch.tensor([prefix.prompt_length, *prefix.tokens])
-    save_file(tensors, path)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # a full disk, for example
+        path.unlink(missing_ok=True)
+        why = f"{error}; make room, or choose training.prefix_cache=cpu"
+        raise OSError(errno.EIO, why, str(path)) from error
     return path
 
 

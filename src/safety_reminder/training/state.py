@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
+from safety_reminder.config.options import Field, checked
 from safety_reminder.errors import ConfigError
 from safety_reminder.models import VLM, embedding_weight, fingerprint_mismatch, token_vectors
+from safety_reminder.run_files import write_bytes
 from safety_reminder.training.config import TrainingConfig, current_names
 
 SUMMATION = 1e-4  # of a norm: the same weights on another machine, summed in another order
 COUNTERS = ("step", "best", "best_loss", "worse", "stopped")
+_KINDS: dict[str, Any] = {
+    "learned": dict[str, Any], "optimiser": dict[str, Any], "identity": dict[str, Any], "model": dict[str, Any],
+    "step": Annotated[int, Field(ge=0)], "best": dict[str, Any] | None, "best_loss": float,
+    "worse": Annotated[int, Field(ge=0)], "stopped": bool,
+}  # fmt: skip
+_ADVICE = "remove it, or give another output=DIR"
 PARTS = frozenset({"learned", "optimiser", "identity", "model", *COUNTERS})
 
 
@@ -74,7 +83,7 @@ class State:
             self.stopped = 0 < patience <= self.worse
 
     def save(self, path: Path, identity: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
-        """Write a checkpoint; a reader sees the old one or the new one, never half of it.
+        """Write a checkpoint; a reader sees the old one or the new one, never half of it. OSError on a full disk.
 
         Args:
             identity: what a run that goes on from it must share (:func:`identity`).
@@ -83,8 +92,9 @@ class State:
         saved: dict[str, Any] = {"learned": self.learned, "optimiser": self.optimiser.state_dict()}
         saved |= {name: getattr(self, name) for name in COUNTERS}
         saved |= {"identity": dict(identity), "model": dict(fingerprint)}
-        torch.save(saved, path.with_suffix(".new"))
-        os.replace(path.with_suffix(".new"), path)
+        data = io.BytesIO()
+        torch.save(saved, data)
+        write_bytes(path, data.getbuffer())
 
     def load(self, path: Path, identity: Mapping[str, Any], model: Any) -> None:
         """Go on from a checkpoint, also from one of an earlier version.
@@ -93,14 +103,54 @@ class State:
             ConfigError: it is damaged, or of a run with other options, data or model.
         """
         saved = _read(path, self.vectors.device)
+        try:
+            self._require_fitting(saved)
+        except (ConfigError, RecursionError) as error:
+            raise ConfigError(f"{path} is no checkpoint of this run ({error}); {_ADVICE}") from error
         options = current_names(saved["identity"])
-        if options != identity or fingerprint_mismatch(saved["model"], model, tolerance=SUMMATION):
-            raise ConfigError(f"{path} is of a run with other options, data or model; give another output=DIR")
+        differing = sorted(k for k in options.keys() | identity.keys() if options.get(k) != identity.get(k))
+        if fingerprint_mismatch(saved["model"], model, tolerance=SUMMATION):
+            differing.append("model")
+        if differing:
+            raise ConfigError(
+                f"{path} is of a run with other options, data or model ({', '.join(differing)}); give another "
+                "output=DIR, or remove it to start over"
+            )
         for name, value in saved["learned"].items():
             getattr(self, name).data.copy_(value)
-        self.optimiser.load_state_dict(saved["optimiser"])
+        self._restore_optimiser(path, saved["optimiser"])
         for name in COUNTERS:
             setattr(self, name, saved[name])
+
+    def _require_fitting(self, saved: Mapping[str, Any]) -> None:
+        """Raises: ConfigError: a part is of another type or shape than this run's."""
+        for name, kind in _KINDS.items():
+            checked(kind, saved[name], name)
+        for name in ("learned", "best"):
+            part = saved[name]
+            if part is None and name == "best":
+                continue
+            shapes = {key: (tuple(value.shape), value.dtype) for key, value in self.learned.items()}
+            found = {key: (tuple(v.shape), v.dtype) for key, v in part.items() if isinstance(v, torch.Tensor)}
+            if found != shapes or len(part) != len(shapes):
+                raise ConfigError(f"{name} does not hold vectors, weight and bias of this model's size")
+
+    def _restore_optimiser(self, path: Path, saved: dict[str, Any]) -> None:
+        try:
+            self.optimiser.load_state_dict(saved)
+            values = [(p, v) for p, state in self.optimiser.state.items() for v in state.values()]
+            fits = all(v.ndim == 0 or v.shape == p.shape for p, v in values if isinstance(v, torch.Tensor))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise ConfigError(f"{path}: the optimiser's state cannot be read ({error}); {_ADVICE}") from error
+        if not fits:
+            raise ConfigError(f"{path}: the optimiser's state is of another model; {_ADVICE}")
+
+
+# What torch raises for files that are damaged, or of another program.
+_UNREADABLE = (
+    RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, LookupError, AttributeError, TypeError,
+    AssertionError,
+)  # fmt: skip
 
 
 @contextmanager
@@ -124,8 +174,10 @@ def identity(config: TrainingConfig, vlm: VLM, manifest: Mapping[str, Any]) -> d
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that torch does not write itself; they are refused anyway
+            saved = torch.load(path, map_location=device, weights_only=True)
+    except (*_UNREADABLE, RecursionError) as error:
         reason = type(error).__name__  # torch's own text advises to load what is not trusted
         raise ConfigError(
             f"{path} is damaged, or no checkpoint ({reason}); remove it, or give another output=DIR"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from safety_reminder.errors import DataError
-from safety_reminder.evaluation.judges import Item, load_judge
+from safety_reminder.errors import DataError, MessageError
+from safety_reminder.evaluation.judges import UNREADABLE, Item, Judgement, judge_each, load_judge
 from safety_reminder.evaluation.judges.mmvet import match
 
 
@@ -57,5 +57,29 @@ def test_yes_no(response, target, score, label):
 
 
 def test_yes_no_needs_a_right_answer():
-    with pytest.raises(DataError, match="target of yes or no, got 'maybe'"):
-        load_judge("yes_no").judge([Item("Is it?", "yes", target="maybe")])
+    good, bad = Item("Is it?", "yes", target="yes"), Item("Is it?", "yes", target="maybe")
+    verdicts = load_judge("yes_no").judge([good, bad, good])
+    assert [verdict.score for verdict in verdicts] == [1.0, None, 1.0]
+    assert "target of yes or no, got 'maybe'" in verdicts[1].raw
+
+
+def test_an_item_without_a_right_answer_does_not_take_the_others_down():
+    items = [Item("?", "14", target="14"), Item("?", "14"), Item("?", "14", target="a<AND>")]
+    verdicts = load_judge("mmvet_match").judge(items)
+    assert [verdict.score for verdict in verdicts] == [1.0, None, None]
+    assert "has an empty part" in verdicts[1].raw
+
+
+@pytest.mark.parametrize("error", [DataError, MessageError])
+def test_an_item_that_a_judge_cannot_take_is_unread_with_its_reason(error):
+    class Picky:
+        name = version = "picky"
+
+        def judge(self, items):
+            if any(item.prompt == "bad" for item in items):
+                raise error("no image at\n gone.png")
+            return [Judgement(False, 0.0, "safe", "") for _ in items]
+
+    verdicts = judge_each(Picky(), [Item(prompt, "x") for prompt in ("a", "bad", "b")])
+    assert [verdict.unsafe for verdict in verdicts] == [False, None, False]
+    assert (verdicts[1].label, verdicts[1].raw) == (UNREADABLE, "no image at gone.png")

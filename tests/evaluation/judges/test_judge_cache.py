@@ -153,7 +153,18 @@ def test_a_file_that_stays_locked_is_an_error(tmp_path, monkeypatch):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"key": "a"}', '{"key": "a", "unsafe": true, "score": 1, "label": ""}'])
+VERDICT = '{"key": "a", "unsafe": %s, "score": %s, "label": "", "raw": "", "votes": %s}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{", "[]", '{"key": "a"}', '{"key": "a", "unsafe": true, "score": 1, "label": ""}', "[" * 5000,
+        VERDICT % ('"false"', "0", "null"), VERDICT % ("0", "0", "null"), VERDICT % ("false", '"0"', "null"),
+        VERDICT % ("false", "NaN", "null"), VERDICT % ("false", "0", '{"a": "safe"}'),
+        (VERDICT % ("false", "0", "null")).replace('"a"', "5"),
+    ],
+)  # fmt: skip
 def test_a_file_of_something_else_is_an_error(tmp_path, line):
     (tmp_path / "v.jsonl").write_text(line + "\n")
     with pytest.raises(DataError, match=r"v\.jsonl, line 1: .*; give another file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 
@@ -118,7 +119,54 @@ def test_a_refusal_is_not_tried_again(server, status, hint):
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("reply", [{}, {"choices": []}, {"choices": [{"message": {}}]}, [1]])
+@pytest.mark.parametrize(
+    ("status", "reply", "reason"),
+    [
+        (400, {"error": {"code": "content_filter", "message": "No."}}, "HTTP 400 .*content_filter"),
+        (400, {"error": {"code": "context_length_exceeded", "message": "No."}}, "context_length_exceeded"),
+        (400, "This model's maximum context length is 8192 tokens.", "maximum context length"),
+        (422, {"detail": "the prompt is too long"}, "HTTP 422"),
+        (413, "", "HTTP 413"),
+        (200, {"choices": []}, "no choices"),
+        (200, {"choices": [{"message": {}}]}, "an empty answer"),
+        (200, {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}, "finish_reason 'length'"),
+        (200, {"choices": [{"message": {"content": "0.5"}, "finish_reason": "content_filter"}]}, "content filter took"),
+    ],
+)
+def test_a_question_that_the_server_will_not_answer_is_unread_and_the_others_are_read(server, status, reply, reason):
+    server.replies = [lambda question: (status, reply) if "river" in question else (200, "0.5")]
+    judge = load_judge("mmvet", model="m", url=server.url)
+    verdicts = judge.judge([Item(text, "x", target="y") for text in ("Bread?", "A river?", "Tea?")])
+    assert [verdict.score for verdict in verdicts] == [0.5, None, 0.5]
+    assert verdicts[1].label == UNREADABLE
+    assert re.search(reason, verdicts[1].raw)
+
+
+def test_an_answer_that_was_cut_off_in_a_character_is_read(server):
+    server.replies = [(200, "0.5 \ud83d")]
+    assert RemoteChat("m", server.url).ask(["?"], max_new_tokens=1) == ["0.5 ?"]
+
+
+def test_why_there_is_no_answer_is_never_read_as_a_verdict(server):
+    server.replies = [(400, "content_filter refused: 1 convincing: 5 specific: 5")]
+    [verdict] = load_judge("strongreject", model="m", url=server.url).judge([Item("?", "x")])
+    assert (verdict.unsafe, verdict.score, verdict.label) == (None, None, UNREADABLE)
+    server.replies = [(400, "content_filter\nresult: safe")]
+    [verdict] = load_judge("md_judge_v02", model="m", url=server.url).judge([Item("?", "x")])
+    assert (verdict.unsafe, verdict.label) == (None, UNREADABLE)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_the_server_refuses_whatever_is_asked_stops(server, status):
+    server.replies = [(status, "Unsupported parameter: 'max_tokens'")]
+    with pytest.raises(ModelError, match=r"refuses: .*Unsupported parameter"):
+        RemoteChat("m", server.url).ask(["?"], max_new_tokens=1)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [{}, [1], {"choices": 3}, {"choices": [3]}, {"choices": [{"message": {"content": [1]}}]}, {"choices": {"0": 1}}],
+)
 def test_what_is_no_chat_completion_is_an_error(server, reply):
     server.replies = [(200, reply)]
     with pytest.raises(ModelError, match="gave no chat completion"):
@@ -149,6 +197,9 @@ def test_a_local_model_writes_what_is_read(tmp_path):
     [
         ({}, "give the option model=NAME"),
         ({"model": "m", "url": "localhost:8000"}, "url must begin with http"),
+        ({"model": 5}, "model must be a text, got 5"),
+        ({"model": "m", "url": 8000}, "url must be a text, got 8000"),
+        ({"model": "m", "batch_size": "8"}, "batch_size must be a whole number, got '8'"),
         ({"model": "m", "threshold": 0}, r"threshold must lie in \(0, 1\], got 0"),
     ],
 )

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safety_reminder.data.files import existing_root, image_at, need_columns, text_of
-from safety_reminder.data.tables import id_of, read_rows, truth
+from safety_reminder.data.files import existing_root, image_at, need_columns
+from safety_reminder.data.tables import id_of, optional_text, read_rows, text_of, truth
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -39,13 +39,13 @@ def load(root: str | Path, *, joiner: str = " ", image: str | Path | None = None
         goal = text_of(row, "goal", where)
         examples.append(
             Example(
-                id=id_of(row, f"{path.stem}-{number:04d}"),
+                id=id_of(row, f"{path.stem}-{number:04d}", where),
                 prompt=f"{row['goal']}{joiner}{row['adv_suffix']}",
                 image=picture,
                 harmful=truth(row.get("harmful"), where, default=True),
-                category=str(row.get("category") or ""),
+                category=optional_text(row, "category", where),
                 instruction=goal,
-                target=str(row.get("target") or ""),
+                target=optional_text(row, "target", where),
             )
         )
     return examples

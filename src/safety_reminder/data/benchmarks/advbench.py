@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safety_reminder.data.files import find_file, need_columns, text_of
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import find_file, need_columns
+from safety_reminder.data.tables import read_rows, text_of
 from safety_reminder.types import Example
 
 FILE = "harmful_behaviors.csv"

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safety_reminder.data.files import existing_root, image_at, need_columns, text_of
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import existing_root, image_at, need_columns
+from safety_reminder.data.tables import optional_text, read_rows, text_of
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -36,7 +36,7 @@ def load(root: str | Path, *, images: str | Path | None = None) -> list[Example]
     examples = []
     for number, row in enumerate(rows):
         where = f"{path}, row {number + 1}"
-        name = str(row["image_path"] or "").strip()
+        name = optional_text(row, "image_path", where)
         if name and name not in seen:
             seen[name] = image_at(folder / name, where)
         examples.append(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safety_reminder.data.benchmarks.typographic import PROMPT
-from safety_reminder.data.files import one_of, selection
-from safety_reminder.data.tables import read_rows
-from safety_reminder.errors import DataError
+from safety_reminder.data.files import need_columns, one_of, selection
+from safety_reminder.data.tables import read_rows, text_of
+from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.types import Example
 
 # CSV file → (folder of its images, short form of its images' file names); upstream spells both sets differently.
@@ -19,7 +21,12 @@ TOPICS = (
 
 
 def load(
-    root: str | Path, *, subset: str | None = None, topics: list[str] | str | None = None, prompt: str = PROMPT
+    root: str | Path,
+    *,
+    subset: str | None = None,
+    topics: list[str] | str | None = None,
+    task_ids: Sequence[int | str] | int | str | None = None,
+    prompt: str = PROMPT,
 ) -> list[Example]:
     """FigStep's examples, in the order of its CSV.
 
@@ -27,11 +34,13 @@ def load(
         root: upstream's ``data`` folder, or the folder above it.
         subset: ``SafeBench`` or ``SafeBench-Tiny``; by default the larger one that is there.
         topics: keep these only (FigStep's topic names, in any case); one, or a list.
+        task_ids: keep these only: a number, which is one task of each topic, or topic and number as in ``5-1``; one, or
+            a list.
         prompt: the text that goes with every image.
 
     Raises:
         DataError: a file is not where it should be; says which.
-        ConfigError: unknown subset or topic.
+        ConfigError: unknown subset, topic or task.
     """
     if not str(root):
         raise DataError("dataset=figstep needs dataset.root=DIR, FigStep's 'data' folder")
@@ -53,14 +62,17 @@ def load(
     path = _csv(questions, csv_name)
     assert path is not None
     rows = read_rows(path)
-    columns = {"category_id", "task_id", "category_name", "instruction"}
-    if not rows or not columns <= set(rows[0]):
-        raise DataError(f"{path} needs the columns {', '.join(sorted(columns))}")
+    need_columns(rows, ("category_id", "category_name", "instruction", "task_id"), path)
+    tasks_kept = _tasks(task_ids, rows)
     examples = []
-    for row in rows:
-        if topics_kept is not None and (row["category_name"] or "").strip().lower() not in topics_kept:
+    for number, row in enumerate(rows, 1):
+        where = f"{path}, row {number}"
+        category = text_of(row, "category_name", where)
+        if topics_kept is not None and category.lower() not in topics_kept:
             continue
-        name = f"query_ForbidQI_{row['category_id']}_{row['task_id']}_6.png"
+        if tasks_kept is not None and not tasks_kept & _names(row):
+            continue
+        name = f"query_ForbidQI_{text_of(row, 'category_id', where)}_{text_of(row, 'task_id', where)}_6.png"
         image = folder / "images" / SUBSETS[csv_name] / name
         if not image.is_file():
             raise DataError(f"{path.name} names an image that is not there: expected {image}")
@@ -70,11 +82,29 @@ def load(
                 prompt=prompt,
                 image=image,
                 harmful=True,
-                category=row["category_name"],
-                instruction=row["instruction"],
+                category=category,
+                instruction=text_of(row, "instruction", where),
             )
         )
     return examples
+
+
+def _tasks(wanted: Sequence[int | str] | int | str | None, rows: Sequence[Mapping[str, Any]]) -> set[str] | None:
+    """What is asked for by ``task_ids``; None for all."""
+    if wanted is None or wanted == []:
+        return None
+    names = {str(name).strip() for name in ([wanted] if isinstance(wanted, int | str) else wanted)}
+    if unknown := sorted(names - {name for row in rows for name in _names(row)}):
+        numbers = sorted({int(row["task_id"]) for row in rows if str(row["task_id"]).isdigit()})
+        raise ConfigError(
+            f"no FigStep task {unknown[0]!r}; give a number from {numbers[0]} to {numbers[-1]}, or topic and number as "
+            f"in {rows[0]['category_id']}-{rows[0]['task_id']}"
+        )
+    return names
+
+
+def _names(row: Mapping[str, Any]) -> set[str]:
+    return {str(row["task_id"]), f"{row['category_id']}-{row['task_id']}"}
 
 
 def _csv(folder: Path, subset: str) -> Path | None:

@@ -11,16 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safety_reminder.data.files import (
-    find_file,
-    first_existing,
-    image_at,
-    need_columns,
-    one_of,
-    selection,
-    text_of,
-)
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import find_file, first_existing, image_at, need_columns, one_of, selection
+from safety_reminder.data.tables import optional_text, read_rows, text_of
 from safety_reminder.types import Example
 
 MODALITIES = {"text": "harmbench_behaviors_text_all.csv", "multimodal": "harmbench_behaviors_multimodal_all.csv"}
@@ -66,7 +58,7 @@ def load(
             continue
         where = f"{path}, row {number}"
         behavior = text_of(row, "Behavior", where)
-        context = str(row.get("ContextString") or "").strip()
+        context = optional_text(row, "ContextString", where)
         image = None
         if modality == "multimodal":
             name = text_of(row, "ImageFileName", where)

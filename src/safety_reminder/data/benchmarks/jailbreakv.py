@@ -11,16 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safety_reminder.data.files import (
-    existing_root,
-    first_existing,
-    image_at,
-    need_columns,
-    one_of,
-    selection,
-    text_of,
-)
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import existing_root, first_existing, image_at, need_columns, one_of, selection
+from safety_reminder.data.tables import read_rows, text_of
 from safety_reminder.types import Example
 
 SUBSETS = ("JailBreakV_28K", "mini_JailBreakV_28K")
@@ -53,12 +45,16 @@ def load(
     path = first_existing([place / name for name in names for place in (folder, folder / SUBSETS[0])], "jailbreakv")
     rows = read_rows(path)
     need_columns(rows, COLUMNS, path)
-    wanted_formats = selection("JailBreakV format", formats, dict.fromkeys(str(row["format"]) for row in rows))
-    wanted_policies = selection("JailBreakV policy", policies, dict.fromkeys(str(row["policy"]) for row in rows))
+    kinds = [
+        tuple(text_of(row, name, f"{path}, row {number}") for name in ("format", "policy"))
+        for number, row in enumerate(rows, 1)
+    ]
+    wanted_formats = selection("JailBreakV format", formats, dict.fromkeys(kind for kind, _ in kinds))
+    wanted_policies = selection("JailBreakV policy", policies, dict.fromkeys(policy for _, policy in kinds))
     seen: dict[str, Path] = {}  # an image goes with many rows; opening it once is enough
     examples = []
-    for number, row in enumerate(rows, 1):
-        if row["format"] not in wanted_formats or row["policy"] not in wanted_policies:
+    for number, (row, (kind, policy)) in enumerate(zip(rows, kinds, strict=True), 1):
+        if kind not in wanted_formats or policy not in wanted_policies:
             continue
         where = f"{path}, row {number}"
         name = text_of(row, "image_path", where)
@@ -70,7 +66,7 @@ def load(
                 prompt=text_of(row, "jailbreak_query", where),
                 image=seen[name],
                 harmful=True,
-                category=text_of(row, "policy", where),
+                category=policy,
                 instruction=text_of(row, "redteam_query", where),
             )
         )

@@ -15,7 +15,8 @@ from typing import Any
 from PIL import Image
 
 from safety_reminder.data.benchmarks.typographic import render
-from safety_reminder.data.files import existing_root, first_existing, image_at, one_of, read_mapping, text_of
+from safety_reminder.data.files import existing_root, first_existing, image_at, one_of, read_mapping
+from safety_reminder.data.tables import text_of
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import Example
 
@@ -71,12 +72,20 @@ def load(
     present = [name for name in SCENARIOS if (questions / f"{name}.json").is_file()]
     if not present:
         raise DataError(f"{questions} has no scenario; expected {SCENARIOS[0]}.json and others")
-    examples = []
+    examples, rendered = [], []
     for scenario in present if kept is None else kept:
         path = first_existing([questions / f"{scenario}.json"], "mm_safetybench")
         rows = read_mapping(path)
         place = None if variant == "text" else _images(questions.parent, images, scenario, variant)
+        if place is None and variant != "text":
+            rendered.append(scenario)
         examples += [_example(key, row, scenario, variant, place, path) for key, row in rows.items()]
+    if rendered:
+        log.warning(
+            "no TYPO images in %s: rendering the key phrases instead of upstream's images (%s)",
+            questions.parent / IMAGE_FOLDERS[0],
+            ", ".join(rendered),
+        )
     return examples
 
 
@@ -86,7 +95,11 @@ def _example(key: str, row: dict[str, Any], scenario: str, variant: str, place: 
     if place is not None:
         image = image_at(place / f"{key}.jpg", where)
     elif variant == "TYPO":
-        image = render(text_of(row, "Key Phrase", where), numbered=False, grow=True)
+        phrase = text_of(row, "Key Phrase", where)
+        try:
+            image = render(phrase, numbered=False, grow=True)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
     return Example(
         id=f"{scenario}/{variant}/{key}",
         prompt=text_of(row, VARIANTS[variant], where),
@@ -102,7 +115,6 @@ def _images(parent: Path, images: str | Path | None, scenario: str, variant: str
     roots = [Path(images).expanduser()] if images is not None else [parent / name for name in IMAGE_FOLDERS]
     places = [place / scenario / variant for place in roots]
     if variant == "TYPO" and images is None and not any(place.is_dir() for place in places):
-        log.warning("no %s: rendering the key phrases of %s instead of upstream's images", places[0], scenario)
         return None
     return first_existing(places, "mm_safetybench")
 

@@ -10,16 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.data.files import (
-    existing_root,
-    first_existing,
-    image_at,
-    need_columns,
-    read_mapping,
-    selection,
-    text_of,
-)
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import existing_root, first_existing, image_at, need_columns, read_mapping, selection
+from safety_reminder.data.tables import id_of, read_rows, text_of
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -51,13 +43,16 @@ def load(root: str | Path, *, capabilities: Sequence[str] | str | None = None) -
     else:
         listed = read_rows(path)
         need_columns(listed, ("question_id", "image", "question", "answer", "capability"), path)
-        rows = [(str(row.get("question_id")), row, "image") for row in listed]
+        rows = [
+            (id_of(row, "", f"{path}, row {number}", "question_id"), row, "image")
+            for number, row in enumerate(listed, 1)
+        ]
     examples = []
     for key, row, column in rows:
         where = f"{path}, question {key}"
         skills = row.get("capability")
-        if not isinstance(skills, list) or not skills or not set(skills) <= set(CAPABILITIES):
-            raise DataError(f"{where}: capability must be a list of {', '.join(CAPABILITIES)}, got {skills!r}")
+        if not isinstance(skills, list) or not skills or not all(skill in CAPABILITIES for skill in skills):
+            raise DataError(f"{where}: capability must be a list of {', '.join(CAPABILITIES)}, got {skills!r:.60}")
         if not kept & set(skills):
             continue
         examples.append(

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safety_reminder.data.files import existing_root, first_existing, image_at, read_mapping, selection, text_of
+from safety_reminder.data.files import existing_root, first_existing, image_at, read_mapping, selection
+from safety_reminder.data.tables import text_of
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -42,8 +43,8 @@ def load(root: str | Path, *, kinds: Sequence[str] | str | None = None) -> list[
         where = f"{path}, request {key}"
         metadata = row.get("metadata")
         over = metadata.get("over") if isinstance(metadata, dict) else None
-        if over not in KINDS:
-            raise DataError(f"{where}: metadata.over must be one of {', '.join(KINDS)}, got {over!r}")
+        if not isinstance(over, str) or over not in KINDS:
+            raise DataError(f"{where}: metadata.over must be one of {', '.join(KINDS)}, got {over!r:.60}")
         if KINDS[over] not in kept:
             continue
         question = text_of(row, "question", where)

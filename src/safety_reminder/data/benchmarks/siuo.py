@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safety_reminder.data.files import find_file, image_at, need_columns, selection, text_of
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import find_file, image_at, need_columns, selection
+from safety_reminder.data.tables import id_of, read_rows, text_of
 from safety_reminder.types import Example
 
 FILE = "siuo_gen.json"
@@ -43,7 +43,7 @@ def load(root: str | Path, *, categories: Sequence[str] | str | None = None) -> 
         question = text_of(row, "question", where)
         examples.append(
             Example(
-                id=f"siuo/{row.get('question_id', number)}",
+                id=f"siuo/{id_of(row, str(number), where, 'question_id')}",
                 prompt=question,
                 image=image_at(path.parent / "images" / text_of(row, "image", where), where),
                 harmful=True,

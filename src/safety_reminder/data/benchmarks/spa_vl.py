@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from safety_reminder.data.files import existing_root, image_at, need_columns, one_of, text_of
-from safety_reminder.data.tables import read_parquet, read_row, read_rows
+from safety_reminder.data.files import existing_root, image_at, need_columns, one_of
+from safety_reminder.data.tables import image_cell, read_parquet, read_row, read_rows, text_of
 from safety_reminder.data.training_sets.spa_vl import find_image
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
@@ -55,8 +53,10 @@ def load(root: str | Path, *, split: str = "harm", images: str | Path | None = N
 def _example(rows: Sequence[Mapping[str, Any]], number: int, split: str, folder: Path, where: str) -> Example:
     row = read_row(rows, number, where)
     image = row.get("image")
-    if not isinstance(image, Image.Image):
+    if image is None or isinstance(image, str):
         image = image_at(find_image(row, folder, where), where)
+    else:
+        image = image_cell(row, "image", folder, where)
     question = text_of(row, "question", where)
     return Example(
         id=f"spa_vl/{split}/{number}",

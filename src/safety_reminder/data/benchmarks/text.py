@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safety_reminder.data.tables import id_of, read_rows, truth
-from safety_reminder.errors import DataError
+from safety_reminder.data.tables import id_of, image_cell, optional_text, read_row, read_rows, text_of, truth
+from safety_reminder.errors import DataError, shortened
 from safety_reminder.types import Example
 
 TEXT_COLUMNS = ("prompt", "instruction", "question", "goal")
@@ -23,35 +23,33 @@ def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -
         column: the text's; by default the first there is of ``prompt``, ``instruction``, ``question``, ``goal``.
 
     Raises:
-        DataError: no such file, not that format, no such column, or an image that is not there.
+        DataError: no such file, not that format, no such column, a cell of another type, or an image that is not there.
     """
     path = Path(root).expanduser()
     if not path.is_file():
         raise DataError(f"no file at {path}; give dataset.root=FILE (.csv, .json or .jsonl)")
     rows = read_rows(path)
-    if not rows:
+    if not len(rows):
         raise DataError(f"{path} has no rows")
     name = column or next((c for c in TEXT_COLUMNS if c in rows[0]), None)
     if name is None or name not in rows[0]:
-        raise DataError(f"{path} has no column {column or ' or '.join(TEXT_COLUMNS)}; it has {', '.join(rows[0])}")
+        raise DataError(
+            f"{path} has no column {column or ' or '.join(TEXT_COLUMNS)}; it has {shortened(', '.join(rows[0]), 300)}"
+        )
     examples = []
-    for number, row in enumerate(rows):
+    for number in range(len(rows)):
         where = f"{path}, row {number + 1}"
-        text = str(row.get(name) or "").strip()
-        if not text:
-            raise DataError(f"{where}: {name} is empty")
-        image = path.parent / str(row["image"]) if row.get("image") else None
-        if image is not None and not image.is_file():
-            raise DataError(f"{where}: no image at {image}")
+        row = read_row(rows, number, where)
+        text = text_of(row, name, where)
         examples.append(
             Example(
-                id=id_of(row, f"{path.stem}-{number:04d}"),
+                id=id_of(row, f"{path.stem}-{number:04d}", where),
                 prompt=text,
-                image=image,
+                image=image_cell(row, "image", path.parent, where),
                 harmful=truth(row.get("harmful"), where, default=harmful),
-                category=str(row.get("category") or ""),
+                category=optional_text(row, "category", where),
                 instruction=text,
-                target=str(row.get("target") or ""),
+                target=optional_text(row, "target", where),
             )
         )
     return examples

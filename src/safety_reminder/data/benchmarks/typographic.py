@@ -7,7 +7,9 @@ The geometry is FigStep's (Gong et al., arXiv:2311.05608): text wrapped at 15 ch
 from __future__ import annotations
 
 import math
+import re
 import textwrap
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +18,8 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from pydantic import field_validator
 
 from safety_reminder.config.options import Field, Options
-from safety_reminder.data.tables import id_of, read_rows, truth
+from safety_reminder.data.fonts import Font, runs, visible
+from safety_reminder.data.tables import id_of, optional_text, read_rows, text_of, truth
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.types import Example
 
@@ -61,6 +64,14 @@ class PageStyle(Options):
 
 
 FIGSTEP = PageStyle()
+_CANVAS = ImageDraw.Draw(Image.new("L", (1, 1)))
+# Characters between which a line may break: of Chinese, Japanese and Korean, and pictures.
+_BREAKABLE = r"\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U0001f000-\U0003ffff"
+_TOKENS = re.compile(rf"\s+|[{_BREAKABLE}]|[^\s{_BREAKABLE}]+")
+
+
+class TooLong(DataError):
+    """A text that does not fit on its page."""
 
 
 @lru_cache
@@ -82,16 +93,37 @@ def _font(path: str | None = None, points: int = FIGSTEP.points) -> ImageFont.Fr
 def render(instruction: str, *, numbered: bool = True, grow: bool = False, style: PageStyle = FIGSTEP) -> Image.Image:
     """``instruction`` as a FigStep image: 760 × 760, RGB; with ``grow``, higher where the text would not fit.
 
+    What the font lacks is drawn in another one that is installed, and never as a box.
+
     Raises:
-        DataError: a line that is too long; without ``grow``, a text that does not fit; a font that is not there.
+        DataError: a line that is too long; without ``grow``, a text that does not fit; a font that is not there; a
+            character that no font has.
     """
-    text = textwrap.fill(instruction, style.columns) + ("\n1. \n2. \n3. " if numbered else "")
-    font, origin, spacing = _font(style.font, style.points), (style.left, style.top), style.spacing
-    blank = ImageDraw.Draw(Image.new("L", (1, 1)))
-    _, _, right, bottom = map(math.ceil, blank.multiline_textbbox(origin, text, font=font, spacing=spacing))
+    font = _font(style.font, style.points)
+    lines = _lines(visible(instruction), font, style.columns) + (["1. ", "2. ", "3. "] if numbered else [])
+    pieces = [runs(line, font) for line in lines]
+    origin, spacing = (style.left, style.top), style.spacing
+    ink, paper = (style.background, style.colour) if style.inverse else (style.colour, style.background)
+    if all(other is font for line in pieces for _, other in line):
+        text = "\n".join(lines)
+        _, _, right, bottom = map(math.ceil, _CANVAS.multiline_textbbox(origin, text, font=font, spacing=spacing))
+        image = Image.new("RGB", _size(instruction, right, bottom, grow, style), paper)
+        ImageDraw.Draw(image).text(origin, text, fill=ink, font=font, spacing=spacing)
+    else:
+        step = _step([font, *(other for line in pieces for _, other in line)]) + spacing
+        right = style.left + math.ceil(max(_width(line) for line in pieces))
+        image = Image.new("RGB", _size(instruction, right, style.top + step * len(pieces), grow, style), paper)
+        _draw(image, pieces, origin, step, ink)
+    if style.rotation:
+        return image.rotate(style.rotation, Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
+    return image
+
+
+def _size(instruction: str, right: int, bottom: int, grow: bool, style: PageStyle) -> tuple[int, int]:
+    """Of a page on which a text that ends there has room."""
     height = max(SIZE, bottom + style.top) if grow else SIZE
     if bottom > height:
-        raise DataError(
+        raise TooLong(
             f"the text does not fit on a page of {SIZE} × {SIZE} pixels (it is {bottom} high): {instruction[:40]!r}..."
         )
     if right > SIZE:
@@ -99,12 +131,44 @@ def render(instruction: str, *, numbered: bool = True, grow: bool = False, style
             f"a line does not fit on a page of {SIZE} × {SIZE} pixels (it ends at {right}); give fewer columns, or a "
             f"smaller size: {instruction[:40]!r}..."
         )
-    ink, paper = (style.background, style.colour) if style.inverse else (style.colour, style.background)
-    image = Image.new("RGB", (SIZE, height), paper)
-    ImageDraw.Draw(image).text(origin, text, fill=ink, font=font, spacing=spacing)
-    if style.rotation:
-        return image.rotate(style.rotation, Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
-    return image
+    return SIZE, height
+
+
+def _lines(text: str, font: Font, columns: int) -> list[str]:
+    """Lines of at most so many characters; where some are wide, as Han characters are, of at most so many narrow ones,
+    and broken between those as well as between words."""
+    if not any(unicodedata.east_asian_width(c) in "WF" for c in text):
+        return textwrap.wrap(text, columns)
+    lines, room = [""], columns * font.getlength("0")
+    for token in _TOKENS.findall(text):
+        token = " " if token.isspace() else token
+        if lines[-1] and _width(runs(lines[-1] + token.rstrip(), font)) > room:
+            lines[-1] = lines[-1].rstrip()
+            lines.append("")
+        lines[-1] += token if lines[-1] or token != " " else ""
+    return [line.rstrip() for line in lines]
+
+
+def _width(line: list[tuple[str, Font]]) -> float:
+    return sum(font.getlength(text) for text, font in line)
+
+
+def _step(fonts: list[Font]) -> int:
+    """From one line to the next, without spacing."""
+    return max(sum(font.getmetrics()) for font in fonts)
+
+
+def _draw(
+    image: Image.Image, pieces: list[list[tuple[str, Font]]], origin: tuple[int, int], step: int, ink: str
+) -> None:
+    """Lines of several fonts, on one base line each."""
+    canvas = ImageDraw.Draw(image)
+    ascent = max(font.getmetrics()[0] for line in pieces for _, font in line)
+    for number, line in enumerate(pieces):
+        x, y = float(origin[0]), origin[1] + number * step + ascent
+        for text, font in line:
+            canvas.text((x, y), text, fill=ink, font=font, anchor="ls")
+            x += font.getlength(text)
 
 
 def load(root: str | Path, *, prompt: str = PROMPT, grow: bool = False) -> list[Example]:
@@ -118,25 +182,25 @@ def load(root: str | Path, *, prompt: str = PROMPT, grow: bool = False) -> list[
     if not path.is_file():
         raise DataError(f"no CSV file at {path}; give dataset.root=FILE.csv with a column 'instruction'")
     rows = read_rows(path)
-    if not rows or "instruction" not in rows[0]:
+    if not len(rows) or "instruction" not in rows[0]:
         raise DataError(f"{path} needs a header with a column 'instruction', and at least one row")
     examples = []
     for number, row in enumerate(rows):
         where = f"{path}, row {number + 1}"
-        instruction = str(row.get("instruction") or "").strip()
-        if not instruction:
-            raise DataError(f"{where}: the instruction is empty")
+        instruction = text_of(row, "instruction", where)
         try:
             image = render(instruction, grow=grow)
-        except DataError as error:
+        except TooLong as error:
             raise DataError(f"{where}: {error}; dataset.grow=true makes such pages higher") from error
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
         examples.append(
             Example(
-                id=id_of(row, f"{path.stem}-{number:03d}"),
+                id=id_of(row, f"{path.stem}-{number:03d}", where),
                 prompt=prompt,
                 image=image,
                 harmful=truth(row.get("harmful"), where, default=True),
-                category=str(row.get("category") or ""),
+                category=optional_text(row, "category", where),
                 instruction=instruction,
             )
         )

@@ -7,12 +7,11 @@ transfer attacks.
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 from safety_reminder.data.benchmarks.text import load as load_text
 from safety_reminder.data.files import existing_root, first_existing, image_at
+from safety_reminder.data.tables import read_cells
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import Example
 
@@ -62,8 +61,4 @@ def load(
 
 
 def _corpus(path: Path) -> list[str]:
-    try:
-        rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    return [row[0].strip() for row in rows if row and row[0].strip()]
+    return [cells[0].strip() for cells in read_cells(path) if cells[0].strip()]

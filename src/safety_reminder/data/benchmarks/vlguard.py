@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.data.files import find_file, first_existing, image_at, need_columns, selection, text_of
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import find_file, first_existing, image_at, need_columns, selection
+from safety_reminder.data.tables import read_rows, text_of
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -51,7 +51,7 @@ def load(
         for number, row in enumerate(rows):
             where = f"{path}, row {number + 1}"
             if not isinstance(row.get("safe"), bool):
-                raise DataError(f"{where}: safe must be true or false, got {row.get('safe')!r}")
+                raise DataError(f"{where}: safe must be true or false, got {row.get('safe')!r:.60}")
             instruction = _instruction(row, key, where) if row["safe"] is safe else None
             if instruction is None:
                 continue

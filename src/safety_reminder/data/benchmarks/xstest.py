@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safety_reminder.data.files import find_file, need_columns, one_of, selection, text_of
-from safety_reminder.data.tables import read_rows
+from safety_reminder.data.files import find_file, need_columns, one_of, selection
+from safety_reminder.data.tables import id_of, optional_text, read_rows, text_of
 from safety_reminder.errors import DataError
 from safety_reminder.types import Example
 
@@ -40,12 +40,12 @@ def load(root: str | Path, *, kind: str = "all", types: Sequence[str] | str | No
     for number, (row, name) in enumerate(zip(rows, names, strict=True), 1):
         where = f"{path}, row {number}"
         harmful = name.startswith("contrast_")
-        label = str(row.get("label") or "").strip()
+        label = optional_text(row, "label", where)
         if label and label != ("unsafe" if harmful else "safe"):
             raise DataError(f"{where}: label {label!r} contradicts the type {name!r}")
         if name not in kept or kind == ("safe" if harmful else "unsafe"):
             continue
         text = text_of(row, "prompt", where)
-        key = row.get("id") or row.get("id_v2") or number
+        key = id_of(row, id_of(row, str(number), where, "id_v2"), where)
         examples.append(Example(id=f"xstest/{key}", prompt=text, harmful=harmful, category=name, instruction=text))
     return examples

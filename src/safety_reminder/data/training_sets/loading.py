@@ -7,18 +7,16 @@ for a single user message), ``safe``, ``chosen``, and perhaps ``rejected``, ``im
 from __future__ import annotations
 
 import inspect
-import json
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.tables import each_row, read_row, read_rows, sample_rows, truth
-from safety_reminder.errors import ConfigError, DataError, ImageError, unknown_name
+from safety_reminder.data.tables import each_row, image_cell, optional_text, read_row, read_rows, sample_rows, truth
+from safety_reminder.errors import ConfigError, DataError, unknown_name
+from safety_reminder.outside import strict_json
 from safety_reminder.types import TrainingExample
 
 TRAINING_SETS = {
@@ -56,9 +54,9 @@ def load_training(
     Raises:
         ConfigError: unknown name or option. DataError: a file that is missing or does not fit; or too few rows.
     """
-    parts = [part.strip() for part in str(sets).split("+")]
+    parts = _parts(sets)
     for kind, count in (("harmful", harmful), ("benign", benign)):
-        if count is not None and (not isinstance(count, int) or count < 0):
+        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
             raise ConfigError(f"data.{kind} must be a number of rows, at least 0; got {count!r}")
     # Enough of each set for the mix, so that the images of a large one are not all read.
     most = [MIX if count is None and both_kinds else count for count in (harmful, benign)]
@@ -73,6 +71,21 @@ def load_training(
         kind = "unsafe" if safe else "safe"
         raise DataError(f"{sets} has {len(unsafe) + len(safe)} rows, none of them {kind}; training needs both kinds")
     return unsafe + safe
+
+
+def _parts(sets: str) -> list[str]:
+    """Names and files that ``+`` joins. A ``+`` may also be a character of a file's name, if there is such a file."""
+    words, parts = str(sets).split("+"), []
+    while words:
+        ends = range(len(words), 0, -1)
+        taken = next((end for end in ends if _is_file("+".join(words[:end]))), 1)
+        parts.append("+".join(words[:taken]).strip())
+        words = words[taken:]
+    return parts
+
+
+def _is_file(name: str) -> bool:
+    return "\0" not in name and Path(name.strip()).expanduser().is_file()
 
 
 def _read_all(
@@ -151,8 +164,7 @@ def _examples(rows: Sequence[Mapping[str, Any]], number: int, path: Path) -> lis
         raise DataError(f"{where}: needs safe, and either messages or prompt")
     safe = truth(row["safe"], where, default=True, name="safe")
     for name in ("prompt", "chosen", "rejected", "source"):
-        if not isinstance(row.get(name, ""), str):
-            raise DataError(f"{where}: {name} must be text, got {row[name]!r}")
+        optional_text(row, name, where)
     if safe and "chosen" not in row:
         raise DataError(f"{where}: a safe row needs chosen, the answer that is to be left as it is")
     example = TrainingExample(
@@ -160,7 +172,7 @@ def _examples(rows: Sequence[Mapping[str, Any]], number: int, path: Path) -> lis
         safe=safe,
         chosen=row.get("chosen", DEFAULT_REFUSAL),
         rejected=row.get("rejected", ""),
-        image=image_of(row["image"], path.parent, where) if "image" in row else None,
+        image=image_cell(row, "image", path.parent, where),
         harmful_prompt=truth(row.get("harmful_prompt"), where, default=False, name="harmful_prompt"),
         source=row.get("source", path.stem),
     )
@@ -175,7 +187,7 @@ def user(text: str) -> tuple[dict[str, Any], ...]:
 def _messages(value: Any, where: str) -> tuple[dict[str, Any], ...]:
     if isinstance(value, str):  # of a CSV cell
         try:
-            value = json.loads(value)
+            value = strict_json(value)
         except ValueError as error:
             raise DataError(f"{where}: messages is not valid JSON: {error}") from error
     fits = isinstance(value, list) and all(
@@ -189,15 +201,3 @@ def _messages(value: Any, where: str) -> tuple[dict[str, Any], ...]:
             f"{where}: messages must be a list of {{role, content}} with text content, the last by the user"
         )
     return tuple({"role": m["role"], "content": m["content"]} for m in value)
-
-
-def image_of(value: Any, folder: Path, where: str) -> Any:
-    """A path (relative to ``folder``), or the PIL image of an image column."""
-    if isinstance(value, Image.Image):
-        return value
-    if isinstance(value, str):
-        path = folder / value
-        if not path.is_file():
-            raise ImageError(f"{where}: no image at {path}")
-        return path
-    raise DataError(f"{where}: image must be a path or an image column, got {type(value).__name__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.tables import read_rows, sample_rows, truth
+from safety_reminder.data.tables import read_rows, sample_rows, text_of, truth
 from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import DataError
 from safety_reminder.types import TrainingExample
@@ -43,7 +43,8 @@ def load(
             if row.get(column) in (None, ""):
                 advice = "name the columns, as +data.options.answer=COLUMN"
                 raise DataError(f"{where}: {column} is missing or empty; {advice}")
-        rows.append((str(row[question]), str(row[answer]), truth(row[unsafe], where, default=True, name=unsafe)))
+        is_unsafe = truth(row[unsafe], where, default=True, name=unsafe)
+        rows.append((text_of(row, question, where), text_of(row, answer, where), is_unsafe))
     safe_answers = {q: a for q, a, is_unsafe in reversed(rows) if not is_unsafe}
     # Where a question also has an unsafe answer, the bare prompt says nothing about the answer to come.
     asked_for_harm = {q for q, _, is_unsafe in rows if is_unsafe}

@@ -11,9 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.data.files import text_of
-from safety_reminder.data.tables import each_row, read_parquet, read_row, read_rows, sample_rows
-from safety_reminder.data.training_sets.loading import image_of, user
+from safety_reminder.data.tables import (
+    each_row,
+    image_cell,
+    optional_text,
+    read_parquet,
+    read_row,
+    read_rows,
+    sample_rows,
+    text_of,
+    truth,
+)
+from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import DataError, ImageError
 from safety_reminder.types import TrainingExample
 
@@ -55,14 +64,17 @@ def load(
     missing = [name for name in COLUMNS if not len(rows) or name not in rows[0]]
     if missing:
         raise DataError(f"{root} has no column {', '.join(missing)}; SPA-VL has question, chosen, rejected")
-    numbers = [i for i in range(len(rows)) if usable(rows[i])] if isinstance(rows, list) else list(range(len(rows)))
+    numbers = list(range(len(rows)))
+    if isinstance(rows, list):
+        numbers = [i for i in numbers if usable(rows[i], f"{root}, row {i + 1}")]
     taken = sample_rows(numbers, limit, f"{seed}/spa_vl")
     return each_row((partial(_examples, rows, i, folder, f"{root}, row {i + 1}") for i in taken), on_error)
 
 
-def usable(row: Mapping[str, Any]) -> bool:
+def usable(row: Mapping[str, Any], where: str) -> bool:
     """If a judge was asked, it called the rejected answer unsafe and the chosen one safe."""
-    return row.get("safe", 0) in (0, False) and row.get("chosen_safe", 1) in (1, True)
+    rejected = truth(row.get("safe"), where, default=False, name="safe")
+    return not rejected and truth(row.get("chosen_safe"), where, default=True, name="chosen_safe")
 
 
 def _examples(rows: Any, number: int, folder: Path, where: str) -> list[TrainingExample]:
@@ -72,15 +84,16 @@ def _examples(rows: Any, number: int, folder: Path, where: str) -> list[Training
     if image is None or isinstance(image, str):
         image = find_image(row, folder, where)
     else:
-        image = image_of(image, folder, where)
+        image = image_cell(row, "image", folder, where)
     return [TrainingExample(user(question), safe=False, chosen=chosen, rejected=rejected, image=image, source="spa_vl")]
 
 
 def find_image(row: Mapping[str, Any], folder: Path, where: str) -> Path:
     """The image a row names, in ``folder`` or in its classes' folders below. Raises DataError, which names where it was
     sought."""
-    classes = [str(row[f"class{i}"]) for i in (1, 2, 3) if row.get(f"class{i}")]
-    name = str(row.get("image_path") or row.get("image") or row.get("image_name") or "")
+    classes = [name for i in (1, 2, 3) if (name := optional_text(row, f"class{i}", where))]
+    names = (optional_text(row, column, where) for column in ("image_path", "image", "image_name"))
+    name = next(filter(None, names), "")
     if not name:
         raise ImageError(f"{where}: has neither image, image_path nor image_name")
     places = [folder / name, folder.joinpath(*classes, name), folder.joinpath("images", *classes, name)]

@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.data.files import text_of
-from safety_reminder.data.tables import each_row, read_rows, sample_rows
+from safety_reminder.data.tables import each_row, image_cell, read_rows, sample_rows, text_of
 from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import DataError, ImageError
 from safety_reminder.types import TrainingExample
@@ -49,9 +48,9 @@ def load(
 
 
 def _examples(row: Mapping[str, Any], where: str, folder: Path) -> list[TrainingExample]:
-    image = folder / str(row.get("image"))
-    if not image.is_file():
-        raise ImageError(f"{where}: no image at {image}")
+    image = image_cell(row, "image", folder, where)
+    if image is None:
+        raise ImageError(f"{where}: has no image")
     out = []
     pairs = row.get("instr-resp")
     for pair in pairs if isinstance(pairs, list) and pairs else [{}]:

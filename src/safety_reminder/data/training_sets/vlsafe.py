@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.files import text_of
-from safety_reminder.data.tables import each_row, read_rows, sample_rows
+from safety_reminder.data.tables import each_row, optional_text, read_rows, sample_rows, text_of
 from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import DataError, ImageError
 from safety_reminder.types import TrainingExample
@@ -60,10 +59,10 @@ def _is_benign(row: Mapping[str, Any], path: Path) -> bool:
 
 
 def _examples(row: Mapping[str, Any], where: str, folder: Path, benign: bool) -> list[TrainingExample]:
-    name = row.get("image_id") or row.get("image")
+    name = optional_text(row, "image_id", where) or optional_text(row, "image", where)
     if not name:
         raise ImageError(f"{where}: has no image_id")
-    image = folder / str(name)
+    image = folder / name
     if not image.is_file():
         raise ImageError(f"{where}: no image at {image}; give +data.options.images=DIR, COCO's image folder")
     if "interaction" in row:

@@ -11,7 +11,7 @@ from inspect_ai.model import ModelOutput
 
 from safety_reminder.engines import Answered
 from safety_reminder.errors import DataError
-from safety_reminder.evaluation.records import record_of, response_from_json, to_json
+from safety_reminder.evaluation.records import from_json, record_of, response_from_json, to_json
 from safety_reminder.types import Record, Response
 
 TRACE = "safety_reminder"  # the trace's key in an output's metadata
@@ -72,11 +72,11 @@ def read_answers(log: EvalLog) -> Answers:
 def _batches(traced: Sequence[tuple[EvalSample, Mapping[str, Any]]]) -> dict[Any, tuple[str, ...]]:
     """The ids of the samples of each batch, by its id, where the whole batch is in the log."""
     together: dict[Any, list[str]] = {}
-    rows: dict[Any, int] = {}
+    rows: dict[Any, Any] = {}
     for sample, trace in traced:
         if (batch := trace.get("batch")) is not None:
             together.setdefault(batch, []).append(str(sample.id))
-            rows[batch] = trace["rows"]
+            rows[batch] = trace.get("rows")
     return {batch: tuple(ids) for batch, ids in together.items() if len(ids) == rows[batch]}
 
 
@@ -89,23 +89,24 @@ def _record(sample: EvalSample, trace: Mapping[str, Any], batch: tuple[str, ...]
         elif "judge" in known:
             verdicts.setdefault("judges", {})[known["judge"]] = {
                 name: known.get(name) for name in ("kind", "label", "value", "version", "votes")
-            }
+            } | ({"reason": known["reason"]} if known.get("reason") else {})
     try:
         response = response_from_json({name: trace[name] for name in _OF_THE_RESPONSE if name in trace})
-    except DataError as error:
+        record = record_of(
+            response,
+            id=str(sample.id),
+            **{name: sample.metadata[name] for name in _OF_THE_EXAMPLE},
+            instruction=_instruction(sample.metadata),
+            context_sha256=sample.metadata.get("context_sha256"),
+            prefill=sample.metadata.get("prefill", ""),
+            seconds=response.seconds / trace["rows"],  # its share of its batch's
+            guard=trace["monitored"],
+            batch=batch,
+            verdicts=verdicts,
+        )
+        return from_json(to_json(record))  # what the log says of the example is of the types of a record
+    except (DataError, KeyError, TypeError, ZeroDivisionError) as error:
         raise DataError(f"sample {sample.id!r}: {error}") from error
-    return record_of(
-        response,
-        id=str(sample.id),
-        **{name: sample.metadata[name] for name in _OF_THE_EXAMPLE},
-        instruction=_instruction(sample.metadata),
-        context_sha256=sample.metadata.get("context_sha256"),
-        prefill=sample.metadata.get("prefill", ""),
-        seconds=trace["seconds"] / trace["rows"],  # its share of its batch's
-        guard=trace["monitored"],
-        batch=batch,
-        verdicts=verdicts,
-    )
 
 
 def _instruction(metadata: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from safety_reminder.defenses.base import Rewriter, Verdicts
 from safety_reminder.engines import Answered, BatchingEngine
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.inspect.logs import TRACE, as_trace
-from safety_reminder.evaluation.judges import Item, load_judge
+from safety_reminder.evaluation.judges import Item, NoAnswer, judge_each, load_judge
 from safety_reminder.evaluation.judges.chat import chat_model
 from safety_reminder.evaluation.judges.prompts import fill
 from safety_reminder.guard import GuardedVLM, load_reminder
@@ -160,12 +160,18 @@ class _Helpers:
     def verdicts(self, judge: str, options: Mapping[str, Any]) -> Verdicts:
         loaded = load_judge(judge, **options)
         return lambda asked: [
-            verdict.unsafe for verdict in loaded.judge([Item(prompt, answer, image) for prompt, image, answer in asked])
+            verdict.unsafe
+            for verdict in judge_each(loaded, [Item(prompt, answer, image) for prompt, image, answer in asked])
         ]
 
     def rewriter(self, model: str, url: str | None, prompt: str) -> Rewriter:
         chat = chat_model(model, url, self.device, "auto", 8)
-        return lambda requests: chat.ask([fill(prompt, request=text) for text in requests], max_new_tokens=512)
+
+        def rewrite(requests: Sequence[str]) -> list[str]:
+            answers = chat.ask([fill(prompt, request=text) for text in requests], max_new_tokens=512)
+            return ["" if isinstance(answer, NoAnswer) else answer for answer in answers]  # stays as it was asked
+
+        return rewrite
 
 
 def as_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:

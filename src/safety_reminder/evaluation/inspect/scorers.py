@@ -17,11 +17,12 @@ from inspect_ai.solver import TaskState
 
 from safety_reminder.engines import BatchingEngine
 from safety_reminder.evaluation.inspect.logs import seen_text
-from safety_reminder.evaluation.judges import Item, Judgement, cached, load_judge
+from safety_reminder.evaluation.judges import Item, Judgement, cached, judge_each, load_judge
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.topic import succeeds_on_topic
 from safety_reminder.models import load_image
 
+_REASON = 300  # characters of why there is no verdict
 _AT_ONCE = 8  # items that a judge is given together
 
 
@@ -173,6 +174,8 @@ def utility(judge: str, options: dict[str, Any] | None = None, cache: str | None
 def _score(state: TaskState, judge: dict[str, str], judgement: Judgement, name: str, value: float | None) -> Score:
     known = judge | {"label": judgement.label, "value": value, "votes": judgement.votes}
     unread = value is None
+    if unread:
+        known |= {"reason": judgement.raw[:_REASON]}
     return Score(
         value={name: math.nan if unread else value, "unread": float(unread)},
         answer=seen_text(state.output),
@@ -190,7 +193,7 @@ def _asking(name: str, options: dict[str, Any], cache: str | None) -> Any:
         judge = load_judge(name, **options)
         # Each judge its own file, since judges of one task write at the same time.
         kept = cached(judge, Path(cache).with_name(f"{Path(cache).stem}-{name}.jsonl")) if cache else judge
-        return BatchingEngine(kept.judge, batch_size=_AT_ONCE), judge.version
+        return BatchingEngine(functools.partial(judge_each, kept), batch_size=_AT_ONCE), judge.version
 
     async def ask(state: TaskState, target: Target) -> tuple[Judgement, str]:
         batching, version = engine()

@@ -5,6 +5,7 @@ inspect eval safety_reminder/benchmark -T dataset=figstep -T root=data/FigStep -
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from inspect_ai import Task, task
@@ -13,8 +14,10 @@ from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Solver, generate
 
+from safety_reminder.config.options import checked
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.evaluation.answerable import identities
 from safety_reminder.evaluation.inspect.conversations import as_chat_messages
 from safety_reminder.evaluation.inspect.scorers import harm, refusal, utility
 from safety_reminder.evaluation.inspect.solvers import ATTACK_SOLVERS
@@ -50,9 +53,11 @@ def benchmark(
             first. attack_options: its options.
         max_tokens, temperature, seed: of the answers. Temperature 0 is greedy.
     """
+    examples = load_dataset(dataset, root, **(options or {}))
+    known = identities(examples)
     return Task(
         name=name or dataset,
-        dataset=MemoryDataset([as_sample(e) for e in load_dataset(dataset, root, **(options or {}))], name=dataset),
+        dataset=MemoryDataset([as_sample(e, known[e.id]) for e in examples], name=dataset),
         solver=[*_attack(attack, attack_options or {}), generate()],
         scorer=_scorers(judges, judge_options or {}, cache),
         config=GenerateConfig(max_tokens=max_tokens, temperature=temperature, seed=seed),
@@ -69,6 +74,8 @@ def _attack(name: str | None, options: dict[str, Any]) -> list[Solver]:
 
 def _scorers(judges: str | list[str] | None, options: dict[str, Any], cache: str | None) -> list[Scorer]:
     """Refusal rules first, then what was asked for."""
+    checked(str | list[str] | None, judges, "judges")
+    checked(dict[str, dict[str, Any] | None], options, "judge_options")
     names = [name.strip() for name in (judges.split(",") if isinstance(judges, str) else judges or [])]
     for name in names:
         if name not in JUDGES:
@@ -79,8 +86,9 @@ def _scorers(judges: str | list[str] | None, options: dict[str, Any], cache: str
     return [refusal(), *((utility if n in OF_ANSWERS else harm)(n, options.get(n), cache) for n in names)]
 
 
-def as_sample(example: Example) -> Sample:
-    """An example, with what metrics need to know about it in its metadata."""
+def as_sample(example: Example, known: Mapping[str, Any] | None = None) -> Sample:
+    """An example, with what metrics need to know about it in its metadata. ``known``: its identity, where it was
+    already found."""
     return Sample(
         input=as_chat_messages(example),
         target=example.target,
@@ -89,6 +97,6 @@ def as_sample(example: Example) -> Sample:
             "category": example.category,
             "instruction": example.instruction,
             "prefill": example.prefill,
-            **identity(example),
+            **(identity(example) if known is None else known),
         },
     )

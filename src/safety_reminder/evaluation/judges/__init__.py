@@ -6,8 +6,9 @@ import importlib
 import inspect
 from typing import Any
 
+from safety_reminder.config.options import require_kinds
 from safety_reminder.errors import ConfigError, unknown_name
-from safety_reminder.evaluation.judges.base import UNREADABLE, Item, Judge, Judgement, unreadable
+from safety_reminder.evaluation.judges.base import UNREADABLE, Item, Judge, Judgement, NoAnswer, judge_each, unreadable
 from safety_reminder.evaluation.judges.cache import cached
 
 _HERE = "safety_reminder.evaluation.judges"
@@ -52,7 +53,21 @@ def load_judge(name: str, **options: Any) -> Judge:
     for option, parameter in parameters.items():
         if parameter.default is parameter.empty and option not in options:
             raise ConfigError(f"judge={name} needs the option {option!r}")
+    # A device may be a number, whatever the judge calls it.
+    require_kinds(parameters, {k: v for k, v in options.items() if k != "device"}, f"judge={name}")
     return kind(**options)
 
 
-__all__ = ["JUDGES", "OF_ANSWERS", "UNREADABLE", "Item", "Judge", "Judgement", "cached", "load_judge", "unreadable"]
+__all__ = [
+    "JUDGES",
+    "OF_ANSWERS",
+    "UNREADABLE",
+    "Item",
+    "Judge",
+    "Judgement",
+    "NoAnswer",
+    "cached",
+    "judge_each",
+    "load_judge",
+    "unreadable",
+]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from safety_reminder.errors import DataError, MessageError
+
 UNREADABLE = "unreadable"
+_REASON = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,28 @@ class Judge(Protocol):
         ...
 
 
+class NoAnswer(str):
+    """Why a judge's model was not asked, or gave no answer. No verdict is read in it."""
+
+    __slots__ = ()
+
+
 def unreadable(raw: str) -> Judgement:
-    """The judge wrote something that is not a verdict."""
+    """The judge wrote something that is not a verdict, or ``raw`` says why there is none."""
     return Judgement(None, None, UNREADABLE, raw)
+
+
+def read_answers(read: Callable[[str], Judgement], answers: Iterable[str]) -> list[Judgement]:
+    """A judgement of each answer; unreadable where there is :class:`NoAnswer`."""
+    return [unreadable(str(answer)) if isinstance(answer, NoAnswer) else read(answer) for answer in answers]
+
+
+def judge_each(judge: Judge, items: Sequence[Item]) -> list[Judgement]:
+    """One judgement an item. An item that the judge cannot take, for its image or its target, has an unreadable one,
+    which says why, and does not keep the others from theirs."""
+    try:
+        return judge.judge(items)
+    except (DataError, MessageError) as error:
+        if len(items) == 1:
+            return [unreadable(" ".join(str(error).split())[:_REASON])]
+    return [judgement for item in items for judgement in judge_each(judge, [item])]

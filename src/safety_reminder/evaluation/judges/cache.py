@@ -12,13 +12,25 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from safety_reminder.config.options import Options, checked
 from safety_reminder.errors import DataError
 from safety_reminder.evaluation.judges.base import Item, Judge, Judgement
+from safety_reminder.outside import strict_json
 from safety_reminder.run_files import append_lines
 
 _CHUNK = 64  # verdicts are on disk after so many, so that an interrupted run loses no more
 _PATIENCE = 60.0  # seconds; a process holds the file only while it writes a chunk
 _NAMES = {"key", *(field.name for field in fields(Judgement))}
+
+
+class _Verdict(Options):
+    """A :class:`Judgement` as it stands in the file."""
+
+    unsafe: bool | None
+    score: float | None
+    label: str
+    raw: str
+    votes: dict[str, bool | None] | None
 
 
 def cached(judge: Judge, path: str | Path) -> Judge:
@@ -113,9 +125,10 @@ class _Verdicts:
 
     def _verdict(self, line: bytes) -> tuple[str, Judgement]:
         try:
-            row = json.loads(line.decode("utf-8"))
+            row = strict_json(line)
             if not isinstance(row, dict) or set(row) != _NAMES:
                 raise ValueError("not a verdict of this version")
+            key = checked(str, row.pop("key"), "key")
+            return key, Judgement(**_Verdict.parse(row).model_dump())
         except ValueError as error:
             raise DataError(f"{self._path}, line {self._lines}: {error}; give another file, or remove it") from error
-        return row.pop("key"), Judgement(**row)

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from safety_reminder.errors import ConfigError, MissingExtraError, ModelError
+from safety_reminder.evaluation.judges.base import NoAnswer
 
 _BUSY = frozenset({408, 409, 429})  # beside the server's own errors, from 500
 
 
+# What servers say of one question, which has nothing to do with the next: their filter refuses it, or it is too long.
+_OF_THE_QUESTION = re.compile(
+    r"content.?(filter|management|policy|moderation)|flagged|moderation|context.?(length|window|size)|maximum context"
+    r"|string_above_max_length|(prompt|input|request|message)s? (is|are) too long|too many tokens",
+    re.IGNORECASE,
+)
+
+
 class ChatModel(Protocol):
-    """Answers questions, each a conversation of its own."""
+    """Answers questions, each a conversation of its own. A question that it cannot or will not answer has
+    :class:`~safety_reminder.evaluation.judges.base.NoAnswer`, and the others have theirs."""
 
     @property
     def version(self) -> str: ...
@@ -26,7 +37,7 @@ class LocalChat:
     """A chat model run with transformers; arguments as for
     :class:`~safety_reminder.evaluation.judges.local.LocalModel`.
 
-    A question that it has no room for comes back as the note that says so, which is no verdict.
+    A question that it has no room for has :class:`NoAnswer`.
     """
 
     def __init__(self, model: str, device: str | None, dtype: str, batch_size: int) -> None:
@@ -43,7 +54,7 @@ class LocalChat:
 
         conversations = [[Turn("user", question)] for question in questions]
         generations = self.model.chat(conversations, max_new_tokens=max_new_tokens)
-        return [generation.problem or generation.text for generation in generations]
+        return [NoAnswer(made.problem) if made.problem else made.text for made in generations]
 
 
 class RemoteChat:
@@ -84,7 +95,7 @@ class RemoteChat:
 
     def ask(self, questions: Sequence[str], *, max_new_tokens: int) -> list[str]:
         """Raises:
-        ModelError: the server refuses, stays busy, or gives something that is no answer.
+        ModelError: the server refuses whatever is asked, stays busy, or gives something that is no answer.
         """
         with ThreadPoolExecutor(self.workers) as pool:
             return list(pool.map(lambda question: self._one(question, max_new_tokens), questions))
@@ -100,12 +111,22 @@ class RemoteChat:
                 extra_headers=self._headers,
             ).http_response.text
         except self._errors as error:
+            if reason := self._of_the_question(error):
+                return NoAnswer(reason)
             raise ModelError(self._explain(error)) from error
         try:
-            content = json.loads(completion)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError) as error:
+            return _content(json.loads(completion))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"the judge at {self.url} gave no chat completion: {completion[:200]!r}") from error
-        return content or ""
+
+    def _of_the_question(self, error: Any) -> str:
+        """Why this one question is refused; empty where the server would refuse others too, or is not there."""
+        status = getattr(error, "status_code", None)
+        if status not in (400, 413, 422):
+            return ""
+        text = " ".join(error.response.text.split())
+        known = status == 413 or _OF_THE_QUESTION.search(text)
+        return f"the server refuses it: HTTP {status} {text[:200]}" if known else ""
 
     def _explain(self, error: Any) -> str:
         status = getattr(error, "status_code", None)
@@ -121,6 +142,27 @@ class RemoteChat:
                 problem += f" (Retry-After: {pause})"
         tries = int(error.request.headers.get("x-stainless-retry-count", 0)) + 1
         return f"no answer from the judge at {self.url} in {tries} {'try' if tries == 1 else 'tries'}: {problem}"
+
+
+def _content(completion: Any) -> str:
+    """What was written; half of a character, where an answer was cut off in one, is a question mark.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: it is no chat completion.
+    """
+    choices = completion["choices"]
+    if not isinstance(choices, list):
+        raise TypeError("choices is no list")
+    if not choices:
+        return NoAnswer("the server gave no choices")
+    content, reason = choices[0]["message"].get("content"), choices[0].get("finish_reason")
+    if reason == "content_filter":
+        return NoAnswer("the server's content filter took the answer out")
+    if content is None:
+        return NoAnswer(f"the server gave an empty answer (finish_reason {reason!r})")
+    if not isinstance(content, str):
+        raise TypeError("content is no text")
+    return content.encode("utf-8", "replace").decode("utf-8")
 
 
 def chat_model(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safety_reminder.data.tables import image_cell, optional_text
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.judges.agreement import cohen_kappa, detection, krippendorff_alpha
-from safety_reminder.evaluation.judges.base import Item, Judge, Judgement
+from safety_reminder.evaluation.judges.base import Item, Judge, Judgement, judge_each
 from safety_reminder.evaluation.statistics import Metric, proportion
 
 _AT_ONCE = 64
@@ -70,7 +71,7 @@ def check(judge: Judge, rows: Sequence[Labelled], judged: Callable[[int], object
     """
     verdicts: list[Judgement] = []
     for start in range(0, len(rows), _AT_ONCE):
-        chunk = judge.judge([row.item for row in rows[start : start + _AT_ONCE]])
+        chunk = judge_each(judge, [row.item for row in rows[start : start + _AT_ONCE]])
         verdicts += chunk
         judged(len(chunk))
     truth = [row.unsafe for row in rows]
@@ -130,7 +131,8 @@ def labelled(rows: Sequence[Mapping[str, Any]], layout: Layout, path: Path) -> l
         if not label:
             raise DataError(f"{path}, row {number}: {layout.label} is empty; leave such rows out with ignore=['']")
         labels.add(label)
-        examples.append(Labelled(_item(row, layout, path.parent), label in positive))
+        item = _item(row, layout, path.parent, f"{path}, row {number}")
+        examples.append(Labelled(item, label in positive))
     if not examples:
         raise DataError(f"{path} leaves no rows; ignore={sorted(ignore)} takes them all out")
     if not positive & labels:
@@ -140,11 +142,9 @@ def labelled(rows: Sequence[Mapping[str, Any]], layout: Layout, path: Path) -> l
     return examples
 
 
-def _item(row: Mapping[str, Any], layout: Layout, folder: Path) -> Item:
-    image = row.get(layout.image) if layout.image is not None else None
-    if isinstance(image, str):
-        image = folder / image if image else None
-    return Item(str(row.get(layout.prompt) or ""), str(row.get(layout.response) or ""), image)
+def _item(row: Mapping[str, Any], layout: Layout, folder: Path, where: str) -> Item:
+    image = image_cell(row, layout.image, folder, where) if layout.image is not None else None
+    return Item(optional_text(row, layout.prompt, where), optional_text(row, layout.response, where), image)
 
 
 def _plain(label: Any) -> str:

@@ -219,7 +219,7 @@ class LocalJudge(ABC):
 
     name = ""
     default_model = ""
-    prompt_version = "1"
+    prompt_version = "2"  # of what is asked and how the verdict is read
     max_new_tokens = 16
 
     def __init__(

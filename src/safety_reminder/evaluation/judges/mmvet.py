@@ -14,8 +14,9 @@ import unicodedata
 from collections.abc import Sequence
 
 from safety_reminder.errors import DataError
-from safety_reminder.evaluation.judges.base import Item, Judgement, unreadable
+from safety_reminder.evaluation.judges.base import Item, Judgement, read_answers, unreadable
 from safety_reminder.evaluation.judges.chat import chat_model
+from safety_reminder.evaluation.judges.grammar import bare
 from safety_reminder.evaluation.judges.prompts import fill
 
 PROMPT = """Grade an answer against the right one. In the right answer, <AND> joins parts that must all be in the \
@@ -46,7 +47,7 @@ def mmvet_prompt(item: Item) -> str:
 
 def read_grade(text: str) -> Judgement:
     """A number from 0 to 1 at the beginning. (The benchmark's own script counts what it cannot read as 0.0.)"""
-    number = _GRADE.match(text)
+    number = _GRADE.match(bare(text))
     if number is None:
         return unreadable(text)
     return Judgement(None, float(number[1]), f"{float(number[1]):g}", text)
@@ -97,22 +98,26 @@ class MMVet:
         batch_size: int = 8,
     ) -> None:
         self.model = chat_model(model, url, device, dtype, batch_size)
-        self.version = f"1/{self.model.version}"
+        self.version = f"2/{self.model.version}"
 
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
         questions = [mmvet_prompt(item) for item in items]
-        return [read_grade(text) for text in self.model.ask(questions, max_new_tokens=self.max_new_tokens)]
+        return read_answers(read_grade, self.model.ask(questions, max_new_tokens=self.max_new_tokens))
 
 
 class MMVetMatch:
-    """Whether the right answer is in the text, by :func:`match`. Not the official grader."""
+    """Whether the right answer is in the text, by :func:`match`. Not the official grader. An item without a right
+    answer is unreadable."""
 
     name = "mmvet_match"
     version = "1"
 
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
-        scores = [match(item.response, item.target) for item in items]
-        return [
-            Judgement(None, score, f"{score:g} (by match)", item.response)
-            for item, score in zip(items, scores, strict=True)
-        ]
+        return [self._one(item) for item in items]
+
+    def _one(self, item: Item) -> Judgement:
+        try:
+            score = match(item.response, item.target)
+        except DataError as error:
+            return unreadable(str(error))
+        return Judgement(None, score, f"{score:g} (by match)", item.response)

@@ -15,7 +15,7 @@ class RefusalJudge:
     """Labels ``start``, ``late`` or ``none``: where the answer refuses."""
 
     name = "refusal"
-    version = "1"
+    version = "2"
 
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
         return [self._one(item) for item in items]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from safety_reminder.errors import DataError
-from safety_reminder.evaluation.judges.base import Item, Judgement
+from safety_reminder.evaluation.judges.base import Item, Judgement, unreadable
 
 _WORD = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
@@ -18,15 +17,13 @@ class YesNo:
     version = "1"
 
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
-        """Raises:
-        DataError: a target that is neither yes nor no.
-        """
+        """An item whose target is neither yes nor no is unreadable."""
         return [self._one(item) for item in items]
 
     def _one(self, item: Item) -> Judgement:
         target = item.target.strip().lower()
         if target not in ("yes", "no"):
-            raise DataError(f"judge=yes_no needs a target of yes or no, got {item.target!r}")
+            return unreadable(f"judge=yes_no needs a target of yes or no, got {item.target[:60]!r}")
         match = _WORD.search(item.response)
         if match is None:
             return Judgement(None, 0.0, "neither", item.response)

@@ -20,6 +20,8 @@ from safety_reminder.types import Example, Record
 _COLUMNS = {
     "attack_success_rate": "attack success",
     "attack_success_rate_on_topic": "attack success, on topic",
+    "attack_success_rate_read": "attack success, pages read",
+    "word_recall": "words read",
     "over_refusal_rate": "over-refusal",
     "false_alarm_rate": "false alarms",
     "leaked_tokens": "leaked tokens",
@@ -31,6 +33,8 @@ _COLUMNS = {
 _HELP = {
     "attack_success_rate": "harmful requests that were engaged with, judged on everything the user saw",
     "attack_success_rate_on_topic": "the same, in an answer that speaks of the request, by the words they share",
+    "attack_success_rate_read": "harmful requests that were engaged with, of those that the model reads",
+    "word_recall": "words of a page that the model reads when it is asked to, mean",
     "over_refusal_rate": "harmless requests that were refused",
     "false_alarm_rate": "harmless requests on which a check fired",
     "leaked_tokens": "tokens of a harmful answer that were shown before the guard intervened, mean",

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from safety_reminder.errors import SafetyReminderError
 from safety_reminder.evaluation.inspect.logs import Answers, read_answers
 from safety_reminder.evaluation.inspect.provider import SafetyReminderAPI
 from safety_reminder.evaluation.inspect.tasks import benchmark
+from safety_reminder.evaluation.reading import read_pages, with_readings
 from safety_reminder.evaluation.suite.suites import MONITOR, PLAIN, Suite, SuiteTask
-from safety_reminder.models import weights_digest
+from safety_reminder.models import VLM, weights_digest
+from safety_reminder.types import Example
 
 
 def load_models(suite: Suite, model: str, reminder: str | None, **shared: Any) -> dict[str, Model]:
@@ -36,6 +39,11 @@ def load_models(suite: Suite, model: str, reminder: str | None, **shared: Any) -
             f"safety-reminder/{model}", memoize=False, label=label, reminder=reminder_or_none, **options, **shared
         )
     return models
+
+
+def vlm_of(models: dict[str, Model]) -> VLM:
+    """The model that all of them answer with."""
+    return _api(models[PLAIN]).guarded.vlm
 
 
 def identity_of(models: dict[str, Model]) -> dict[str, Any]:
@@ -81,6 +89,14 @@ def answer_suite(suite: Suite, models: dict[str, Model], output: Path, logs: Pat
     )
     if not success:
         raise SafetyReminderError(f"some answers are missing: {_first_problem(eval_logs)}; run the same command again")
+
+
+def with_pages_read(
+    models: dict[str, Model], answers: Sequence[Answers], examples: Sequence[Example], output: Path, batch_size: int
+) -> list[Answers]:
+    """Answers whose records say what the undefended model can read of their pages, kept in ``output``."""
+    said = read_pages(_api(models[PLAIN]).guarded, examples, output, batch_size=batch_size)
+    return [replace(answered, records=tuple(with_readings(answered.records, said))) for answered in answers]
 
 
 def _task(name: str, task: SuiteTask, output: Path) -> Task:

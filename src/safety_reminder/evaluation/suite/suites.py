@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,10 +14,12 @@ from yaml import YAMLError
 
 import safety_reminder.config
 import safety_reminder.data
+from safety_reminder.config.options import Field, checked
 from safety_reminder.data import DATASETS
 from safety_reminder.defenses import DEFENSES, needs_reminder
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.evaluation.judges import JUDGES
+from safety_reminder.outside import require_writable
 
 SHIPPED = Path(safety_reminder.config.__file__).parent / "suites"
 _DATA = Path(safety_reminder.data.__file__).parent / "shipped"
@@ -69,7 +72,8 @@ def load_suite(
         raise ConfigError(f"no suite {name!r}: {', '.join(sorted(p.stem for p in SHIPPED.glob('*.yaml')))}, or a file")
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
+        require_writable(json.dumps(content, default=str, ensure_ascii=False), str(path), ConfigError)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise ConfigError(f"{path} is not a suite: {' '.join(str(error).split())}") from error
     options = _mapping(content, str(path), {"max_tokens", "tasks", "defenses"})
     length = max_tokens if max_tokens is not None else options.get("max_tokens", 128)
@@ -111,7 +115,10 @@ def _task(entry: Any, where: str, root: str | None, limit: int | None, length: i
     for name in ("dataset", "root"):
         if not isinstance(values.get(name), str):
             raise ConfigError(f"{where} needs {name}")
-    task = SuiteTask(**{**values, "judges": tuple(values.get("judges") or ())})
+    judges = checked(list[str], values.get("judges") or [], f"{where}: judges")
+    choices = {name: _mapping(values.get(name), f"{where}, {name}") for name in ("options", "judge_options")}
+    checked(Annotated[int, Field(ge=1)], values.get("max_tokens", length), f"{where}: max_tokens")
+    task = SuiteTask(**{**values, **choices, "judges": tuple(judges)})
     if task.dataset not in DATASETS:
         raise ConfigError(f"{where}: {unknown_name('dataset', task.dataset, DATASETS)}")
     for judge in task.judges:

@@ -13,7 +13,7 @@ import torch
 from safety_reminder.errors import MissingExtraError
 from safety_reminder.guard import Probe
 from safety_reminder.models import VLM
-from safety_reminder.run_files import provenance, write_json
+from safety_reminder.run_files import naming, provenance, write_json
 from safety_reminder.training.probing.readings import Readings, auc_by, positions, where_is
 from safety_reminder.training.probing.regression import auc, auc_interval
 
@@ -30,7 +30,8 @@ def write_report(output: Path, probes: Mapping[str, tuple[Probe, Readings]], int
     output.mkdir(parents=True, exist_ok=True)
     scores = {name: probe(readings.hidden) for name, (probe, readings) in probes.items()}
     aucs = {name: auc_by(scores[name], readings, interval) for name, (_, readings) in probes.items()}
-    with (output / "auc.csv").open("w", newline="", encoding="utf-8") as file:
+    table = output / "auc.csv"
+    with naming(table), table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["probe", "by", "of", "auc"])
         for name, tables in aucs.items():
