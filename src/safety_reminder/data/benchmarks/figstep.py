@@ -42,16 +42,7 @@ def load(
         DataError: a file is not where it should be; says which.
         ConfigError: unknown subset, topic or task.
     """
-    if not str(root):
-        raise DataError("dataset=figstep needs dataset.root=DIR, FigStep's 'data' folder")
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}; give dataset.root=DIR, FigStep's 'data' folder")
-    if (folder / "data" / "images").is_dir():
-        folder = folder / "data"
-    questions = next((folder / name for name in ("question", "questions") if (folder / name).is_dir()), None)
-    if questions is None:
-        raise DataError(f"{folder} has neither question/ nor questions/; expected FigStep's 'data' folder")
+    folder, questions = _folders(root)
     if subset is not None:
         one_of("FigStep subset", subset, SUBSETS)
     candidates = [subset] if subset else list(SUBSETS)
@@ -87,6 +78,21 @@ def load(
             )
         )
     return examples
+
+
+def _folders(root: str | Path) -> tuple[Path, Path]:
+    """The ``data`` folder, and that of its questions."""
+    if not str(root):
+        raise DataError("dataset=figstep needs dataset.root=DIR, FigStep's 'data' folder")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; give dataset.root=DIR, FigStep's 'data' folder")
+    if (folder / "data" / "images").is_dir():
+        folder = folder / "data"
+    questions = next((folder / name for name in ("question", "questions") if (folder / name).is_dir()), None)
+    if questions is None:
+        raise DataError(f"{folder} has neither question/ nor questions/; expected FigStep's 'data' folder")
+    return folder, questions
 
 
 def _tasks(wanted: Sequence[int | str] | int | str | None, rows: Sequence[Mapping[str, Any]]) -> set[str] | None:
