@@ -54,4 +54,8 @@ def test_a_text_with_half_of_a_character_is_named():
 
 def test_whatever_an_error_says_can_be_printed():
     assert in_a_line(SafetyReminderError("no file \udcff")) == "no file \\udcff"
+    long = in_a_line(SafetyReminderError(f"unknown {'x' * 10**6}; do this"))
+    assert long.startswith("unknown x")
+    assert long.endswith("; do this")
+    assert len(long) < 2000
     assert in_a_line(OSError(28, "No space left on device", "a\ud800")) == "a\\ud800: No space left on device"

@@ -22,6 +22,7 @@ COMMANDS = {
     "dro": "train a soft safety prompt, a rival of the reminder",
     "judge-check": "a judge of harm against people's labels",
     "analyze": "what a model's own answers show: awareness",
+    "check-model": "whether a model can be guarded: its own generate against guarded decoding",
     "fetch": "get a public data set",
     "pocket": "assemble the small VLM that ships, and print its folder",
 }

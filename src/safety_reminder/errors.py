@@ -48,6 +48,9 @@ class MissingExtraError(SafetyReminderError, ImportError):
         super().__init__(f"{package} is not installed; run: pip install 'safety-reminder[{extra}]'")
 
 
+_MOST = 2000  # characters of a message
+
+
 def in_a_line(error: Exception) -> str:
     """What to tell somebody at a terminal. Of the system's errors, which file and why: a full disk, a folder that may
     not be written, a file in a folder's place."""
@@ -55,6 +58,8 @@ def in_a_line(error: Exception) -> str:
         text = f"{error.filename}: {error.strerror}"
     else:
         text = " ".join(str(error).split())
+    if len(text) > _MOST:  # what is quoted may be of any length; what it is about stands first, what to do last
+        text = f"{text[: _MOST // 2]} ... {text[-_MOST // 4 :]}"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a file's name may hold what no terminal takes
 
 

@@ -165,7 +165,8 @@ class Response:
     ``text`` and ``token_ids`` are what stands at the end; ``seen_text`` is everything the user was ever shown,
     retracted tokens included, and is what safety is judged on. ``leaked_tokens`` counts the answer tokens the user
     had been shown when the guard first intervened. ``text[tail_start:]`` is what follows the last intervention.
-    ``extra_tokens``: what else the model wrote for it, such as a verdict on its first answer.
+    ``extra_tokens``: what else the model wrote for it, such as a verdict on its first answer. ``inert_tokens``: how
+    many special tokens the messages spelled in words, which the model read as plain text.
     """
 
     text: str
@@ -179,6 +180,7 @@ class Response:
     prompt_tokens: int = 0
     seconds: float = 0.0
     extra_tokens: int = 0
+    inert_tokens: int = 0
 
     @property
     def intervened(self) -> bool:
@@ -265,7 +267,7 @@ class Record:
     samples that were answered together; empty where nobody knows. ``verdicts``: what judges said of the answer.
     ``instruction``: what is asked, in words, where the prompt may only point to it; empty where nobody knows.
     ``context_sha256``: of the example's system prompt, earlier turns and prefill; None: it has none of them.
-    ``prefill``: what the answer was begun with.
+    ``prefill``: what the answer was begun with. ``inert_tokens``: as the response has it.
     """
 
     id: str
@@ -290,3 +292,4 @@ class Record:
     instruction: str = ""
     context_sha256: str | None = None
     prefill: str = ""
+    inert_tokens: int = 0

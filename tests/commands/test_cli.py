@@ -275,9 +275,12 @@ def test_a_broken_image_is_named(call, place, models):
     assert "cannot read the image data/images/SafeBench/query_ForbidQI_5_1_6.png" in outcome.error
 
 
-def test_text_that_names_the_image_placeholder_is_refused(call, basics, place, models):
+def test_text_with_special_tokens_is_counted_or_by_option_refused(call, basics, place, models):
     (place / "prompts.csv").write_text("prompt\nWhat is <image>?\n")
-    assert "the text has '<image>'" in call("generate", *basics, f"model={models}/llava").error
+    options = [*basics, f"model={models}/llava", "generation.max_new_tokens=2"]
+    assert "the text has '<image>'" in call("generate", *options, "reading.special_text=refuse").error
+    assert call("generate", *options, "output=out").code == 0
+    assert json.loads((place / "out/records.jsonl").read_text())["inert_tokens"] == 1
 
 
 def test_a_sweep_may_leave_the_default_of_a_group_out(call):

@@ -17,7 +17,7 @@ from safety_reminder.errors import ConfigError
 from safety_reminder.training import TrainingConfig
 from safety_reminder.types import Sampling
 
-NAMES = [name for name in [*cli.COMMANDS, *cli.ANALYSES] if name not in ("analyze", "fetch", "pocket")]
+NAMES = [name for name in [*cli.COMMANDS, *cli.ANALYSES] if name not in ("analyze", "check-model", "fetch", "pocket")]
 # What has no default.
 NEEDED = {
     "generate": {"dataset": {"name": "typographic", "root": "demo.csv"}},
@@ -133,6 +133,8 @@ def test_calibration_has_the_trainer_s_options_with_longer_answers():
         ("train", "test.batch_size=0", "test.batch_size must be at least 1, got 0"),
         ("train", "+training.epoch=3", "unknown option training.epoch"),
         ("train", "training.policy=rewnd", "unknown training.policy 'rewnd'; did you mean 'rewind'"),
+        ("train", "training.policy=monitor", "would make a pack that guards nobody"),
+        ("train", "training.interval=5000", "training.interval must be at most 4096, got 5000"),
         ("train", "training=fast", "training=fast is not an option; set single ones with training.NAME=VALUE"),
         ("train", "training.test=0.9", "leave nothing to train on"),
         ("probe", "reminder=none", "give reminder=NAME or a folder"),

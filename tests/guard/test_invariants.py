@@ -112,7 +112,7 @@ def test_a_batch_gives_every_row_what_it_gets_alone(model, policy):
         "policy": policy,
         "mode": "exact",
         "interval": 4,
-        "threshold": 0.6,
+        "threshold": 0.5,  # one check in two, however wide the probe's numbers are
         "max_interventions": 2,
         "eos_token_id": MANY_EOS,
         "do_sample": True,

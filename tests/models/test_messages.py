@@ -184,18 +184,33 @@ def test_without_vision_text_parts_become_one_string_and_images_are_refused():
         normalise([{"role": "user", "content": parts}], reads_images=False)
 
 
+def test_a_system_message_cannot_stand_for_an_image():
+    with pytest.raises(MessageError, match=r"the text has '<image>', which stands for an image"):
+        tiny_vlm().encode([[{"role": "system", "content": "<image>"}, USER]])
+
+
 @pytest.mark.parametrize(
-    "messages",
+    ("messages", "images"),
     [
-        [{"role": "user", "content": "What does <image> mean?"}],
-        [{"role": "user", "content": [{"type": "image", "image": RED}, {"type": "text", "text": "And this? <image>"}]}],
-        [USER, {"role": "assistant", "content": "It is <image>."}, USER],
-        [{"role": "system", "content": "<image>"}, USER],
+        ([{"role": "user", "content": "What does <image> mean?"}], 0),
+        (
+            [{"role": "user", "content": [{"type": "image", "image": RED}, {"type": "text", "text": "This? <image>"}]}],
+            1,
+        ),
+        ([USER, {"role": "assistant", "content": "It is <image>."}, USER], 0),
     ],
 )
-def test_text_cannot_stand_for_an_image(messages):
-    with pytest.raises(MessageError, match=r"the text has '<image>', which stands for an image"):
-        tiny_vlm().encode([messages])
+def test_text_does_not_stand_for_an_image(messages, images):
+    vlm = tiny_vlm()
+    ids = vlm.encode([messages])["input_ids"][0].tolist()
+    assert ids.count(vlm.tokenizer.convert_tokens_to_ids("<image>")) == 4 * images
+    assert "<image>" in vlm.tokenizer.decode(ids).replace("<image>" * 4, "")
+
+
+@pytest.mark.parametrize("text", ["half \ud83d", "\udcff"])
+def test_half_a_character_is_named(text):
+    with pytest.raises(MessageError, match=r"messages\[0\].content\[0\]: the text has half a character \(U\+D"):
+        normalise([{"role": "user", "content": text}], reads_images=False)
 
 
 def test_text_that_only_looks_like_the_placeholder_is_text():

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import BertConfig, BertModel, T5Config
+from transformers import T5Config
 
 from checkpoints import tiny_vlm
 from safety_reminder.errors import ConfigError, MessageError, ModelError
-from safety_reminder.models import VLM, fingerprint, fingerprint_mismatch, load_vlm
+from safety_reminder.models import fingerprint, fingerprint_mismatch, load_vlm
 from safety_reminder.models.tiny import tiny_checkpoint, tiny_model
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -152,13 +152,6 @@ def test_shorter_conversations_of_a_batch_are_padded_on_the_left():
     inputs = vlm.encode([HELLO, long])
     assert inputs["attention_mask"][0].sum() == short.shape[1] < inputs["input_ids"].shape[1]
     assert torch.equal(inputs["input_ids"][0, -short.shape[1] :], short[0])
-
-
-def test_a_family_that_nobody_tested_comes_with_a_warning():
-    model = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
-    model.generation_config = tiny_model("llama").generation_config
-    with pytest.warns(UserWarning, match="not tested for model type 'bert'"):
-        VLM(model, tiny_vlm("llama").processor)
 
 
 @pytest.mark.parametrize("family", ["llava", "llama", "gemma3"])

@@ -24,6 +24,7 @@ from safety_reminder.commands.groups import (
     Output,
 )
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError
 from safety_reminder.types import Example, Record
 
@@ -50,6 +51,7 @@ class AnsweringJob(Options):
     output: Output
     dataset: DatasetOptions
     guard: GuardChanges = GuardOptions()
+    reading: ReadingOptions = ReadingOptions()
     generation: Generation = GenerationOptions.parse({"max_new_tokens": 128, "do_sample": False})
 
     @model_validator(mode="after")
@@ -105,6 +107,7 @@ def answer(
         device=job.device,  # type: ignore[arg-type]
         dtype=job.dtype,
         check_base=job.check_base,
+        **job.reading.model_dump(),
         **job.guard.given(),
     )
     records = open_run(output, job.model_dump(exclude=set(leave_out)) | identity_of(model), restart=restart)

@@ -15,6 +15,7 @@ from safety_reminder.commands.command import Command
 from safety_reminder.commands.groups import BatchSize, CheckBase, Device, DType, Model, Output, Reads
 from safety_reminder.config.names import require_found, require_judge_found
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError
 from safety_reminder.outside import read_object
@@ -48,6 +49,7 @@ class EvaluateJob(Options):
     device: Device = None
     dtype: DType = "auto"
     output: Output = "runs/evaluate"
+    reading: ReadingOptions = ReadingOptions()
 
     @property
     def with_reminder(self) -> bool:
@@ -88,7 +90,7 @@ def _answer_and_write(job: EvaluateJob, output: Path, suite: Suite, examples: di
     from safety_reminder.guard import load_reminder
 
     print(f"loading {job.model} ...", file=sys.stderr)
-    shared = job.model_dump(include={"check_base", "batch_size", "device", "dtype"})
+    shared = job.model_dump(include={"check_base", "batch_size", "device", "dtype"}) | job.reading.model_dump()
     models = answering.load_models(suite, job.model, job.reminder, **shared)
     for name, rows in examples.items():
         require_answerable(answering.vlm_of(models), list(rows.values()), of=f"{name}, ")

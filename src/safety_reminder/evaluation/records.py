@@ -27,7 +27,7 @@ from safety_reminder.types import Example, Record, Response
 _NAN_IS_NULL = "p_unsafe"
 _MOST = 1e300  # of a number; a whole one may be too long for a float
 # Fields that earlier versions did not write; what their records say there is the default.
-_ADDED = {"instruction", "context_sha256", "prefill"}
+_ADDED = {"instruction", "context_sha256", "prefill", "inert_tokens"}
 
 
 def make_record(
@@ -67,6 +67,7 @@ def record_of(response: Response, **others: Any) -> Record:
         tail_start=response.tail_start,
         finish_reason=response.finish_reason,
         extra_tokens=response.extra_tokens,
+        inert_tokens=response.inert_tokens,
         **others,
     )
 
@@ -94,7 +95,7 @@ def image_hash(image: Any) -> str | None:
         return None
     if isinstance(image, Image.Image):
         return hashlib.sha256(image.tobytes()).hexdigest()
-    load_image(image)  # an unreadable file is named here, before anything is spent on it
+    load_image(image, max_pixels=None)  # an unreadable file is named here, before anything is spent on it
     return hashlib.sha256(Path(image).read_bytes()).hexdigest()
 
 
@@ -170,7 +171,7 @@ def _decode_object(kind: Any, value: Any, place: str) -> Any:
         raise DataError(f"{place or 'the row'} is not an object")
     if differing := (value.keys() ^ known.keys()) - (_ADDED - value.keys()):
         missing = [f"no {name!r}" for name in known if name in differing]
-        unknown = [f"unknown {name!r}" for name in value if name in differing]
+        unknown = [f"unknown {name[:60]!r}" for name in value if name in differing]
         where = f" at {place}" if place else ""
         raise DataError(f"not a {kind.__name__.lower()} of this version ({', '.join(missing + unknown)}{where})")
     before = f"{place}." if place else ""

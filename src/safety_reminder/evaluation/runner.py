@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from safety_reminder.errors import ConfigError
+from safety_reminder.errors import ConfigError, shortened
 from safety_reminder.evaluation.answerable import identities, require_answerable
 from safety_reminder.evaluation.metrics import by_category, summarise
 from safety_reminder.evaluation.records import RecordFile, make_record
@@ -61,7 +61,7 @@ def differing_options(output: Path, config: dict[str, Any]) -> list[str]:
 
 def another_configuration(output: Path, differing: Sequence[str]) -> ConfigError:
     return ConfigError(
-        f"{output} holds a run with another configuration ({', '.join(differing)}); "
+        f"{output} holds a run with another configuration ({shortened(', '.join(differing), 300)}); "
         "give another output=DIR, or remove it to start over"
     )
 

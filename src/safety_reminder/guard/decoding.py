@@ -10,6 +10,7 @@ does it, for the rows of a batch together, over a live KV cache.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,13 +27,15 @@ from transformers import (
 )
 
 from safety_reminder.config import GuardConfig
-from safety_reminder.errors import ConfigError, GuardFailure, ModelError
+from safety_reminder.errors import ConfigError, GuardFailure, MessageError, ModelError
 from safety_reminder.guard.answer import REMINDER, Action, Answer, Drop, Feed, Read, Rewind
 from safety_reminder.guard.lane import Lane
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.guard.sampling import Sampler
+from safety_reminder.guard.supported import require_supported
 from safety_reminder.models import hidden_size
 from safety_reminder.models.context import Runner
+from safety_reminder.models.limits import most_positions
 from safety_reminder.types import Event, FinishReason
 
 Events = Iterator[Event]
@@ -67,8 +70,11 @@ def decode(
     Raises:
         ConfigError: a generation mode that cannot be guarded (beam search, no cache).
         ModelError: a cache that cannot be rolled back, or a reminder of another hidden size.
+        MessageError: a prompt longer than the model reads.
     """
-    _require_supported(model, generation_config, guard)
+    require_supported(model, generation_config)
+    if guard is not None:
+        _require_same_size(model, guard.reminder)
     if input_ids.shape[0] > 1 and any(isinstance(p, PrefixConstrainedLogitsProcessor) for p in logits_processor):
         # It would be asked about rows that have finished, with the text of others.
         raise ConfigError("prefix_allowed_tokens_fn works for one conversation at a time; give a batch of one")
@@ -126,18 +132,46 @@ class _Decoder:
         """Read the prompts; all rows in one lane."""
         prompt = self.input_ids.shape[1]
         limit = getattr(self.stopping, "max_length", None)
+        asked = math.inf if limit is None else limit - prompt
         rows = [
             Answer(
                 self.guard.config if self.guard else None,
                 eos=self.eos,
-                max_tokens=None if limit is None else limit - prompt,
+                max_tokens=None if (most := min(asked, room)) == math.inf else int(most),
                 tokenizer=self.tokenizer,
                 row=row,
             )
-            for row in range(self.input_ids.shape[0])
+            for row, room in enumerate(self.rooms())
         ]
         context, logits = self.runner.prefill(self.input_ids, self.model_kwargs, roll_back=self.guard is not None)
         return Lane(rows, context, self.input_ids, logits, prompt)
+
+    def rooms(self) -> list[float]:
+        """How many tokens each row's answer may have before the positions run out that the model knows. The reminder
+        needs some of them, at its checks and where it stays.
+
+        Raises:
+            MessageError: none.
+        """
+        positions = most_positions(self.runner.model)
+        mask = self.model_kwargs.get("attention_mask")
+        rows, width = self.input_ids.shape
+        padded = isinstance(mask, Tensor) and mask.shape == self.input_ids.shape
+        prompts = mask.sum(dim=1).tolist() if padded else [width] * rows
+        if positions is None:
+            return [math.inf] * rows
+        reserved = 0
+        if self.guard is not None and self.vectors is not None:
+            reserved = len(self.vectors) * (1 + self.guard.config.max_interventions)
+        for row, prompt in enumerate(prompts):
+            if prompt + reserved >= positions:
+                which = f"the prompt of conversation {row}" if rows > 1 else "the prompt"
+                aside = f", {reserved} of them for the reminder" if reserved else ""
+                raise MessageError(
+                    f"{which} has {prompt} tokens, but the model knows {positions} positions "
+                    f"(max_position_embeddings){aside}; shorten it"
+                )
+        return [positions - reserved - prompt for prompt in prompts]
 
     def advance(self, lane: Lane):
         """One token for every row, and what follows from it. Returns the lanes that live on."""
@@ -168,9 +202,11 @@ class _Decoder:
         assert lane.pending is not None
         finished = self.in_place(lane, lambda ids: self.stopping(ids, None), lane.ids).tolist()
         # Without an end-of-sequence token, "length" at the limit, else a stop string or a criterion of the caller's.
-        limit = getattr(self.stopping, "max_length", None)
-        reason: FinishReason = "length" if limit is not None and lane.ids.shape[1] >= limit else "stop"
-        return lane.pending.tolist(), [reason if done else None for done in finished]
+        full = [row.max_tokens is not None and row.written + 1 >= row.max_tokens for row in lane.rows]
+        reasons: list[FinishReason | None] = [
+            "length" if is_full else "stop" if done else None for is_full, done in zip(full, finished, strict=True)
+        ]
+        return lane.pending.tolist(), reasons
 
     def in_place(self, lane: Lane, function: Any, *tensors: Tensor) -> Tensor:
         """``function`` of ``tensors`` (rows, ...) of the lane, with each row at its place in the whole batch, as logits
@@ -270,29 +306,10 @@ def _is_read(action: Action, kind: str) -> bool:
     return isinstance(action, Read) and action.kind == kind
 
 
-def _require_supported(model: PreTrainedModel, config: GenerationConfig, guard: Guard | None) -> None:
-    if (config.num_beams or 1) > 1:
-        raise ConfigError("beam search cannot be guarded (a check belongs to one running text); use num_beams=1")
-    for name in ("prompt_lookup_num_tokens", "penalty_alpha", "dola_layers"):
-        if getattr(config, name, None):
-            raise ConfigError(f"{name} selects a decoding method that the guard replaces; remove it")
-    if config.cache_implementation in ("offloaded", "quantized"):
-        raise ConfigError(
-            f"cache_implementation={config.cache_implementation} is a cache that guarded decoding was not tested with"
+def _require_same_size(model: PreTrainedModel, reminder: SafetyReminder) -> None:
+    width = hidden_size(model)
+    if reminder.hidden_size != width:
+        raise ModelError(
+            f"the reminder was trained for {reminder.base_model or 'a model'} with embeddings of size "
+            f"{reminder.hidden_size}, but {type(model).__name__} has size {width}"
         )
-    if config.guidance_scale not in (None, 1):
-        raise ConfigError("guidance_scale keeps a cache of its own that the guard cannot roll back; remove it")
-    if config.use_cache is False:
-        raise ConfigError("the guard works on the KV cache; use_cache=False is not supported")
-    for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
-        if getattr(config, name, None):
-            raise ConfigError(f"{name}=True is not available in guarded decoding")
-    if model.config.is_encoder_decoder:
-        raise ModelError(f"{type(model).__name__} is an encoder-decoder model; only decoder-only models can be guarded")
-    if guard:
-        width = hidden_size(model)
-        if guard.reminder.hidden_size != width:
-            raise ModelError(
-                f"the reminder was trained for {guard.reminder.base_model or 'a model'} with embeddings of size "
-                f"{guard.reminder.hidden_size}, but {type(model).__name__} has size {width}"
-            )

@@ -13,6 +13,7 @@ from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard.decoding import Guard, decode
 from safety_reminder.guard.guarded import guard_config
+from safety_reminder.guard.options import is_seed
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.types import Check, Event, Intervention, Retraction, Token
 
@@ -48,8 +49,11 @@ def guarded_decoding(
         seed: row i samples from its own generator; None: torch's global one, as transformers does.
 
     Raises:
-        ConfigError: options without a reminder, or with a streamer those under which shown text is withdrawn.
+        ConfigError: options without a reminder, or with a streamer those under which shown text is withdrawn; a seed
+            that is none.
     """
+    if not is_seed(seed):
+        raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
     guard = _guard(reminder, config, options, streamer)
 
     def custom_generate(

@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.guard.options import GUARD_OPTIONS, OURS, stop_texts
+from safety_reminder.guard.supported import require_effective
 from safety_reminder.models import VLM
 from safety_reminder.types import Sampling
 
@@ -30,13 +31,17 @@ def generate_arguments(vlm: VLM, sampling: Sampling, stop: tuple[str, ...]) -> t
     for name in options:
         if name not in known:
             raise ConfigError(unknown_name("generation option", name, known | GUARD_OPTIONS | OURS))
-    _require_whole_number("max_length", options.get("max_length"))
     callers_config = options.get("generation_config")
     if callers_config is not None:
         if not isinstance(callers_config, GenerationConfig):
             raise ConfigError(f"generation_config must be a GenerationConfig, got {type(callers_config).__name__}")
         callers_config = options["generation_config"] = copy.deepcopy(callers_config)
     configs = [config for config in (callers_config, own) if config is not None]
+    do_sample = next((v for v in (options.get("do_sample"), *(c.do_sample for c in configs)) if v is not None), False)
+    require_effective(options, do_sample=do_sample)
+    if callers_config is not None:
+        # A whole configuration may bring settings of sampling along that the call does without.
+        require_effective(callers_config.to_diff_dict(), do_sample=True)
     counts = [options.get("num_return_sequences"), *(config.num_return_sequences for config in configs)]
     if next((count for count in counts if count is not None), 1) > 1:
         raise ConfigError("num_return_sequences must be 1 here; repeat the conversation in generate_batch")
@@ -66,8 +71,3 @@ def _without_stop_strings(model: Any) -> Any:
     twin.generation_config = copy.deepcopy(model.generation_config)
     twin.generation_config.stop_strings = None
     return twin
-
-
-def _require_whole_number(name: str, value: Any) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise ConfigError(f"{name} must be a whole number, got {value!r}")

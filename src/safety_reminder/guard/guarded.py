@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from safety_reminder.config import GuardConfig
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError
 from safety_reminder.guard.decoding import Guard, decode
 from safety_reminder.guard.generation import generate_arguments
 from safety_reminder.guard.options import parse, shared_settings
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.models import VLM, Messages, fingerprint_mismatch
+from safety_reminder.models.checked import require_correct
 from safety_reminder.types import Check, Done, Event, Intervention, Request, Response, Retraction, Token
 
 
@@ -51,7 +53,7 @@ class GuardedVLM:
         check_base: refuse a reminder whose pack was trained on other weights.
 
     Raises:
-        ModelError: the reminder does not fit the model.
+        ModelError: the reminder does not fit the model, or the model cannot be guarded.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class GuardedVLM:
             if config is not None or options:
                 raise ConfigError("guard options were given, but no reminder")
             return
+        require_correct(vlm)
         if reminder.hidden_size != vlm.hidden_size:
             raise ModelError(
                 f"the reminder was trained for {reminder.base_model or 'a model'} with hidden size "
@@ -120,7 +123,8 @@ class GuardedVLM:
         if not requests:
             return []
         began = time.perf_counter()
-        inputs = self.vlm.encode([request.messages for request in requests])
+        prepared = self.vlm.prepare([request.messages for request in requests])
+        inputs = prepared.inputs
         collectors = [_Collector() for _ in requests]
         for event in self._events(inputs, requests):
             collectors[event.row].add(event)
@@ -128,7 +132,10 @@ class GuardedVLM:
                 watch(event)
         seconds = time.perf_counter() - began
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        return [c.response(prompt, seconds) for c, prompt in zip(collectors, lengths, strict=True)]
+        return [
+            c.response(prompt, seconds, inert)
+            for c, prompt, inert in zip(collectors, lengths, prepared.inert, strict=True)
+        ]
 
     def stream(self, messages: Messages, *, guard: bool = True, **options: Any) -> Iterator[Event]:
         """Answer (or continue, as :meth:`generate` does) one conversation event by event: tokens as they are released,
@@ -195,7 +202,7 @@ class _Collector:
             case Done(reason=reason):
                 self.reason = reason
 
-    def response(self, prompt_tokens: int, seconds: float) -> Response:
+    def response(self, prompt_tokens: int, seconds: float, inert_tokens: int = 0) -> Response:
         assert self.reason is not None
         return Response(
             text="".join(token.text for token in self.tokens),
@@ -208,6 +215,7 @@ class _Collector:
             tail_start=sum(len(token.text) for token in self.tokens[: self.kept]),
             prompt_tokens=int(prompt_tokens),
             seconds=seconds,
+            inert_tokens=inert_tokens,
         )
 
 
@@ -246,7 +254,8 @@ def load(
         device: default: an accelerator if there is one.
         dtype: ``auto`` takes the checkpoint's own.
         check_base: refuse a reminder that was trained on other weights.
-        options: fields of :class:`GuardConfig`.
+        options: fields of :class:`GuardConfig`, and of :class:`~safety_reminder.config.reading.ReadingOptions`:
+            ``special_text="refuse"``, ``max_image_pixels``.
 
     Raises:
         ModelError, PackError, ConfigError: with what to do about it.
@@ -255,4 +264,6 @@ def load(
 
     if isinstance(reminder, str):
         reminder = load_reminder(reminder)
-    return GuardedVLM(load_vlm(model, device=device, dtype=dtype), reminder, config, check_base=check_base, **options)
+    reading = {name: options.pop(name) for name in list(options) if name in ReadingOptions.model_fields}
+    vlm = load_vlm(model, device=device, dtype=dtype, reading=ReadingOptions.parse(reading))
+    return GuardedVLM(vlm, reminder, config, check_base=check_base, **options)

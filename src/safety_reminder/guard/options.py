@@ -68,10 +68,15 @@ def shared_settings(requests: Sequence[Request]) -> Request:
     return first
 
 
+def is_seed(seed: Any) -> bool:
+    """A whole number from 0 to 2**63 - 1, or none."""
+    return seed is None or (isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63)
+
+
 def _seeds(value: Any, rows: int) -> list[int | None]:
     seeds = value if isinstance(value, list | tuple) else [value]
     for seed in seeds:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
+        if not is_seed(seed):
             raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, or one for each row, got {value!r}")
     if isinstance(value, list | tuple):
         if len(value) != rows:

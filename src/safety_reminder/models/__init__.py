@@ -4,9 +4,10 @@ from safety_reminder.models.embedding import embedding_weight, hidden_size, toke
 from safety_reminder.models.families import FAMILIES, Family
 from safety_reminder.models.fingerprint import fingerprint, fingerprint_mismatch, sampled_digest, weights_digest
 from safety_reminder.models.greedy import write_greedily
+from safety_reminder.models.images import data_url, load_image, to_rgb
 from safety_reminder.models.loading import DTYPES, load_checkpoint
-from safety_reminder.models.messages import Messages, data_url, load_image
-from safety_reminder.models.vlm import VLM, load_vlm
+from safety_reminder.models.messages import Messages
+from safety_reminder.models.vlm import VLM, load_vlm, open_vlm
 
 __all__ = [
     "DTYPES",
@@ -22,7 +23,9 @@ __all__ = [
     "load_checkpoint",
     "load_image",
     "load_vlm",
+    "open_vlm",
     "sampled_digest",
+    "to_rgb",
     "token_vectors",
     "weights_digest",
     "write_greedily",

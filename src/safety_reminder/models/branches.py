@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import DynamicCache, DynamicLayer, PreTrainedModel
 
 from safety_reminder.errors import ModelError
-from safety_reminder.models.context import STAND_IN, final_hidden_states, first_pass
+from safety_reminder.models import caches
+from safety_reminder.models.context import STAND_IN, embedding_replaced, final_hidden_states, first_pass, scattered
 from safety_reminder.models.scoring import Script, width
 
 Branch = tuple[int, Script]  # after so many tokens of the trunk, this follows
@@ -47,14 +48,13 @@ class Shared:
         Raises:
             ModelError: the model keeps more than keys and values.
         """
+        caches.require_keys_and_values(model, from_within=True)
         # A cache without the model's configuration keeps everything, also where attention only looks back so far.
         cache = DynamicCache()
         prepared = first_pass(model, inputs, cache)
         run: Any = model
         run(**prepared, return_dict=True)
         layers: Any = cache.layers
-        if any(getattr(layer, "keys", None) is None for layer in layers):
-            raise ModelError(f"{type(model).__name__} keeps more than keys and values, which cannot be shared by rows")
         position = prepared.get("position_ids")
         if position is None:
             position = torch.full((1, 1), inputs["input_ids"].shape[1] - 1, device=inputs["input_ids"].device)
@@ -135,12 +135,18 @@ def score_rows(
     wanted = sorted({at for plan in plans for at in plan.wanted})
     device = shared.position.device
     place = torch.tensor([plan.places + [0] * (longest - plan.entries) for plan in plans], device=device)
-    embedded = _embedded(model, plans, vectors, longest)
-    if leading is not None:
-        embedded = torch.cat([leading.to(embedded), embedded[:, leading.shape[1] :]], dim=1)
-    with final_hidden_states(model) as states:
+    ids = torch.tensor([plan.ids + [STAND_IN] * (longest - plan.entries) for plan in plans], device=device)
+    starts = [(row, begin) for row, plan in enumerate(plans) for begin in plan.reminders]
+    placed = scattered(vectors, starts)
+
+    def embedded(tokens: Tensor) -> Tensor:
+        if leading is not None:
+            tokens = torch.cat([leading.to(tokens), tokens[:, leading.shape[1] :]], dim=1)
+        return placed(tokens)
+
+    with embedding_replaced(model, embedded), final_hidden_states(model) as states:
         outputs = run(
-            inputs_embeds=embedded,
+            input_ids=ids,
             attention_mask=_mask(run, shared.length, plans, place),
             position_ids=shared.position + 1 + place,
             past_key_values=shared.expand(len(rows)),
@@ -258,22 +264,6 @@ class _Plan:
             [[logits[at(run)] for run in runs] for runs in self.runs],
             [hidden[at(ends)] for ends in self.ends],
         )
-
-
-def _embedded(
-    model: Any, plans: Sequence[_Plan], vectors: Tensor, longest: int
-) -> Float[Tensor, "rows entries hidden"]:
-    embedding = model.get_input_embeddings()
-    device = embedding.weight.device
-    ids = torch.tensor([plan.ids + [STAND_IN] * (longest - plan.entries) for plan in plans], device=device)
-    embedded = embedding(ids)
-    starts = [(row, begin) for row, plan in enumerate(plans) for begin in plan.reminders]
-    if not starts:
-        return embedded
-    k = vectors.shape[0]
-    row = torch.tensor([[r] * k for r, _ in starts], device=device)
-    at = torch.tensor([[*range(c, c + k)] for _, c in starts], device=device)
-    return embedded.index_put((row, at), vectors.to(embedded).expand(len(starts), -1, -1))
 
 
 def _mask(model: Any, shared: int, plans: Sequence[_Plan], place: Int[Tensor, "rows entries"]) -> Any:

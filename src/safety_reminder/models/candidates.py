@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from safety_reminder.models.branches import Shared
+from safety_reminder.models.context import embedding_replaced
 from safety_reminder.models.embedding import embedding_weight, token_vectors
 
 # What torch and its backends say when memory does not suffice.
@@ -76,10 +77,12 @@ class Slot:
     def gradient(self, ids: Sequence[int], combine: Combine) -> tuple[float, Float[Tensor, "length hidden_size"], Base]:
         """The loss with ``ids`` in the slot, its gradient with respect to their embeddings, and what was read."""
         row = torch.tensor([[*ids, *self.following]], device=self.device)
-        embeds = self.model.get_input_embeddings()(row).detach()
-        inside = embeds[:, : self.length].clone().requires_grad_()
-        with torch.enable_grad():
-            cache, logits = self._run(self.before, torch.cat([inside, embeds[:, self.length :]], 1), len(self.target))
+        inside = self.model.get_input_embeddings()(row[:, : self.length]).detach().clone().requires_grad_()
+        with (
+            torch.enable_grad(),
+            embedding_replaced(self.model, lambda embedded: torch.cat([inside, embedded[:, self.length :]], 1)),
+        ):
+            cache, logits = self._run(self.before, row, len(self.target))
             loss = combine(token_losses(logits, self.target))[0]
             (gradient,) = torch.autograd.grad(loss, inside)
         return loss.item(), gradient[0].float(), Base(tuple(ids), self._read(cache))
@@ -124,9 +127,8 @@ class Slot:
         count, total = len(candidates), len(self.target)
         scored = total if chosen is None else min(chosen.tokens, total)
         fixed = torch.tensor(self.following[: len(self.following) + scored - total]).expand(count, -1)
-        embedding = self.model.get_input_embeddings()
-        embeds = embedding(torch.cat([candidates[:, first:], fixed], 1).to(self.device))
-        cache, logits = self._run(first_entries(base.shared, self.start + first), embeds, scored)
+        ids = torch.cat([candidates[:, first:], fixed], 1).to(self.device)
+        cache, logits = self._run(first_entries(base.shared, self.start + first), ids, scored)
         each = token_losses(logits, self.target[:scored])
         losses = combine(each).float().cpu()
         if scored == total:
@@ -136,22 +138,22 @@ class Slot:
         cache.batch_select_indices(kept.to(self.device))
         rest = torch.tensor(self.target[scored - 1 : -1], device=self.device).expand(len(kept), -1)
         position = self.before.position + self.length + len(self.following) + scored - total
-        logits = self._continue(cache, position, embedding(rest), total - scored)
+        logits = self._continue(cache, position, rest, total - scored)
         each = torch.cat([each[kept.to(self.device)], token_losses(logits, self.target[scored:])], 1)
         out = torch.full((count,), torch.inf)
         out[kept] = combine(each).float().cpu()
         return out
 
-    def _run(self, shared: Shared, embeds: Tensor, scored: int) -> tuple[DynamicCache, Tensor]:
-        cache = shared.expand(len(embeds))
-        return cache, self._continue(cache, shared.position, embeds, scored)
+    def _run(self, shared: Shared, ids: Tensor, scored: int) -> tuple[DynamicCache, Tensor]:
+        cache = shared.expand(len(ids))
+        return cache, self._continue(cache, shared.position, ids, scored)
 
-    def _continue(self, cache: DynamicCache, position: Tensor, embeds: Tensor, scored: int) -> Tensor:
-        """Logits at the last ``scored`` of ``embeds``, (rows, scored, vocabulary)."""
-        steps = torch.arange(1, embeds.shape[1] + 1, device=position.device)
-        positions = (position + steps).expand(*position.shape[:-2], len(embeds), -1)
+    def _continue(self, cache: DynamicCache, position: Tensor, ids: Tensor, scored: int) -> Tensor:
+        """Logits at the last ``scored`` of ``ids``, (rows, scored, vocabulary)."""
+        steps = torch.arange(1, ids.shape[1] + 1, device=position.device)
+        positions = (position + steps).expand(*position.shape[:-2], len(ids), -1)
         outputs = self.model(
-            inputs_embeds=embeds,
+            input_ids=ids,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,

@@ -7,9 +7,8 @@ had never been there, ``select`` keeps some of the rows. Every forward pass is p
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,10 +19,12 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from safety_reminder.errors import ModelError
+from safety_reminder.models import caches
 from safety_reminder.models.positions import next_positions
 
 # What stands in the ids where vectors are that no token embeds as. Only its place counts.
 STAND_IN = 0
+_OURS = ("input_ids", "attention_mask", "position_ids", "past_key_values")
 
 
 def prepare(model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
@@ -58,7 +59,8 @@ class Context:
     Shapes: ``ids`` (rows, entries), of what is cached, left padded, with :data:`STAND_IN` for vectors; ``mask`` (rows,
     entries) or None where nothing is padded; ``position`` (..., rows, 1), of the newest entry, whose leading axes are
     M-RoPE's where the model has them. ``aligned``: further inputs that have a column for every token of the prompt,
-    (rows, prompt, ...). ``options``: what each pass takes besides.
+    (rows, prompt, ...), and one more, that of every entry to come. ``fixed``: numbers of the layers that hold an image
+    and no text. ``options``: what each pass takes besides.
     """
 
     cache: Cache
@@ -67,6 +69,7 @@ class Context:
     position: Int[Tensor, "*axes rows 1"]
     aligned: dict[str, Tensor] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    fixed: frozenset[int] = frozenset()
     cropped_to: int = 0  # a layer that forgets cannot be taken back beyond this many entries
 
     @property
@@ -79,18 +82,19 @@ class Context:
         return self.ids.shape[1]
 
     @property
-    def slides(self) -> bool:
-        """Whether a layer forgets what is too far back."""
-        return any(self.cache.is_sliding)
+    def forgets(self) -> bool:
+        """Whether a layer does not keep what is too far back."""
+        return caches.forgets(self.cache)
 
     def reaches(self, entries: int) -> bool:
-        """Whether :meth:`crop` can go back to so many entries: what a sliding window has dropped does not come back."""
-        return entries >= self.cropped_to or not self.slides
+        """Whether :meth:`crop` can go back to so many entries: what a sliding window or a convolution has dropped does
+        not come back."""
+        return entries >= self.cropped_to or not self.forgets
 
     def crop(self, count: int) -> None:
         """Remove the newest ``count`` entries, as if they had never been there."""
         # Called with 0 too: a layer that records its past gives back there what it no longer needs.
-        self.cache.crop(-count)
+        caches.crop(self.cache, count, self.fixed)
         if count:
             self.ids = self.ids[:, :-count]
             if self.mask is not None:
@@ -103,12 +107,9 @@ class Context:
         if len(keep) == self.rows:
             return self
         index = torch.tensor(keep, device=self.ids.device)
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        cache.batch_select_indices(index.to(_cache_device(cache, index)))
         return replace(
             self,
-            cache=cache,
+            cache=caches.select(self.cache, index),
             ids=self.ids[index],
             mask=None if self.mask is None else self.mask[index],
             position=self.position.index_select(-2, index),
@@ -151,15 +152,13 @@ class Runner:
         Raises:
             ModelError: with ``roll_back``, a cache that cannot do it.
         """
+        if roll_back:
+            caches.require_known_kinds(self.model, kwargs.get("past_key_values"))
         inputs = self.model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **kwargs)
         outputs = self.model(**inputs, return_dict=True)
-        cache = outputs.past_key_values
+        cache, fixed = outputs.past_key_values, caches.read_once(self.model)
         if roll_back:
-            if not isinstance(cache, Cache) or not cache.is_croppable:
-                raise ModelError(
-                    f"{type(self.model).__name__} uses a {type(cache).__name__}, which cannot be rolled back; "
-                    "use the default dynamic cache (do not set cache_implementation)"
-                )
+            caches.require_filled(self.model, cache, input_ids.shape[1], fixed)
             cache.activate_past_recording()
         mask = kwargs.get("attention_mask")
         if mask is not None and bool((mask == 1).all()):
@@ -167,15 +166,11 @@ class Runner:
         position = kwargs.get("position_ids")
         if position is None:
             position = _count(input_ids, mask)
-        further = {k: v for k, v in kwargs.items() if k not in ("past_key_values", "attention_mask", "position_ids")}
-        aligned = {
-            name: value
-            for name, value in further.items()
-            if isinstance(value, Tensor) and value.shape[:2] == input_ids.shape
-        }
+        further = {k: v for k, v in kwargs.items() if k not in _OURS}
+        aligned = lengthened(self.model, outputs, {**further, "input_ids": input_ids})
         # Tensors that are not aligned with the prompt are its images, which are read now and never again.
         options = {name: value for name, value in further.items() if not isinstance(value, Tensor) and _plain(value)}
-        context = Context(cache, input_ids, mask, position[..., -1:], aligned, options)
+        context = Context(cache, input_ids, mask, position[..., -1:], aligned, options, fixed)
         return context, _float32(outputs.logits[:, -1], input_ids.device)
 
     def append(
@@ -198,11 +193,13 @@ class Runner:
         if vectors is None:
             outputs, hidden = self.model(**inputs, return_dict=True), None
         else:
-            del inputs["input_ids"]
-            embedded = [] if tokens is None else [self.embed(tokens)]
-            embedded.append(vectors.expand(context.rows, -1, -1))
-            with final_hidden_states(self.model) as states:
-                outputs = self.model(**inputs, inputs_embeds=torch.cat(embedded, dim=1), return_dict=True)
+            # The model is given ids, and not embeddings: some families look up more than the embedding of a token.
+            vectors, count = vectors.expand(context.rows, -1, -1), vectors.shape[0]
+            with (
+                embedding_replaced(self.model, lambda out: torch.cat([out[:, :-count], vectors.to(out)], dim=1)),
+                final_hidden_states(self.model) as states,
+            ):
+                outputs = self.model(**inputs, return_dict=True)
             hidden = states[-1][:, -1]
         context.position = positions[..., -1:]
         device = context.ids.device
@@ -220,16 +217,58 @@ class Runner:
             # After the tokens and after all: what stands between is not looked at, and the output embedding is large.
             both = 0 < told < width
             options["logits_to_keep"] = torch.tensor([told - 1, width - 1], device=context.ids.device) if both else 1
-        return self.model.prepare_inputs_for_generation(
+        return following(
+            self.model,
             context.ids,
-            next_sequence_length=width,
-            past_key_values=context.cache,
-            attention_mask=context.mask,
-            position_ids=positions,
-            is_first_iteration=False,
-            **{name: _lengthened(name, tensor, context.entries) for name, tensor in context.aligned.items()},
+            context.cache,
+            context.mask,
+            positions,
+            **{name: columns(tensor, context.entries) for name, tensor in context.aligned.items()},
             **options,
         )
+
+
+def following(model: Any, ids: Tensor, cache: Cache, mask: Any, positions: Tensor, **options: Any) -> dict[str, Any]:
+    """What the model's ``forward`` takes for the newest ``width`` of ``ids`` (rows, entries), which follow what the
+    ``cache`` holds.
+
+    Args:
+        mask: over all entries, of the cache and new; None: nothing is padded.
+        positions: (..., rows, width), as the model's own counting gives them.
+
+    Raises:
+        ModelError: the model would forget the cache (Phi-3 and Phi-4 do, where they begin to scale positions).
+    """
+    inputs = model.prepare_inputs_for_generation(
+        ids,
+        next_sequence_length=positions.shape[-1],
+        past_key_values=cache,
+        attention_mask=mask,
+        position_ids=positions,
+        is_first_iteration=False,
+        **{"use_cache": True, **options},
+    )
+    if inputs.get("past_key_values") is not cache:
+        raise ModelError(
+            f"{type(model).__name__} reads everything anew from {ids.shape[1]} tokens on, where its positions are "
+            "scaled otherwise; guarded decoding cannot go on from there"
+        )
+    return inputs
+
+
+def scattered(vectors: Tensor, starts: Sequence[tuple[int, int]]) -> Callable[[Tensor], Tensor]:
+    """For :func:`embedding_replaced`: puts ``vectors`` (k, hidden_size) at each of the places ``starts``, of which each
+    is a row and a column. The gradient reaches them."""
+    k = vectors.shape[0]
+
+    def replace(embedded: Tensor) -> Tensor:
+        if not starts:
+            return embedded
+        row = torch.tensor([[r] * k for r, _ in starts], device=embedded.device)
+        at = torch.tensor([[*range(c, c + k)] for _, c in starts], device=embedded.device)
+        return embedded.index_put((row, at), vectors.to(embedded).expand(len(starts), -1, -1))
+
+    return replace
 
 
 @contextmanager
@@ -260,22 +299,60 @@ def final_hidden_states(model: Any) -> Iterator[list[Tensor]]:
         raise ModelError(f"{type(model).__name__} does not run its output embedding, where a probe would read")
 
 
-def _lengthened(name: str, tensor: Tensor, length: int) -> Tensor:
-    """``tensor`` (rows, prompt, ...) with columns up to ``length``: those of text for what tells text from images, else
-    the prompt's last one."""
+@contextmanager
+def embedding_replaced(model: Any, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While this is open, what the model first embeds in this thread, (rows, tokens, hidden_size), is what ``replace``
+    makes of it. The hook is removed at the end."""
+    done, here = False, threading.get_ident()
+
+    def replaced(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        nonlocal done
+        if done or threading.get_ident() != here:
+            return None
+        done = True
+        return replace(output)
+
+    handle = model.get_input_embeddings().register_forward_hook(replaced)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if not done:
+        raise ModelError(f"{type(model).__name__} did not embed its tokens; vectors have no place there")
+
+
+def lengthened(model: Any, outputs: Any, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Those of ``kwargs`` that have a column for every token of ``kwargs["input_ids"]``, (rows, tokens, ...), with one
+    more, for text that follows: the one that ``generate`` would add."""
+    ids = kwargs["input_ids"]
+    aligned = {
+        name: value
+        for name, value in kwargs.items()
+        if name not in _OURS and isinstance(value, Tensor) and value.shape[:2] == ids.shape
+    }
+    if not aligned:
+        return {}
+    added = model._update_model_kwargs_for_generation(
+        outputs=outputs, model_kwargs=dict(aligned), is_encoder_decoder=False, num_new_tokens=1
+    )
+    longer = {name: added[name] for name in aligned}
+    for name, value in longer.items():
+        if value.shape[1] == ids.shape[1]:  # the model does not say; it looks at the newest columns alone
+            longer[name] = torch.cat([value, value[:, -1:]], dim=1)
+    return longer
+
+
+def columns(tensor: Tensor, length: int) -> Tensor:
+    """``tensor`` (rows, columns, ...) with ``length`` columns: the last one is that of everything to come."""
     missing = length - tensor.shape[1]
-    column = torch.zeros_like(tensor[:, -1:]) if name.endswith("mm_token_type_ids") else tensor[:, -1:]
-    return torch.cat([tensor, column.expand(-1, missing, *tensor.shape[2:])], dim=1)
+    if missing <= 0:
+        return tensor[:, :length]
+    return torch.cat([tensor, tensor[:, -1:].expand(-1, missing, *tensor.shape[2:])], dim=1)
 
 
 def _plain(value: Any) -> bool:
     """Not outputs of a vision tower, which ``generate`` runs ahead."""
     return value is None or isinstance(value, bool | int | float | str)
-
-
-def _cache_device(cache: Cache, index: Tensor) -> torch.device:
-    keys = getattr(cache.layers[0], "keys", None)
-    return index.device if keys is None else keys.device
 
 
 def _float32(logits: Tensor, device: torch.device) -> Tensor:

@@ -8,17 +8,24 @@ from typing import Any
 
 import torch
 from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     AutoTokenizer,
 )
 
 from safety_reminder.config.names import POCKET, model_place
 from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError, unknown_name
+from safety_reminder.models.caches import obstacle
 from safety_reminder.models.processors import load_processor
 
+# Of a model that sees (or hears) as well, and of one that reads text only.
+_LOADERS: dict[bool, tuple[Any, Any]] = {
+    True: (MODEL_FOR_MULTIMODAL_LM_MAPPING, AutoModelForMultimodalLM),
+    False: (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -48,12 +55,13 @@ def load_checkpoint(
         if config.is_encoder_decoder:
             use = "can be guarded" if kind == "model" else "can be loaded"
             raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models {use}")
-        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        if sees:
+        mapping, loader = _LOADERS[type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING]
+        if kind == "model" and type(config) in mapping and (reason := obstacle(mapping[type(config)], config)):
+            raise ModelError(f"{name} cannot be guarded: {reason}")
+        if loader is AutoModelForMultimodalLM:
             processor = load_processor(place, config)
         else:
             processor = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         model: Any = loader.from_pretrained(place, config=config, dtype=dtype, trust_remote_code=False)
         model.to(device)
         return model.eval(), processor

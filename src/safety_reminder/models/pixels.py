@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from safety_reminder.errors import ConfigError, ModelError
+from safety_reminder.models.images import to_rgb
 from safety_reminder.models.vlm import VLM
 
 LEVELS = 255  # grey levels above black
@@ -127,7 +128,7 @@ def to_pil(image: Float[Tensor, "3 height width"]) -> Image.Image:
 
 def from_pil(image: Image.Image) -> Float[Tensor, "3 height width"]:
     """RGB in [0, 1]."""
-    return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32).copy()).permute(2, 0, 1) / LEVELS
+    return torch.from_numpy(np.asarray(to_rgb(image), dtype=np.float32).copy()).permute(2, 0, 1) / LEVELS
 
 
 def _straight_through(value: Tensor, real: Tensor) -> Tensor:

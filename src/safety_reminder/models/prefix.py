@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import Cache, DynamicCache, DynamicLayer, PreTrainedModel
 
-from safety_reminder.errors import ModelError
+from safety_reminder.models import caches
 from safety_reminder.models.context import Runner, prepare
 from safety_reminder.models.positions import next_positions
 
@@ -42,6 +42,7 @@ class Prefix:
         Raises:
             ModelError: the model keeps more than keys and values (a recurrent state cannot be sliced).
         """
+        caches.require_keys_and_values(model)
         input_ids, kwargs = prepare(model, inputs)
         # A cache without the model's configuration keeps everything, also where attention only looks back so far:
         # a cut near the beginning needs what a later one has forgotten.
@@ -52,8 +53,6 @@ class Prefix:
         if len(answer):
             runner.append(context, torch.tensor([list(answer)], device=input_ids.device))
         layers: Any = context.cache.layers
-        if any(getattr(layer, "keys", None) is None for layer in layers):
-            raise ModelError(f"{type(model).__name__} keeps more than keys and values; its prefixes cannot be reused")
         runs = [list(run) for _, run in groupby(layers, key=lambda layer: (layer.keys.shape, layer.values.shape))]
         return cls(
             tuple(torch.cat([layer.keys for layer in run]) for run in runs),

@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTrainedConfig, ProcessorMixin
+import torch
+from transformers import (
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+    ProcessorMixin,
+)
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
+
+from safety_reminder.errors import ModelError
 
 
 def load_processor(folder: str, config: PreTrainedConfig) -> Any:
     """The processor of a vision-language model. A family that also takes videos (Qwen2-VL, InternVL, SmolVLM) gets one
-    for images alone where torchvision is missing, which transformers' video processors cannot do without."""
+    for images alone where torchvision is missing, which transformers' video processors cannot do without.
+
+    Raises:
+        ModelError: it needs a package that is not installed: some families have no processor without torchvision.
+    """
+    try:
+        return _loaded(folder, config)
+    except (ImportError, ValueError) as error:
+        if not is_torchvision_available() and "torchvision" in str(error).lower():
+            raise ModelError(
+                f"the image processor of model type {config.model_type!r} needs torchvision, which is not installed; "
+                f"install the torchvision that fits torch {torch.__version__}"
+            ) from error
+        raise
+
+
+def _loaded(folder: str, config: PreTrainedConfig) -> Any:
     family: Any = PROCESSOR_MAPPING.get(type(config), None)
     parts = set() if family is None else set(family.get_attributes())
-    if is_torchvision_available() or parts != {"image_processor", "tokenizer", "video_processor"}:
+    if is_torchvision_available() or not {"image_processor", "tokenizer", "video_processor"} <= parts:
         return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     return _without_videos(family).from_pretrained(folder, trust_remote_code=False)
 
@@ -23,7 +49,11 @@ def _without_videos(family: Any) -> Any:
     class WithoutVideos(family):
         @classmethod
         def _get_arguments_from_pretrained(cls, name: str, processor_dict: Any = None, **options: Any) -> list[Any]:
-            loaders: dict[str, Any] = {"image_processor": AutoImageProcessor, "tokenizer": AutoTokenizer}
+            loaders: dict[str, Any] = {
+                "feature_extractor": AutoFeatureExtractor,
+                "image_processor": AutoImageProcessor,
+                "tokenizer": AutoTokenizer,
+            }
             return [
                 None if part == "video_processor" else loaders[part].from_pretrained(name, **options)
                 for part in cls.get_attributes()

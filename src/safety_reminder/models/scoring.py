@@ -13,12 +13,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
-from safety_reminder.models.context import STAND_IN, final_hidden_states, first_pass, prepare
+from safety_reminder.models.context import (
+    STAND_IN,
+    columns,
+    embedding_replaced,
+    final_hidden_states,
+    first_pass,
+    following,
+    lengthened,
+    prepare,
+    scattered,
+)
 from safety_reminder.models.prefix import Prefix, side_by_side
 
 # What follows a cut: token ids, or None for the reminder.
@@ -64,31 +74,18 @@ def follow(
         logits: False: only hidden states are wanted.
     """
     run: Any = model
-    embedding: Any = model.get_input_embeddings()
-    weight, k = embedding.weight, vectors.shape[0]
+    k = vectors.shape[0]
     widths = [width(place.script, k) for place in places]
     cache, mask, positions = side_by_side([(place.prefix, place.kept) for place in places], max(widths))
-    reminder = vectors.to(weight.device, weight.dtype)
-    rows = []
-    for place, used in zip(places, widths, strict=True):
-        parts = [
-            reminder if part is None else embedding(torch.tensor(list(part), device=weight.device))
-            for part in place.script
-        ]
-        # A short script is padded after its end, where nothing looks.
-        rows.append(F.pad(torch.cat(parts), (0, 0, 0, max(widths) - used)))
+    # A short script is padded after its end, where nothing looks.
+    rows, starts = _written([place.script for place in places], k, max(widths))
     read = sorted({at for place in places for at in _looked_at(place.script, k)})
     few = not logits and "logits_to_keep" in inspect.signature(model.forward).parameters
-    with final_hidden_states(model) as states:
-        outputs = run(
-            inputs_embeds=torch.stack(rows),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            return_dict=True,
-            **({"logits_to_keep": torch.tensor(read, device=weight.device)} if few else {}),
-        )
+    ids = torch.tensor(rows, device=positions.device)
+    options = {"logits_to_keep": torch.tensor(read, device=positions.device)} if few else {}
+    prepared = following(model, ids, cache, mask, positions, **options)
+    with embedding_replaced(model, scattered(vectors, starts)), final_hidden_states(model) as states:
+        outputs = run(**prepared, return_dict=True)
     index = {at: n for n, at in enumerate(read)} if few else {at: at for at in range(max(widths))}
     # Row by row: the gradient of a slice is as large as what it was cut from.
     per_row = zip(outputs.logits.unbind(), states[-1].unbind(), places, strict=True)
@@ -120,21 +117,36 @@ def score(
     """
     k = vectors.shape[0]
     widest, prompt = max(width(script, k) for script in scripts), inputs["input_ids"].shape[1]
-    rows: list[list[int]] = []
-    overlay: list[tuple[int, int]] = []  # of each reminder, the row and the column at which it begins
-    for row, script in enumerate(scripts):
-        ids: list[int] = []
-        for part in script:
-            if part is None:
-                overlay.append((row, prompt + len(ids)))
-            ids += [STAND_IN] * k if part is None else part
-        rows.append(ids + [STAND_IN] * (widest - len(ids)))
+    rows, starts = _written(scripts, k, widest)
     prepared = _whole(model, inputs, torch.tensor(rows, device=inputs["input_ids"].device))
-    with _overlaid(model, overlay, vectors, embeddings or {}), final_hidden_states(model) as states:
+    put = scattered(vectors, [(row, prompt + column) for row, column in starts])
+
+    def replace(embedded: Tensor) -> Tensor:
+        for column, wanted in (embeddings or {}).items():
+            every = torch.arange(embedded.shape[0], device=embedded.device)
+            embedded = embedded.index_put((every, torch.full_like(every, column)), wanted.to(embedded))
+        return put(embedded)
+
+    with embedding_replaced(model, replace), final_hidden_states(model) as states:
         outputs = model(**prepared, return_dict=True)
     index = {at: prompt + at for at in range(-1, widest)}
     per_row = zip(outputs.logits.unbind(), states[-1].unbind(), scripts, strict=True)
     return [_continuation(script, k, p, hidden, index, logits=logits) for p, hidden, script in per_row]
+
+
+def _written(scripts: Sequence[Script], k: int, widest: int) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    """The ids of each script, with stand-ins for vectors and up to its end; and of each reminder, the row and the
+    column at which it begins."""
+    rows: list[list[int]] = []
+    starts: list[tuple[int, int]] = []
+    for row, script in enumerate(scripts):
+        ids: list[int] = []
+        for part in script:
+            if part is None:
+                starts.append((row, len(ids)))
+            ids += [STAND_IN] * k if part is None else part
+        rows.append(ids + [STAND_IN] * (widest - len(ids)))
+    return rows, starts
 
 
 @contextmanager
@@ -176,49 +188,24 @@ def _continuation(
     return Continuation(runs, hidden[ends], hidden[last])
 
 
-def _whole(model: Any, inputs: Mapping[str, Any], following: Tensor) -> dict[str, Any]:
-    """What the model takes for prompts with ``following`` (rows, m) after them, images as they were given."""
+def _whole(model: Any, inputs: Mapping[str, Any], added: Tensor) -> dict[str, Any]:
+    """What the model takes for prompts with ``added`` (rows, m) after them, images as they were given."""
     ids = inputs["input_ids"]
-    extended, images = {}, {}
+    extended: dict[str, Any] = {}
+    aligned: dict[str, Any] = {}
+    images: dict[str, Any] = {}
     for name, value in inputs.items():
         if name == "input_ids":
-            extended[name] = torch.cat([value, following], dim=1)
-        elif value.shape == ids.shape:
-            filler = value.new_full(following.shape, int(name == "attention_mask"))
-            extended[name] = torch.cat([value, filler], dim=1)
+            extended[name] = torch.cat([value, added], dim=1)
+        elif name == "attention_mask":
+            extended[name] = torch.cat([value, value.new_ones(added.shape)], dim=1)
+        elif value.shape[:2] == ids.shape:
+            aligned[name] = value
         else:
             images[name] = value
+    longer = lengthened(model, ModelOutput(), {**aligned, "input_ids": ids})
+    extended |= {name: columns(value, ids.shape[1] + added.shape[1]) for name, value in longer.items()}
     return first_pass(model, extended | images)
-
-
-@contextmanager
-def _overlaid(
-    model: Any, reminders: Sequence[tuple[int, int]], vectors: Tensor, columns: Mapping[int, Tensor]
-) -> Iterator[None]:
-    """While this is open, the first tokens that the model embeds have ``vectors`` from each of the places ``reminders``
-    (row, column) on, and the embeddings of ``columns`` at those columns."""
-    done = False
-
-    def replace(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        nonlocal done
-        if done:
-            return None
-        done = True
-        for column, embedded in columns.items():
-            at = torch.full((output.shape[0],), column, device=output.device)
-            output = output.index_put((torch.arange(output.shape[0], device=output.device), at), embedded.to(output))
-        if not reminders:
-            return output
-        k = vectors.shape[0]
-        row = torch.tensor([[r] * k for r, _ in reminders], device=output.device)
-        at = torch.tensor([[*range(c, c + k)] for _, c in reminders], device=output.device)
-        return output.index_put((row, at), vectors.to(output).expand(len(reminders), -1, -1))
-
-    handle = model.get_input_embeddings().register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @torch.no_grad()
@@ -233,22 +220,18 @@ def go_on(
     The model must run in the same precision as for the prefixes.
     """
     run: Any = model
-    embedding: Any = model.get_input_embeddings()
     cache, mask, positions = side_by_side(cuts, vectors.shape[0] + count - 1)
-    entries = vectors.to(embedding.weight.device, embedding.weight.dtype).expand(len(cuts), -1, -1)
+    ids = torch.full((len(cuts), vectors.shape[0]), STAND_IN, device=positions.device)
+    starts = [(row, 0) for row in range(len(cuts))]
     written: list[Tensor] = []
-    for _ in range(count):
-        seen, new = cache.get_seq_length(), entries.shape[1]
+    for step in range(count):
+        seen, new = cache.get_seq_length(), ids.shape[1]
         current, positions = positions[..., :new], positions[..., new:]
-        outputs = run(
-            inputs_embeds=entries,
-            attention_mask=None if mask is None else mask[:, : seen + new],
-            position_ids=current,
-            past_key_values=cache,
-            use_cache=True,
-        )
+        prepared = following(model, ids, cache, None if mask is None else mask[:, : seen + new], current)
+        with embedding_replaced(model, scattered(vectors, [] if step else starts)):
+            outputs = run(**prepared, return_dict=True)
         written.append(outputs.logits[:, -1].argmax(-1))
-        entries = embedding(written[-1])[:, None]
+        ids = written[-1][:, None]
     return torch.stack(written, dim=1).tolist()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 from pydantic.config import JsonDict
 
 from safety_reminder.config.guard import Policy
@@ -204,6 +204,14 @@ class TrainingConfig(Options):
         ),
     ] = "tensorboard"
     seed: Annotated[int, Field(description="of the splits, the order of rows, their cuts, and init=random")] = 0
+
+    @field_validator("policy")
+    @classmethod
+    def _guards(cls, policy: Policy) -> Policy:
+        if policy == "monitor":
+            advice = "give guard.policy=monitor where it is used"
+            raise ValueError(f"training.policy=monitor would make a pack that guards nobody; {advice}")
+        return policy
 
     @model_validator(mode="after")
     def _something_is_left(self) -> Self:

@@ -27,6 +27,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from safety_reminder.config import GuardConfig
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.defenses import defense_options, load_defense
 from safety_reminder.defenses.base import Rewriter, Verdicts
 from safety_reminder.engines import Answered, BatchingEngine
@@ -54,7 +55,8 @@ class SafetyReminderAPI(ModelAPI):
         label: what to call it in records, to tell two uses of one defence apart; default: its name.
         batch_size: rows answered together.
         device, dtype, check_base: as in :func:`safety_reminder.load`.
-        options: guard options (``policy``, ``threshold``, ...) and options of the defence.
+        options: guard options (``policy``, ``threshold``, ...), how messages are read (``special_text``,
+            ``max_image_pixels``), and options of the defence.
 
     Raises:
         ConfigError, ModelError, PackError: with what to do about it.
@@ -78,7 +80,8 @@ class SafetyReminderAPI(ModelAPI):
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
         with_reminder = reminder not in (None, "none")
-        vlm, self._one_at_a_time = _load(model_name, device, dtype)
+        reading = {option: options.pop(option) for option in list(options) if option in ReadingOptions.model_fields}
+        vlm, self._one_at_a_time = _load(model_name, device, dtype, ReadingOptions.parse(reading))
         pack = None
         if with_reminder:
             pack = load_reminder(reminder)
@@ -143,9 +146,9 @@ class SafetyReminderAPI(ModelAPI):
 
 
 @functools.lru_cache(maxsize=1)
-def _load(name: str, device: str | None, dtype: str) -> tuple[VLM, threading.Lock]:
+def _load(name: str, device: str | None, dtype: str, reading: ReadingOptions) -> tuple[VLM, threading.Lock]:
     """The model, once for all defences of a run, and a lock: they must not use it at the same time."""
-    return load_vlm(name, device=device, dtype=dtype), threading.Lock()
+    return load_vlm(name, device=device, dtype=dtype, reading=reading), threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ def as_request(messages: Sequence[ChatMessage], config: GenerateConfig) -> Reque
         max_new_tokens=config.max_tokens,
         do_sample=None if temperature is None else temperature > 0,
         temperature=temperature or None,
-        top_p=config.top_p,
-        top_k=config.top_k,
+        top_p=config.top_p if temperature != 0 else None,  # of a greedy answer they say nothing
+        top_k=config.top_k if temperature != 0 else None,
     )
     return Request(as_messages(messages), sampling, seed=config.seed, stop=tuple(config.stop_seqs or ()))

@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.evaluation.judges.base import Item, Judgement, unreadable
 from safety_reminder.models import load_checkpoint, load_image, weights_digest, write_greedily
+from safety_reminder.models.inert import special_texts
 
 _MARKERS = ("first-turn-marker", "second-turn-marker")
 
@@ -64,11 +65,7 @@ class LocalModel:
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self._special = sorted(
-            {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special},
-            key=len,
-            reverse=True,
-        )
+        self._special = sorted(special_texts(self.tokenizer).values(), key=len, reverse=True)
 
     @cached_property
     def version(self) -> str:
@@ -132,7 +129,7 @@ class LocalModel:
             return {"role": turn.role, "content": content}
         parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
         if turn.image is not None:
-            parts.insert(0, {"type": "image", "image": load_image(turn.image)})
+            parts.insert(0, {"type": "image", "image": load_image(turn.image, max_pixels=None)})
         return {"role": turn.role, "content": parts}
 
     @cached_property
