@@ -144,7 +144,7 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
     [
         (
             ["generaet"],
-            "unknown command 'generaet'; did you mean 'generate'? known: analyze, attack, calibrate, demo, dro",
+            "unknown command 'generaet'; did you mean 'generate'? known: analyze, attack, calibrate, check-model",
         ),
         (["generate", "modle=x"], "unknown option 'modle'; did you mean 'model'? --help lists the options"),
         (["generate", "interval=8"], "unknown option 'interval'; did you mean 'guard.interval'?"),

@@ -11,7 +11,7 @@ from safety_reminder.errors import ModelError
 from safety_reminder.guard import Probe
 from safety_reminder.models.context import Runner, final_hidden_states, prepare
 from safety_reminder.models.positions import next_positions
-from safety_reminder.models.tiny import tiny_inputs
+from safety_reminder.models.tiny import tiny_inputs, tiny_model
 
 VECTORS = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
 
@@ -110,3 +110,22 @@ def test_shapes_in_signatures_are_checked_in_tests():
         next_positions(torch.zeros(2, 1), 2)
     with pytest.raises(TypeCheckError):
         Probe(torch.zeros(4)).logit(torch.zeros(2, 4, dtype=torch.long))
+
+
+@torch.no_grad()
+def test_a_model_that_would_forget_its_cache_where_positions_are_scaled_is_stopped():
+    """Phi-3 and Phi-4 read everything anew from a length on that their configuration names."""
+    model = tiny_model("phi3")
+    model.config.original_max_position_embeddings = 11
+    runner, context, _ = opened(model)
+    runner.append(context, torch.tensor([[17]]))
+    with pytest.raises(ModelError, match="reads everything anew from 12 tokens on"):
+        runner.append(
+            context,
+            torch.tensor(
+                [
+                    [23],
+                ]
+            ),
+            VECTORS[:1],
+        )

@@ -9,12 +9,15 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
+from transformers.utils import is_torchvision_available
 
 from checkpoints import random_reminder
-from safety_reminder.errors import DataError
+from safety_reminder.errors import DataError, ModelError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import VLM, load_vlm
+from safety_reminder.models.families import FAMILIES as ROWS
 from safety_reminder.models.tiny import TINY, byte_tokenizer
+from safety_reminder.models.tiny_vlms import tiny_vlm_checkpoint
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.samples import make_samples
 from safety_reminder.types import TrainingExample
@@ -134,3 +137,25 @@ def test_a_training_row_whose_image_the_processor_refuses_is_found_before_traini
     [left] = make_samples(vlm, rows, TrainingConfig().with_changes(on_error="skip"))
     assert left.example is rows[1]
     assert "left out: training row 1" in caplog.text
+
+
+@pytest.mark.skipif(is_torchvision_available(), reason="about an installation without torchvision")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("mistral3", "Pixtral"), ("llama4", "Llama4"), ("phi4_multimodal", "Phi4Multimodal"), ("lfm2_vl", "Lfm2Vl")],
+)
+def test_an_image_processor_that_needs_torchvision_says_so_before_weights_are_read(name, kind, tmp_path):
+    ROWS[name].tiny.config().save_pretrained(tmp_path)
+    byte_tokenizer([], "x").save_pretrained(tmp_path)
+    kinds = {"image_processor_type": f"{kind}ImageProcessor", "processor_class": f"{kind}Processor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kinds))
+    with pytest.raises(ModelError, match=f"model type '{name}' needs torchvision, which is not installed; install the"):
+        load_vlm(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "gemma4"])
+def test_a_family_with_videos_or_sound_reads_images_without_what_those_need(name, tmp_path):
+    vlm = load_vlm(str(tiny_vlm_checkpoint(name, tmp_path)), device="cpu")
+    with_image, without = (vlm.encode([conversation]) for conversation in CONVERSATIONS[:2])
+    assert "pixel_values" in with_image
+    assert "pixel_values" not in without

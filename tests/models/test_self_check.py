@@ -134,6 +134,7 @@ def test_layers_of_a_kind_that_nobody_knows_are_refused_by_the_configuration():
 
 def test_such_a_checkpoint_is_refused_before_its_weights_are_read(tmp_path):
     MambaConfig(num_hidden_layers=1, hidden_size=8).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(ModelError, match="cannot be guarded: MambaForCausalLM keeps a recurrent state"):
         load_vlm(str(tmp_path), device="cpu")
 

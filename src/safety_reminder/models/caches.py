@@ -98,9 +98,11 @@ def require_filled(model: Any, cache: Any, entries: int, fixed: frozenset[int]) 
     """
     name = type(model).__name__
     if not isinstance(cache, Cache):
-        raise ModelError(f"{name} uses a {type(cache).__name__}, which cannot be rolled back; {_ADVICE}")
+        kept = "no cache" if cache is None else f"a {type(cache).__name__}"
+        raise ModelError(f"{name} uses {kept}, from which nothing can be taken back; {_ADVICE}")
     require_known_kinds(model, cache)
-    for number, layer in enumerate(cache.layers):
+    layers: Any = cache.layers
+    for number, layer in enumerate(layers):
         if isinstance(layer, LinearAttentionLayer):
             held = entries if layer.is_croppable else None
         elif number in fixed or isinstance(layer, DummyLayer) or not layer.is_initialized:
@@ -120,7 +122,8 @@ def forgets(cache: Cache) -> bool:
 def crop(cache: Cache, count: int, fixed: frozenset[int]) -> None:
     """Take the newest ``count`` entries back. With 0, a layer that records its past gives back what it no longer
     needs."""
-    for number, layer in enumerate(cache.layers):
+    layers: Any = cache.layers
+    for number, layer in enumerate(layers):
         if number not in fixed:
             layer.crop(-count)
 

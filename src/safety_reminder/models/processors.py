@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoFeatureExtractor,
     AutoImageProcessor,
     AutoProcessor,
     AutoTokenizer,
@@ -20,7 +19,7 @@ from safety_reminder.errors import ModelError
 
 
 def load_processor(folder: str, config: PreTrainedConfig) -> Any:
-    """The processor of a vision-language model. A family that also takes videos (Qwen2-VL, InternVL, SmolVLM) gets one
+    """The processor of a vision-language model. A family that also takes videos (Qwen2-VL, InternVL, Gemma 4) gets one
     for images alone where torchvision is missing, which transformers' video processors cannot do without.
 
     Raises:
@@ -42,25 +41,21 @@ def _loaded(folder: str, config: PreTrainedConfig) -> Any:
     parts = set() if family is None else set(family.get_attributes())
     if is_torchvision_available() or not {"image_processor", "tokenizer", "video_processor"} <= parts:
         return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    return _without_videos(family).from_pretrained(folder, trust_remote_code=False)
+    return _images_alone(family).from_pretrained(folder, trust_remote_code=False)
 
 
-def _without_videos(family: Any) -> Any:
-    class WithoutVideos(family):
+def _images_alone(family: Any) -> Any:
+    class ImagesAlone(family):
         @classmethod
         def _get_arguments_from_pretrained(cls, name: str, processor_dict: Any = None, **options: Any) -> list[Any]:
-            loaders: dict[str, Any] = {
-                "feature_extractor": AutoFeatureExtractor,
-                "image_processor": AutoImageProcessor,
-                "tokenizer": AutoTokenizer,
-            }
+            loaders: dict[str, Any] = {"image_processor": AutoImageProcessor, "tokenizer": AutoTokenizer}
             return [
-                None if part == "video_processor" else loaders[part].from_pretrained(name, **options)
+                loaders[part].from_pretrained(name, **options) if part in loaders else None
                 for part in cls.get_attributes()
             ]
 
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
-            if argument_name == "video_processor":
+            if argument_name in ("video_processor", "feature_extractor"):
                 return None
             return super().check_argument_for_proper_class(argument_name, argument)
 
@@ -68,5 +63,5 @@ def _without_videos(family: Any) -> Any:
             # SmolVLM's own asks its video processor for defaults, whether or not there is a video.
             return ProcessorMixin.apply_chat_template(self, *arguments, **options)
 
-    WithoutVideos.__name__ = family.__name__  # as processor_config.json says
-    return WithoutVideos
+    ImagesAlone.__name__ = family.__name__  # as processor_config.json says
+    return ImagesAlone

@@ -43,15 +43,8 @@ def load(
         ConfigError: unknown subset, topic or task.
     """
     folder, questions = _folders(root)
-    if subset is not None:
-        one_of("FigStep subset", subset, SUBSETS)
-    candidates = [subset] if subset else list(SUBSETS)
-    csv_name = next((name for name in candidates if _csv(questions, name) is not None), None)
-    if csv_name is None:
-        raise DataError(f"{questions} has none of: {', '.join(f'{name}.csv' for name in candidates)}")
+    path, subset = _table(questions, subset)
     topics_kept = {topic.lower() for topic in selection("FigStep topic", topics, TOPICS)} if topics else None
-    path = _csv(questions, csv_name)
-    assert path is not None
     rows = read_rows(path)
     need_columns(rows, ("category_id", "category_name", "instruction", "task_id"), path)
     tasks_kept = _tasks(task_ids, rows)
@@ -64,12 +57,12 @@ def load(
         if tasks_kept is not None and not tasks_kept & _names(row):
             continue
         name = f"query_ForbidQI_{text_of(row, 'category_id', where)}_{text_of(row, 'task_id', where)}_6.png"
-        image = folder / "images" / SUBSETS[csv_name] / name
+        image = folder / "images" / SUBSETS[subset] / name
         if not image.is_file():
             raise DataError(f"{path.name} names an image that is not there: expected {image}")
         examples.append(
             Example(
-                id=f"{csv_name}/{row['category_id']}-{row['task_id']}",
+                id=f"{subset}/{row['category_id']}-{row['task_id']}",
                 prompt=prompt,
                 image=image,
                 harmful=True,
@@ -78,6 +71,17 @@ def load(
             )
         )
     return examples
+
+
+def _table(questions: Path, subset: str | None) -> tuple[Path, str]:
+    """The table of a subset, or of the first that is there, and the subset's name."""
+    if subset is not None:
+        one_of("FigStep subset", subset, SUBSETS)
+    candidates = [subset] if subset else list(SUBSETS)
+    for name in candidates:
+        if (path := _csv(questions, name)) is not None:
+            return path, name
+    raise DataError(f"{questions} has none of: {', '.join(f'{name}.csv' for name in candidates)}")
 
 
 def _folders(root: str | Path) -> tuple[Path, Path]:

@@ -68,7 +68,7 @@ GEMMA3 = Tiny(
 
 
 def _paligemma(text: dict[str, Any]) -> PreTrainedConfig:
-    vision = SiglipVisionConfig(image_size=8, patch_size=4, vision_use_head=False, **VISION, projection_dim=32)
+    vision = SiglipVisionConfig(image_size=8, patch_size=4, vision_use_head=False, **{**VISION, "projection_dim": 32})
     return AutoConfig.for_model(
         "paligemma",
         text_config={**TEXT, "head_dim": 8, **text},
@@ -110,7 +110,7 @@ def _gemma4(**text: Any) -> PreTrainedConfig:
             "global_head_dim": 8,
             "sliding_window": 12,
             "layer_types": _SLIDING,
-            "vocab_size_per_layer_input": 128,
+            "vocab_size_per_layer_input": 512,
             "hidden_size_per_layer_input": 0,
             **text,
         },
@@ -120,7 +120,7 @@ def _gemma4(**text: Any) -> PreTrainedConfig:
             "head_dim": 8,
             "patch_size": 4,
             "pooling_kernel_size": 2,
-            "position_embedding_size": 16,
+            "position_embedding_size": 64,
         },
         audio_config=None,
         image_token_id=IMAGE,
@@ -143,7 +143,29 @@ def _placed(ids: torch.Tensor, pixels: torch.Tensor) -> Tensors:
     }
 
 
-GEMMA4 = Tiny(lambda: _gemma4(use_bidirectional_attention="vision"), picture(4), (16, 48), _placed)
+_GEMMA4_CHECKPOINT = Checkpoint(
+    "Gemma4ImageProcessor",
+    "Gemma4Processor",
+    "<|image|>",
+    ("<|image|>", "<|image>", "<image|>", "<|video|>", "<|audio|>", "<|audio>", "<audio|>"),
+    {
+        "image_token_id": "<|image|>",
+        "boi_token_id": "<|image>",
+        "eoi_token_id": "<image|>",
+        "video_token_id": "<|video|>",
+        "audio_token_id": "<|audio|>",
+    },
+    {
+        "image_token": "<|image|>",
+        "boi_token": "<|image>",
+        "eoi_token": "<image|>",
+        "audio_token": "<|audio|>",
+        "boa_token": "<|audio>",
+        "eoa_token": "<audio|>",
+    },
+    {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70},
+)
+GEMMA4 = Tiny(lambda: _gemma4(use_bidirectional_attention="vision"), picture(4), (16, 48), _placed, _GEMMA4_CHECKPOINT)
 GEMMA4_PER_LAYER = Tiny(
     lambda: _gemma4(
         hidden_size_per_layer_input=8,
@@ -154,6 +176,7 @@ GEMMA4_PER_LAYER = Tiny(
     picture(4),
     (16, 48),
     _placed,
+    _GEMMA4_CHECKPOINT,
 )
 
 

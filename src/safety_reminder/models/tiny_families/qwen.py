@@ -19,7 +19,7 @@ from safety_reminder.models.tiny_families.base import (
     picture,
 )
 
-_TOKENS = {
+_TOKENS: dict[str, Any] = {
     "image_token_id": IMAGE,
     "vision_start_token_id": VISION_START,
     "vision_end_token_id": VISION_END,
