@@ -82,6 +82,24 @@ def test_a_guarded_run_compares_and_resumes(call, basics, place, models):
     assert "holds a run with another configuration (guard)" in call("generate", *options, "guard.interval=3").error
 
 
+def test_pages_are_read_and_categories_are_told_apart(call, place, models):
+    (place / "pages.csv").write_text("instruction,category,harmful\nBake bread.,a,true\nFold paper.,b,true\n")
+    line = [f"model={models}/llava", f"reminder={models}/pack", "check_base=false", "device=cpu", "output=run"]
+    line += ["dataset=typographic", "dataset.root=pages.csv", "generation.max_new_tokens=2", "batch_size=2"]
+    outcome = call("generate", *line, "reads=true")
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"by category +attack success +never fired +fired late +not turned\n +a +\d of 1 ", outcome.out)
+    readings = [json.loads(row)["instruction"] for row in (place / "run/readings.jsonl").read_text().splitlines()]
+    assert readings == ["Bake bread.", "Fold paper."]
+    summary = json.loads((place / "run/summary.json").read_text())
+    assert summary["metrics"]["word_recall"]["n"] == summary["metrics"]["read_rate"]["n"] == 2
+    assert set(summary["categories"]) == {"a", "b"}
+    assert (
+        "reads=true needs rows that show an image"
+        in call("generate", *line[:-4], "dataset=text", "dataset.root=prompts.csv", "output=other", "reads=true").error
+    )
+
+
 def test_a_run_does_not_go_on_with_weights_that_were_replaced_in_place(call, basics, place, models):
     shutil.copytree(models / "llama", place / "mine")
     options = ["model=mine", *basics[1:], "output=run"]
@@ -126,7 +144,7 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
     [
         (
             ["generaet"],
-            "unknown command 'generaet'; did you mean 'generate'? known: analyze, attack, calibrate, demo, dro",
+            "unknown command 'generaet'; did you mean 'generate'? known: analyze, attack, calibrate, check-model",
         ),
         (["generate", "modle=x"], "unknown option 'modle'; did you mean 'model'? --help lists the options"),
         (["generate", "interval=8"], "unknown option 'interval'; did you mean 'guard.interval'?"),

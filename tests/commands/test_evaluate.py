@@ -97,6 +97,19 @@ def test_every_data_set_with_every_defence_and_one_page(place):
     assert (out / "results.md").read_text().startswith(head)
 
 
+@pytest.mark.slow
+def test_pages_are_read_by_the_undefended_model(place):
+    (place / "pages.csv").write_text("instruction\nBake bread.\nFold paper.\n")
+    (place / "mine.yaml").write_text(
+        "tasks: {pages: {dataset: typographic, root: pages.csv}}\ndefenses: {reminder: {}}"
+    )
+    evaluate(job(place, reads=True, max_tokens=4), place / "out")
+    assert {r["verdicts"]["reading"]["word_recall"] for r in records_of(place / "out")} <= {0.0, 0.5, 1.0}
+    results = json.loads((place / "out/results.json").read_text())
+    assert [results["defenses"][label]["p"]["word_recall"]["n"] for label in ("none", "reminder")] == [2, 2]
+    assert "words read" in (place / "out/results.md").read_text()
+
+
 def test_a_rerun_answers_nothing_again_and_another_configuration_is_refused(place):
     out = place / "out"
     evaluate(job(place), out)

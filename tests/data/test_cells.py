@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmark_files import picture
+from benchmark_files import image_of, picture
 from safety_reminder.data import load_dataset
 from safety_reminder.data.tables import read_rows
 from safety_reminder.data.training_sets.loading import load_training, read_training_file
@@ -142,7 +142,7 @@ def test_an_image_that_lies_in_a_column_as_bytes_is_an_image(tmp_path):
     rows = [{"prompt": "What is this?", "safe": True, "chosen": "A square.", "image": content}]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
     [row] = read_training_file(tmp_path / "rows.parquet")
-    assert row.image.size[0] > 0
+    assert image_of(row).size[0] > 0
     rows[0]["image"] = {"bytes": b"\x89PNG nothing", "path": None}
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "broken.parquet")
     with pytest.raises(DataError, match=r"broken\.parquet, row 1: image: the image cannot be read"):

@@ -8,18 +8,17 @@ import pytest
 from PIL import Image
 
 from checkpoints import tiny_guarded, tiny_vlm
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, MessageError, SafetyReminderError
 from safety_reminder.evaluation.answerable import identities, require_answerable
 from safety_reminder.evaluation.runner import open_run, run
+from safety_reminder.models import VLM
 from safety_reminder.types import Example, Sampling
 
 GOOD = Example("a", "Name a river.", harmful=False, category="rivers")
 SHORT = Sampling(max_new_tokens=4, do_sample=False)
 BAD = [
-    ({"prompt": "What is <image>?"}, r"row 2 \('b'\): prompt: the text has '<image>'"),
     ({"system": "<image>"}, r"row 2 \('b'\): system: the text has '<image>'"),
-    ({"prefill": "Sure <image>"}, r"row 2 \('b'\): prefill: the text has '<image>'"),
-    ({"turns": (("user", "<image>"), ("assistant", "Yes."))}, r"row 2 \('b'\): turns: the text has '<image>'"),
     ({"image": "/gone.png"}, r"row 2 \('b'\): image: no image at /gone.png"),
     ({"prompt": "half \ud800"}, r"row 2 \('b'\): prompt has half of a character"),
     ({"category": "\udfff"}, r"row 2 \('b'\): category has half of a character"),
@@ -36,6 +35,23 @@ def test_a_bad_row_is_named_with_its_column_before_the_first_answer(tmp_path, ch
         run(tiny_guarded(), [GOOD, bad], records, guard=True, sampling=SHORT)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "records.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ({"prompt": "What is <image>?"}, "prompt"),
+        ({"prefill": "<|end|>"}, "prefill"),
+        ({"turns": (("user", "<s>"),)}, "turns"),
+    ],
+)
+def test_special_tokens_are_refused_by_row_and_column_where_they_are_to_be(change, column):
+    vlm = tiny_vlm("llava")
+    row = replace(GOOD, id="b", **change)
+    require_answerable(vlm, [GOOD, row])
+    strict = VLM(vlm.model, vlm.processor, vlm.name, ReadingOptions(special_text="refuse"))
+    with pytest.raises(MessageError, match=rf"row 2 \('b'\): {column}: the text has '<"):
+        require_answerable(strict, [GOOD, row])
 
 
 def test_an_image_for_a_model_that_reads_text_only_is_named():

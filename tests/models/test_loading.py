@@ -29,8 +29,18 @@ def test_messages_call_a_model_what_it_is(tmp_path):
     with pytest.raises(ModelError, match="unknown judge model 'gard'"):
         load_checkpoint("gard", kind="judge model")
     (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"is not a model folder: it has no weights \(model\.safetensors\)"):
+        load_checkpoint(str(tmp_path), kind="judge model")
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(ModelError, match="cannot load the judge model"):
         load_checkpoint(str(tmp_path), kind="judge model")
+
+
+def test_a_damaged_pocket_says_what_to_remove(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{")
+    monkeypatch.setattr("safety_reminder.models.pocket.checkpoint_folder", lambda: tmp_path)
+    with pytest.raises(ModelError, match=rf"'pocket': .*; remove {tmp_path} to have it assembled anew$"):
+        load_checkpoint("pocket")
 
 
 def test_llama_4_runs_where_its_attention_is_not_chunked():

@@ -207,12 +207,6 @@ def test_text_does_not_stand_for_an_image(messages, images):
     assert "<image>" in vlm.tokenizer.decode(ids).replace("<image>" * 4, "")
 
 
-@pytest.mark.parametrize("text", ["half \ud83d", "\udcff"])
-def test_half_a_character_is_named(text):
-    with pytest.raises(MessageError, match=r"messages\[0\].content\[0\]: the text has half a character \(U\+D"):
-        normalise([{"role": "user", "content": text}], reads_images=False)
-
-
 def test_text_that_only_looks_like_the_placeholder_is_text():
     vlm = tiny_vlm()
     ids = vlm.encode([[{"role": "user", "content": "<images> < image > image"}]])["input_ids"]

@@ -88,8 +88,9 @@ class GenerationOptions(all_optional(Sampling)):
         for name in self.model_extra or {}:
             if name in self._TAKEN:
                 raise ConfigError(f"unknown generation option {name!r}; --help lists the options")
-        idle = [name for name in ("temperature", "top_p", "top_k") if getattr(self, name) is not None]
-        if idle and self.do_sample is False:
+        given = self.model_dump(exclude_none=True)
+        idle = [name for name in ("temperature", "top_p", "top_k") if name in given]
+        if idle and given.get("do_sample") is False:
             raise ConfigError(f"generation.{idle[0]} changes nothing without generation.do_sample=true")
         try:
             self.sampling  # noqa: B018

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from PIL import ImageFont, features
 
@@ -60,7 +61,8 @@ def has(font: Font, character: str) -> bool:
     """Whether ``font`` has a picture of its own of the character. Spaces need none."""
     if character.isspace() or (_joins(character) and character in "\u200c\u200d"):
         return True
-    drawn, box = font.getmask(character), font.getmask(_NOBODYS)
+    drawn: Any = font.getmask(character)
+    box: Any = font.getmask(_NOBODYS)
     return drawn.size != (0, 0) and not (drawn.size == box.size and bytes(drawn) == bytes(box))
 
 

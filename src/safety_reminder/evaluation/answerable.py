@@ -50,8 +50,8 @@ def identities(examples: Sequence[Example], *, of: str = "") -> dict[str, Mappin
 
 
 def require_answerable(vlm: VLM, examples: Sequence[Example], *, of: str = "") -> None:
-    """Refuse rows that ``vlm`` cannot be asked, such as texts with its own placeholder of an image, or a system prompt
-    where its template takes none.
+    """Refuse rows that ``vlm`` cannot be asked, such as a system prompt where its template takes none, or with
+    ``special_text=refuse`` texts that spell its special tokens.
 
     Raises:
         MessageError: the first such row; names it, and the column.
@@ -63,7 +63,7 @@ def require_answerable(vlm: VLM, examples: Sequence[Example], *, of: str = "") -
         texts = [(name, getattr(example, name)) for name in _ASKED] + [("turns", text) for _, text in example.turns]
         for name, text in texts:
             if text:
-                _require_text(vlm, text, f"{where}: {name}")
+                _require_text(vlm, text, "system" if name == "system" else "user", f"{where}: {name}")
         if example.system or example.turns:
             try:
                 vlm.render(without_images(replace(example, prefill="").messages()))
@@ -71,9 +71,11 @@ def require_answerable(vlm: VLM, examples: Sequence[Example], *, of: str = "") -
                 raise MessageError(f"{where}: {error}") from error
 
 
-def _require_text(vlm: VLM, text: str, where: str) -> None:
+def _require_text(vlm: VLM, text: str, role: str, where: str) -> None:
     try:
-        vlm.conversation([{"role": "user", "content": text}])
+        vlm.conversation([{"role": role, "content": text}])
+        if role != "system":
+            vlm.answer_ids([text])  # refuses special tokens, where they are not made plain text
     except MessageError as error:
         raise MessageError(f"{where}: {str(error).partition(': ')[2] or error}") from error
 

@@ -19,7 +19,7 @@ from safety_reminder.evaluation.statistics import Metric
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.outside import read_object
 from safety_reminder.run_files import claim_folder, provenance, write_json
-from safety_reminder.types import Done, Event, Example, Record, Request, Sampling, Token
+from safety_reminder.types import Check, Done, Event, Example, Record, Request, Sampling, Token
 
 # These may differ between the first run into a folder and the one that finishes it.
 _FREE_TO_CHANGE = {"output", "batch_size", "device", "samples", "defenses", "answered", "reads"}
@@ -134,14 +134,21 @@ class Ticker:
 
     def __init__(self, bar: tqdm, rows: int) -> None:
         self._bar, self._rows = bar, rows
-        self._tokens, self._done, self._shown = 0, 0, time.monotonic()
+        self._shown, self._checked = [0] * rows, [0] * rows  # tokens; those that are held back show in checks alone
+        self._done, self._said = 0, time.monotonic()
 
     def __call__(self, event: Event) -> None:
-        self._tokens += isinstance(event, Token)
-        self._done += isinstance(event, Done)
-        if time.monotonic() - self._shown >= _TICK:
-            self._shown = time.monotonic()
-            self._bar.set_postfix_str(f"{self._tokens} tokens, {self._done} of {self._rows} answers of this batch")
+        match event:
+            case Token(row=row):
+                self._shown[row] += 1
+            case Check(row=row, token_index=index):
+                self._checked[row] = max(self._checked[row], index)
+            case Done():
+                self._done += 1
+        if time.monotonic() - self._said >= _TICK:
+            self._said = time.monotonic()
+            tokens = sum(map(max, self._shown, self._checked))
+            self._bar.set_postfix_str(f"{tokens} tokens, {self._done} of {self._rows} answers of this batch")
 
 
 def _answer(

@@ -156,8 +156,9 @@ class _Decoder:
         positions = most_positions(self.runner.model)
         mask = self.model_kwargs.get("attention_mask")
         rows, width = self.input_ids.shape
-        padded = isinstance(mask, Tensor) and mask.shape == self.input_ids.shape
-        prompts = mask.sum(dim=1).tolist() if padded else [width] * rows
+        prompts = [width] * rows
+        if isinstance(mask, Tensor) and mask.shape == self.input_ids.shape:
+            prompts = mask.sum(dim=1).tolist()
         if positions is None:
             return [math.inf] * rows
         reserved = 0

@@ -84,7 +84,6 @@ def _part(part: Any, where: str, placeholders: Collection[str], max_pixels: int 
                         f"{where}: the text has {placeholder!r}, which stands for an image in this model's prompts; "
                         "take it out, and give an image as a part of its own"
                     )
-            _require_characters(part["text"], where)
             return {"type": "text", "text": part["text"]}
         case "image" | "image_url":
             if (source := image_source(part)) is not None:
@@ -100,10 +99,3 @@ def _image(source: Any, where: str, max_pixels: int | None) -> Any:
         return load_image(source, max_pixels=max_pixels)
     except MessageError as error:
         raise MessageError(f"{where}: {error}") from error
-
-
-def _require_characters(text: str, where: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise MessageError(f"{where}: the text has half a character (U+{ord(text[error.start]):04X})") from error

@@ -128,7 +128,7 @@ class State:
             checked(kind, saved[name], name)
         for name in ("learned", "best"):
             part = saved[name]
-            if part is None and name == "best":
+            if part is None:  # of ``best``, before the first validation
                 continue
             shapes = {key: (tuple(value.shape), value.dtype) for key, value in self.learned.items()}
             found = {key: (tuple(v.shape), v.dtype) for key, v in part.items() if isinstance(v, torch.Tensor)}

@@ -42,25 +42,9 @@ def load(
         DataError: a file is not where it should be; says which.
         ConfigError: unknown subset, topic or task.
     """
-    if not str(root):
-        raise DataError("dataset=figstep needs dataset.root=DIR, FigStep's 'data' folder")
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}; give dataset.root=DIR, FigStep's 'data' folder")
-    if (folder / "data" / "images").is_dir():
-        folder = folder / "data"
-    questions = next((folder / name for name in ("question", "questions") if (folder / name).is_dir()), None)
-    if questions is None:
-        raise DataError(f"{folder} has neither question/ nor questions/; expected FigStep's 'data' folder")
-    if subset is not None:
-        one_of("FigStep subset", subset, SUBSETS)
-    candidates = [subset] if subset else list(SUBSETS)
-    csv_name = next((name for name in candidates if _csv(questions, name) is not None), None)
-    if csv_name is None:
-        raise DataError(f"{questions} has none of: {', '.join(f'{name}.csv' for name in candidates)}")
+    folder, questions = _folders(root)
+    path, subset = _table(questions, subset)
     topics_kept = {topic.lower() for topic in selection("FigStep topic", topics, TOPICS)} if topics else None
-    path = _csv(questions, csv_name)
-    assert path is not None
     rows = read_rows(path)
     need_columns(rows, ("category_id", "category_name", "instruction", "task_id"), path)
     tasks_kept = _tasks(task_ids, rows)
@@ -73,12 +57,12 @@ def load(
         if tasks_kept is not None and not tasks_kept & _names(row):
             continue
         name = f"query_ForbidQI_{text_of(row, 'category_id', where)}_{text_of(row, 'task_id', where)}_6.png"
-        image = folder / "images" / SUBSETS[csv_name] / name
+        image = folder / "images" / SUBSETS[subset] / name
         if not image.is_file():
             raise DataError(f"{path.name} names an image that is not there: expected {image}")
         examples.append(
             Example(
-                id=f"{csv_name}/{row['category_id']}-{row['task_id']}",
+                id=f"{subset}/{row['category_id']}-{row['task_id']}",
                 prompt=prompt,
                 image=image,
                 harmful=True,
@@ -87,6 +71,32 @@ def load(
             )
         )
     return examples
+
+
+def _table(questions: Path, subset: str | None) -> tuple[Path, str]:
+    """The table of a subset, or of the first that is there, and the subset's name."""
+    if subset is not None:
+        one_of("FigStep subset", subset, SUBSETS)
+    candidates = [subset] if subset else list(SUBSETS)
+    for name in candidates:
+        if (path := _csv(questions, name)) is not None:
+            return path, name
+    raise DataError(f"{questions} has none of: {', '.join(f'{name}.csv' for name in candidates)}")
+
+
+def _folders(root: str | Path) -> tuple[Path, Path]:
+    """The ``data`` folder, and that of its questions."""
+    if not str(root):
+        raise DataError("dataset=figstep needs dataset.root=DIR, FigStep's 'data' folder")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; give dataset.root=DIR, FigStep's 'data' folder")
+    if (folder / "data" / "images").is_dir():
+        folder = folder / "data"
+    questions = next((folder / name for name in ("question", "questions") if (folder / name).is_dir()), None)
+    if questions is None:
+        raise DataError(f"{folder} has neither question/ nor questions/; expected FigStep's 'data' folder")
+    return folder, questions
 
 
 def _tasks(wanted: Sequence[int | str] | int | str | None, rows: Sequence[Mapping[str, Any]]) -> set[str] | None:

@@ -18,7 +18,7 @@ from safety_reminder.models import load_image
 from templates import TEMPLATES, marks, spellings, text_model, user
 
 pytestmark = pytest.mark.slow
-CASES = settings(max_examples=1_500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+CASES = settings(max_examples=1_000, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 SPELLINGS = sorted({spelled for name in TEMPLATES for spelled in spellings(text_model(name))})
 
 texts = st.lists(
@@ -55,7 +55,7 @@ def test_no_text_writes_a_turn(name, parts):
     vlm = text_model(name)
     blank = "word" if any(part.strip() for part in parts) else ""
     inputs, refusal = attempt(lambda: vlm.encode([user(*parts)]))
-    assert not refusal or "half a character" in refusal
+    assert not refusal or "half of a character" in refusal
     if not refusal:
         ids, plain = (there["input_ids"][0].tolist() for there in (inputs, vlm.encode([user(blank)])))
         assert marks(vlm, ids) == marks(vlm, plain)
