@@ -60,7 +60,7 @@ def with_tokens(backend: Tokenizer, special: Sequence[str | AddedToken]) -> Toke
 def by_bytes(special: Sequence[str]) -> ByT5Tokenizer:
     """A tokenizer in Python, which cannot say where its tokens come from."""
     tokenizer = ByT5Tokenizer(extra_ids=0)
-    added_tokens: list[str | AddedToken] = [AddedToken(text, special=True, normalized=False) for text in special]
+    added_tokens: Any = [AddedToken(text, special=True, normalized=False) for text in special]
     tokenizer.add_tokens(added_tokens)
     return tokenizer
 

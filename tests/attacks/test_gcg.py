@@ -20,6 +20,7 @@ from safety_reminder.attacks.gcg import begins_with_target, gcg
 from safety_reminder.attacks.gcg_files import CHECKPOINT
 from safety_reminder.attacks.gcg_options import GCGConfig
 from safety_reminder.attacks.goals import Goal
+from safety_reminder.attacks.guarded_slot import GuardedSlot
 from safety_reminder.attacks.losses import target_loss
 from safety_reminder.attacks.parties import Party
 from safety_reminder.attacks.splits import Splits
@@ -301,6 +302,7 @@ def test_behind_a_guard_the_loss_is_that_of_its_checks_too(family):
     # Whole sequences, one for each check, say the same.
     party = Party(vlm, goal, guarded_config(), 4, guard())
     added = party.added(both.suffix_ids)
+    assert isinstance(party.slot, GuardedSlot)
     prompt, answer = party.place.sent(both.suffix_ids), [*party.target, *party.slot._written]
     assert prompt is not None
     reminder = guard().reminder
@@ -323,6 +325,8 @@ def test_behind_a_guard_the_loss_is_that_of_its_checks_too(family):
 def test_behind_a_guard_the_gradient_is_that_of_finite_differences():
     party = Party(tiny_vlm("llama"), GOAL, guarded_config(), 4, guard())
     slot, ids = party.slot, party.first_ids
+    assert isinstance(slot, GuardedSlot)
+    assert party.inputs is not None
     combine = lambda each: each.mean(-1)  # noqa: E731
     loss, gradient, base = slot.gradient(ids, combine)
     assert loss == pytest.approx(float(slot.losses(torch.tensor([ids]), base, combine)[0]), abs=1e-5)

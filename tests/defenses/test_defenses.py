@@ -108,7 +108,7 @@ class Scripted(GuardedVLM):
         super().__init__(tiny_vlm())
         self.rounds, self.asked, self.seeds = list(rounds), [], []
 
-    def respond(self, requests):
+    def respond(self, requests, watch=None):
         if not requests:
             return []
         self.asked.append(([list(r.messages) for r in requests], requests[0].sampling.max_new_tokens))

@@ -75,7 +75,7 @@ DARK = Image.fromarray(np.where(RAMP < 128, 7, 200).astype(np.uint8))
     ids=lambda image: f"{image.mode} {image.format}",
 )
 def test_what_is_transparent_is_white_as_a_page_is(image):
-    colours = {colour for _, colour in load_image(image).getcolors() or []}
+    colours: set[Any] = {colour for _, colour in load_image(image).getcolors() or []}
     assert (255, 255, 255) in colours
     assert len(colours) == 2
     assert min(colours) < (10, 10, 10)  # and the text is still there

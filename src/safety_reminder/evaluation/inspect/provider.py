@@ -81,7 +81,7 @@ class SafetyReminderAPI(ModelAPI):
         super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
         with_reminder = reminder not in (None, "none")
         reading = {option: options.pop(option) for option in list(options) if option in ReadingOptions.model_fields}
-        vlm, self._one_at_a_time = _load(model_name, device, dtype, ReadingOptions.parse(reading))
+        vlm, self._one_at_a_time = _load(model_name, device, dtype, ReadingOptions.parse(reading).model_dump_json())
         pack = None
         if with_reminder:
             pack = load_reminder(reminder)
@@ -146,9 +146,11 @@ class SafetyReminderAPI(ModelAPI):
 
 
 @functools.lru_cache(maxsize=1)
-def _load(name: str, device: str | None, dtype: str, reading: ReadingOptions) -> tuple[VLM, threading.Lock]:
-    """The model, once for all defences of a run, and a lock: they must not use it at the same time."""
-    return load_vlm(name, device=device, dtype=dtype, reading=reading), threading.Lock()
+def _load(name: str, device: str | None, dtype: str, reading: str) -> tuple[VLM, threading.Lock]:
+    """The model, once for all defences of a run, and a lock: they must not use it at the same time. ``reading``: its
+    options as JSON."""
+    options = ReadingOptions.model_validate_json(reading)
+    return load_vlm(name, device=device, dtype=dtype, reading=options), threading.Lock()
 
 
 @dataclass(frozen=True)
