@@ -127,7 +127,7 @@ def rates(records: list[list[Record]]) -> dict[str, dict]:
             by_request[row.id].append(float(holds(row)))
         means = [statistics.mean(values) for values in by_request.values()]
         # Of one seed they are outcomes, and a bootstrap of outcomes that are all alike would give no width.
-        metric = proportion(int(sum(means)), len(means)) if len(records) == 1 else mean(means)
+        metric = proportion(int(sum(means)), len(means)) if len(records) == 1 else mean(means, "share")
         runs = [statistics.mean(float(holds(record)) for record in rows) for rows in records]
         found[suffix] = figure(metric.value, runs, low=metric.low, high=metric.high, n=len(by_request))
     return found
