@@ -243,13 +243,26 @@ def test_the_table_of_attacks_is_what_was_measured():
         "PGD, ε = 32/255": "pgd/eps32/",
         "PGD, ε = 32/255, adaptive": "pgd/eps32/adaptive_",
         "GCG, a suffix without an image": "gcg/",
+        "BAP, the image alone": "bap/",
+        "BAP, the prompts alone": "bap/prompts/",
+        "BAP, both": "bap/both/",
+        "prefill, 4 tokens": "prefill/depth4/",
+        "prefill, 16 tokens": "prefill/depth16/",
+        "prefill, 64 tokens": "prefill/depth64/",
+        "another system prompt": "system_override/",
+        "earlier turns": "multi_turn/",
+    }
+    assert {label for label in table if not label.startswith("none")} == {
+        label for label, front in fronts.items() if f"{front}guarded" in figures
     }
     kinds = ("unguarded", "guarded", "unguarded_on_topic", "guarded_on_topic")
-    for label, front in fronts.items():
-        found = (interval(figures, front + kind) for kind in kinds)
-        assert table[label] == [share(*one) for one in found if one is not None], label
-    clean = [interval(figures, f"pgd/eps32/{kind}") for kind in ("clean", "clean_on_topic")]
-    assert [cell for cell in table["none: the grey image"] if cell] == [share(*one) for one in clean if one is not None]
+    for label in table:
+        if label in fronts:
+            found = (interval(figures, fronts[label] + kind) for kind in kinds)
+            assert table[label] == [share(*one) for one in found if one is not None], label
+    for label, front in {"none: the grey image": "pgd/eps32/", "none: no image": "prefill/depth4/"}.items():
+        clean = [interval(figures, front + kind) for kind in ("clean", "clean_on_topic")]
+        assert [cell for cell in table[label] if cell] == [share(*one) for one in clean if one is not None], label
 
 
 def test_the_cost_of_checks_is_what_was_measured():
