@@ -106,7 +106,7 @@ def test_pages_are_read_by_the_undefended_model(place):
     evaluate(job(place, reads=True, max_tokens=4), place / "out")
     assert {r["verdicts"]["reading"]["word_recall"] for r in records_of(place / "out")} <= {0.0, 0.5, 1.0}
     results = json.loads((place / "out/results.json").read_text())
-    assert [results["defenses"][label]["p"]["word_recall"]["n"] for label in ("none", "reminder")] == [2, 2]
+    assert [results["defenses"][label]["pages"]["word_recall"]["n"] for label in ("none", "reminder")] == [2, 2]
     assert "words read" in (place / "out/results.md").read_text()
 
 
