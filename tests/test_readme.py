@@ -265,6 +265,21 @@ def test_the_table_of_attacks_is_what_was_measured():
         assert [cell for cell in table[label] if cell] == [share(*one) for one in clean if one is not None], label
 
 
+def test_what_recompressing_does_to_an_image_is_what_was_measured():
+    page, figures = (ROOT / "docs/attacks.md").read_text(encoding="utf-8"), results("transfer")["figures"]
+
+    def on_topic(name: str) -> str:
+        found = interval(figures, f"{name}/on_topic")
+        assert found is not None
+        return share(*found)
+
+    as_it_is, jpeg, resized = (on_topic(f"image/{name}") for name in ("as it is", "jpeg", "resized"))
+    assert f"on topic for {as_it_is.split(' [')[0]} as it is, for {jpeg}\nafter a JPEG" in page
+    assert f"and for {resized} shrunk" in page
+    with_it, without = (on_topic(f"suffix/SmolLM2{n}").split(" [")[0] for n in ("", ", without it"))
+    assert f"on topic {without} without it, {with_it} with it" in page
+
+
 def test_the_cost_of_checks_is_what_was_measured():
     fused = results("guard_overhead")["figures"]["pocket: fused / unguarded"]
     low, high = min(fused["runs"]), max(fused["runs"])
