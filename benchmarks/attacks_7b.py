@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from attack_speed import shared_gradient
 from common import figure, finish, parser, peak_memory, reset_peak_memory, timed
 from guard_overhead import qwen2_vl_7b
 from PIL import Image
@@ -74,22 +75,17 @@ def _set(path: Path, changes: dict) -> None:
 
 
 def measure(name: str, vlm: VLM, arguments: argparse.Namespace, figures: dict) -> None:
-    size = Pixels(vlm).size
-    picture = Image.new("RGB", (size[1], size[0]), (128, 128, 128))
+    pixels = Pixels(vlm)
+    height, width = pixels.size
+    picture = Image.new("RGB", (width, height), (128, 128, 128))
     requests = [Example(id=str(n), prompt=ORDINARY[n % len(ORDINARY)], image=picture) for n in range(max(BATCHES))]
     goals = [Goal(e, echo(e.prompt, ":\n\n1. First, gather everything that is needed.")) for e in requests]
-    pixels = Pixels(vlm)
     image = clean_image("noise", pixels)
     for batch in BATCHES:
         objective = TargetObjective(vlm, pixels, goals[:batch], 1.0)
-
-        def step(objective: TargetObjective = objective) -> None:
-            changed = image.clone().requires_grad_()
-            torch.autograd.grad(objective(changed, range(objective.count), 0)["loss"], [changed])
-
-        step()
+        shared_gradient(objective, image)
         reset_peak_memory()
-        seconds = [timed(step) for _ in range(arguments.runs)]
+        seconds = [timed(lambda o=objective: shared_gradient(o, image)) for _ in range(arguments.runs)]
         rate = figure(1 / statistics.median(seconds), [1 / each for each in seconds])
         figures[f"{name}: PGD, batch {batch}: steps a second"] = rate
         figures[f"{name}: PGD, batch {batch}: peak memory, GB"] = figure(peak_memory())

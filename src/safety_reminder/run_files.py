@@ -59,7 +59,7 @@ def _naming_what_has_no_name(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None or error.errno not in _OF_DISKS:
+        if error.filename is not None or error.errno not in _OF_DISKS:
             raise
         raise OSError(error.errno, error.strerror, str(folder)) from error
 

@@ -68,6 +68,16 @@ class Sampling:
         return {name: value for name, value in named.items() if value is not None} | dict(self.more)
 
 
+def is_seed(seed: Any) -> bool:
+    """A whole number from 0 to 2**63 - 1, or none."""
+    return seed is None or (isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63)
+
+
+def row_seeds(seed: int, rows: int) -> list[int]:
+    """``seed + i`` for row i. They wrap around at the end of the range, so that the last seed serves a batch too."""
+    return [(seed + row) % 2**63 for row in range(rows)]
+
+
 @dataclass(frozen=True)
 class Request:
     """One conversation that waits for an answer.
@@ -92,9 +102,8 @@ class Request:
     def __post_init__(self) -> None:
         if not isinstance(self.guard, bool | GuardConfig):
             raise ConfigError(f"guard must be true or false, got {self.guard!r}")
-        seed = self.seed
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
-            raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
+        if not is_seed(self.seed):
+            raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
         if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
             raise ConfigError(f"stop must be texts that are not empty, got {self.stop!r}")
         for text in self.stop:

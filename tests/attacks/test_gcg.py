@@ -363,3 +363,8 @@ def test_an_attack_on_a_guard_needs_one_and_one_suffix_at_a_time():
         gcg(tiny_vlm("llama"), [GOAL], guarded_config())
     with pytest.raises(ConfigError, match=r"attack\.buffer=1"):
         config(buffer=3, adaptive={"against": "probe"})
+    with pytest.raises(ConfigError, match=r"attack\.adaptive\.warm_up is for images"):
+        guarded_config(adaptive={"warm_up": 2})
+    vlm = tiny_vlm("llama")
+    with pytest.raises(ConfigError, match="a guard is of one model"):
+        gcg(vlm, [GOAL], guarded_config(), guard=guard(), others=[vlm])

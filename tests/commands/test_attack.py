@@ -220,6 +220,12 @@ def test_published_settings_are_a_preset_that_options_change(attack, place):
         (["attack=pgd", "split.test=0"], "there are no requests for test"),
         (["attack=pgd", "split.train=abc"], "split.train must be a number, got 'abc'"),
         (["attack=pgd", "device=[1]"], "device must be a text, got [1]"),
+        (["attack=pgd", "attack.soft_prompt="], "attack.soft_prompt: string should have at least 1 character"),
+        (
+            ["attack=pgd", "attack.soft_prompt=pocket-dro", "attack.adaptive.against=probe"],
+            "attack.soft_prompt defends in place of the guard",
+        ),
+        (["attack=pgd", "attack.steps=5", "attack.adaptive.warm_up=5"], "leaves none of attack.steps=5"),
         (["attack=pgd", "attack.image="], "image"),
         (["attack=gcg", "attack.image="], "image"),
         (["attack=pgd", "reminder=none", "attack.adaptive.against=probe"], "needs a guard; give reminder=NAME"),

@@ -158,6 +158,8 @@ def test_vlguards_three_subsets(tmp_path):
         ({"instr-resp": [{"response": "No."}]}, "row 1: instr-resp of an image that is not safe needs an instruction"),
         ({"instr-resp": [{"instruction": 3}]}, "row 1: instruction must be a text, got 3"),
         ({"image": "memes/gone.png"}, "row 1: no image at"),
+        ({"image": "data:image/png;base64," + 300 * "A"}, "row 1: no image at"),
+        ({"image": "gone\0.png"}, "row 1: no image at"),
     ],
 )
 def test_vlguard_rows_that_do_not_fit_are_named(tmp_path, change, message):

@@ -47,6 +47,7 @@ def test_an_image_is_shown_with_every_suffix_and_further_columns_are_read(tmp_pa
         ("goal,adv_suffix\na,\n", {}, "row 1: adv_suffix is missing or empty"),
         ("goal,adv_suffix,harmful\na,b,maybe\n", {}, "row 1: harmful must be true or false"),
         ("goal,adv_suffix\na,b\n", {"image": "gone.png"}, "dataset.image: no image at gone.png"),
+        ("goal,adv_suffix\na,b\n", {"image": 300 * "g"}, "dataset.image: no image at ggg"),
     ],
 )
 def test_suffixes_that_cannot_be_read_say_why(tmp_path, text, options, message):

@@ -78,11 +78,13 @@ def gcg(
 
     Raises:
         ConfigError: no goals, an empty target, a suffix that the tokenizer does not keep, more tokens than the model
-            reads or knows, or a checkpoint of another configuration.
+            reads or knows, a checkpoint of another configuration, or a guard, which is of one model, and others.
         ModelError: a tokenizer or model that this search cannot work with.
     """
     if not goals:
         raise ConfigError("GCG needs at least one goal")
+    if config.adaptive.knows_guard and others:
+        raise ConfigError("a guard is of one model: attack it without others")
     require_one_tokenizer([vlm, *others, *([draft] if draft is not None else [])])
     search = Search([vlm, *others], draft, goals, config, judge, guard, answer)
     files = None if folder is None else Files(folder, identity(search.readers, search.draft, config))

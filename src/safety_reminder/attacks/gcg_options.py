@@ -87,6 +87,8 @@ class GCGConfig(Options):
                 "an attack on the guard needs attack.buffer=1: suffixes are compared on the answer of the one that "
                 "they were made from"
             )
+        if self.adaptive.warm_up:
+            raise ConfigError("attack.adaptive.warm_up is for images; a suffix is searched behind the guard throughout")
         return self
 
 

@@ -137,7 +137,9 @@ class AdaptiveConfig(Options):
     )
     tokens: Annotated[int, Field(ge=1, description="of an answer, its target included, that checks are placed in")] = 64
     renew: Annotated[int, Field(ge=1, description="steps after which an answer's continuation is written anew")] = 10
-    warm_up: Annotated[int, Field(ge=0, description="first steps, which aim at the target alone and cost less")] = 0
+    warm_up: Annotated[
+        int, Field(ge=0, description="of an image: first steps, which aim at the target alone and cost less")
+    ] = 0
 
     @property
     def knows_guard(self) -> bool:
@@ -180,8 +182,9 @@ class PGDConfig(DescentConfig):
     soft_prompt: Annotated[
         str | None,
         Field(
+            min_length=1,
             description="a safety prompt that defends the model while the image is learned, and is to be overcome: "
-            "pocket-dro, or a folder that safety-reminder dro wrote; its defence is measured by evaluate"
+            "pocket-dro, or a folder that safety-reminder dro wrote; its defence is measured by evaluate",
         ),
     ] = None
     first_weight: Annotated[float, Field(ge=0, description="of the first token's loss, beside the mean of all")] = 1.0
@@ -195,6 +198,15 @@ class PGDConfig(DescentConfig):
     def _fit(self) -> PGDConfig:
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise ConfigError(f"attack.size must be [height,width] in pixels, got {self.size}")
+        if self.adaptive.warm_up and self.adaptive.warm_up >= self.steps:
+            raise ConfigError(
+                f"attack.adaptive.warm_up={self.adaptive.warm_up} leaves none of attack.steps={self.steps} that knows "
+                "the guard"
+            )
+        if self.adaptive.knows_guard and self.soft_prompt is not None:
+            raise ConfigError(
+                "attack.soft_prompt defends in place of the guard; leave it out, or attack.adaptive.against"
+            )
         return self
 
 

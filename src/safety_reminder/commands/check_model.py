@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safety_reminder.errors import ConfigError, ModelError, unknown_name
+from safety_reminder.config.names import require_found
+from safety_reminder.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from safety_reminder.models.self_check import Finding
@@ -28,16 +29,16 @@ def _run(arguments: list[str]) -> None:
             raise ConfigError(unknown_name("option of check-model", option, _OPTIONS))
     if len(names) != 1:
         raise ConfigError("safety-reminder check-model takes one model: pocket, a hub id or a folder")
+    require_found(names[0])
     from safety_reminder.models import open_vlm
     from safety_reminder.models.checked import check
+    from safety_reminder.models.self_check import require_holds
 
     vlm = open_vlm(names[0], device=options.get("device"), dtype=options.get("dtype", "auto"))
     findings = check(vlm)
     for finding in findings:
         print(_line(finding))
-    failed = next((finding for finding in findings if not finding.holds), None)
-    if failed is not None:
-        raise ModelError(f"{names[0]} cannot be guarded: {failed.reason}")
+    require_holds(findings, names[0])
     print(f"{names[0]} can be guarded ({type(vlm.model).__name__})")
 
 

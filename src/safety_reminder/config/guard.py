@@ -10,6 +10,7 @@ from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.outside import require_writable
 
 Policy = Literal["continue", "rewind", "restart", "stop", "monitor"]
+MOST_INTERVAL = 4096  # a pack that checks less often than that guards hardly anything
 DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
 
 

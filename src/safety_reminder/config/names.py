@@ -10,6 +10,7 @@ from safety_reminder.errors import ModelError, PackError
 
 POCKET = "pocket"  # the model that ships, and its reminder
 SHIPPED_PACKS = (POCKET, "pocket-header")
+PACK_FILES = ("reminder.safetensors", "config.json")
 
 
 def model_place(name: str, kind: str = "model") -> str:
@@ -23,11 +24,12 @@ def model_place(name: str, kind: str = "model") -> str:
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        if gguf := _gguf_alone(path):
+        has_weights = any(next(path.glob(f"*.{ending}"), None) for ending in ("safetensors", "bin"))
+        if not has_weights and (gguf := min(path.glob("*.gguf"), default=None)):
             raise ModelError(_of_gguf(gguf, kind))
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} is not a model folder: it has no config.json")
-        if not any(next(path.glob(f"*.{ending}"), None) for ending in ("safetensors", "bin")):
+        if not has_weights:
             raise ModelError(f"{path} is not a model folder: it has no weights (model.safetensors)")
         return str(path) if name.startswith("~") else name
     if path.suffix == ".gguf" and path.is_file():
@@ -37,13 +39,6 @@ def model_place(name: str, kind: str = "model") -> str:
     if "/" not in name:
         raise ModelError(f"unknown {kind} {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
     return name
-
-
-def _gguf_alone(folder: Path) -> Path | None:
-    """A folder's GGUF file, where it has no weights that transformers loads by itself."""
-    if any(next(folder.glob(f"*.{ending}"), None) for ending in ("safetensors", "bin")):
-        return None
-    return min(folder.glob("*.gguf"), default=None)
 
 
 def _of_gguf(file: Path, kind: str) -> str:
@@ -83,9 +78,14 @@ def require_found(model: str, reminder: str | None = None) -> None:
     if model != POCKET:
         model_place(model)
     if reminder is not None and reminder not in SHIPPED_PACKS and (folder := pack_folder(reminder)) is not None:
-        for name in ("reminder.safetensors", "config.json"):
-            if not (folder / name).is_file():
-                raise PackError(f"{folder} is not a reminder pack: it has no {name}")
+        require_pack(folder)
+
+
+def require_pack(folder: Path) -> None:
+    """Raises: PackError: a file of a pack is missing."""
+    for name in PACK_FILES:
+        if not (folder / name).is_file():
+            raise PackError(f"{folder} is not a reminder pack: it has no {name}")
 
 
 def require_judge_found(options: Mapping[str, Any]) -> None:

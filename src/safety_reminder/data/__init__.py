@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -72,8 +71,8 @@ def load_dataset(
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ConfigError(f"dataset.{option} must be a whole number from 1, got {value!r}")
     loader: Callable[..., list[Example]] = pkgutil.resolve_name(DATASETS[name])
-    known = set(inspect.signature(loader).parameters) - {"root"}
     kinds = get_type_hints(loader)
+    known = kinds.keys() - {"root", "return"}
     for option, value in options.items():
         if option not in known:
             raise ConfigError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from safety_reminder.data.tables import is_file
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.outside import strict_json
 
@@ -79,7 +80,7 @@ def image_at(path: Path, where: str) -> Path:
     Raises:
         DataError: there is no such file, or it is not an image; names it.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{where}: no image at {path}")
     try:
         with Image.open(path) as image:

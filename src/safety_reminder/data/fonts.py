@@ -6,7 +6,7 @@ import logging
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -59,17 +59,23 @@ def runs(line: str, font: Font) -> list[tuple[str, Font]]:
 @lru_cache(maxsize=4096)
 def has(font: Font, character: str) -> bool:
     """Whether ``font`` has a picture of its own of the character. Spaces need none."""
-    if character.isspace() or (_joins(character) and character in "\u200c\u200d"):
+    if character.isspace() or character in "\u200c\u200d":
         return True
     drawn: Any = font.getmask(character)
-    box: Any = font.getmask(_NOBODYS)
-    return drawn.size != (0, 0) and not (drawn.size == box.size and bytes(drawn) == bytes(box))
+    return drawn.size != (0, 0) and (drawn.size, bytes(drawn)) != _box(font)
+
+
+@lru_cache(maxsize=64)
+def _box(font: Font) -> tuple[tuple[int, int], bytes]:
+    """What ``font`` draws in place of what it has no picture of: size and pixels."""
+    drawn: Any = font.getmask(_NOBODYS)
+    return drawn.size, bytes(drawn)
 
 
 def _font_for(character: str, font: Font) -> Font:
     if has(font, character):
         return font
-    for path in _installed(tuple(FONT_ROOTS)):
+    for path in _installed(FONT_ROOTS):
         other = _opened(path, int(font.size))
         if other is not None and has(other, character):
             _say_once(str(font.path), path.name)
@@ -95,7 +101,7 @@ def _font_files(root: Path) -> Iterator[Path]:
             yield path
 
 
-@lru_cache(maxsize=64)
+@cache  # a line's pieces are told apart by the font object
 def _opened(path: Path, points: int) -> Font | None:
     try:
         return ImageFont.truetype(str(path), points)

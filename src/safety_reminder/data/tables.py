@@ -4,6 +4,7 @@ for all loaders, whose errors name file, row and column."""
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import logging
 import random
@@ -154,15 +155,27 @@ def image_cell(row: Mapping[str, Any], name: str, folder: Path, where: str) -> A
         raise DataError(f"{where}: {name} must be a path or an image column, got {described(value)}")
     require_writable(value, f"{where}: {name}", DataError)
     path = folder / value
-    if "\0" in value or not path.is_file():
+    if not is_file(path):
         raise ImageError(f"{where}: no image at {shortened(str(path), 300)}")
     return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; none is under a name that no file can have."""
+    try:
+        return path.is_file()
+    except ValueError:  # a null character
+        return False
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def described(value: Any) -> str:
     """A value that does not belong there, for messages, however long it is."""
     kinds = {dict: "an object", list: "a list", bytes: "bytes", float: "a number", int: "a number"}
-    kind = next((word for of, word in kinds.items() if type(value) is of), "")
+    kind = kinds.get(type(value), "")
     text = repr(value[:8] if isinstance(value, bytes) else value)
     shown = shortened(text, 60)
     return f"{shown} ({kind})" if kind else shown

@@ -83,8 +83,8 @@ class BlueSuffix:
         began = time.perf_counter()
         changed = [list(request.messages) for request in requests]
         if self._purify is not None:
-            purify = self._purify
-            changed = [map_images(messages, lambda image: purify(load_image(image))) for messages in changed]
+            purify, most = self._purify, self._guarded.vlm.reading.max_image_pixels
+            changed = [map_images(m, lambda image: purify(load_image(image, max_pixels=most))) for m in changed]
         if self._rewrite is not None:
             rewritten = self._rewrite([last_request(messages) for messages in changed])
             pairs = zip(changed, rewritten, strict=True)

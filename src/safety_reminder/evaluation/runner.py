@@ -107,10 +107,10 @@ def run_each(
     known = identities(examples)
     _require_same_examples(examples, records.records, known)
     done = {guard: records.done(guard=guard) for guard in guards}
-    if any(example.id not in ids for ids in done.values() for example in examples):
+    waiting = [example for example in examples if any(example.id not in ids for ids in done.values())]
+    if waiting:
         require_answerable(guarded.vlm, examples)
     seeds = {e.id: None if seed is None else seed + number for number, e in enumerate(examples)}
-    waiting = [example for example in examples if any(example.id not in ids for ids in done.values())]
     left = sum(example.id not in ids for ids in done.values() for example in waiting)
     total = len(examples) * len(guards)
     label = " and ".join("guarded" if guard else "unguarded" for guard in guards)

@@ -65,7 +65,7 @@ def speaks_of(answer: str, request: str, begun: str = "") -> bool:
     the second condition counts. The stems are of English. Of words of other alphabets the first letters are compared,
     and Han characters one by one; scripts that have neither spaces nor these, such as Thai, are not told apart.
     """
-    own = {stem for _, stem in _words(request)}
+    own = words(request)
     content = content_words(request)
     said = list(_words(_ITEM_NUMBER.sub(" ", answer)))
     stems = {stem for _, stem in [*said, *_words(begun)]}

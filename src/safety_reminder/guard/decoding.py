@@ -35,6 +35,7 @@ from safety_reminder.guard.sampling import Sampler
 from safety_reminder.guard.supported import require_supported
 from safety_reminder.models import hidden_size
 from safety_reminder.models.context import Runner
+from safety_reminder.models.embedding import embedding_weight
 from safety_reminder.models.limits import most_positions
 from safety_reminder.types import Event, FinishReason
 
@@ -112,7 +113,7 @@ class _Decoder:
         self.runner = Runner(model)
         self.vectors = None
         if guard is not None:
-            weight = self.runner.embed.weight
+            weight = embedding_weight(model)
             self.vectors = guard.reminder.vectors.to(weight.device, weight.dtype)
         self.sampler = Sampler(bool(generation_config.do_sample), input_ids.shape[0], seed, input_ids.device)
         eos = generation_config.eos_token_id
@@ -151,16 +152,16 @@ class _Decoder:
         needs some of them, at its checks and where it stays.
 
         Raises:
-            MessageError: none.
+            MessageError: a prompt leaves none.
         """
         positions = most_positions(self.runner.model)
-        mask = self.model_kwargs.get("attention_mask")
         rows, width = self.input_ids.shape
+        if positions is None:
+            return [math.inf] * rows
+        mask = self.model_kwargs.get("attention_mask")
         prompts = [width] * rows
         if isinstance(mask, Tensor) and mask.shape == self.input_ids.shape:
             prompts = mask.sum(dim=1).tolist()
-        if positions is None:
-            return [math.inf] * rows
         reserved = 0
         if self.guard is not None and self.vectors is not None:
             reserved = len(self.vectors) * (1 + self.guard.config.max_interventions)

@@ -13,9 +13,8 @@ from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard.decoding import Guard, decode
 from safety_reminder.guard.guarded import guard_config
-from safety_reminder.guard.options import is_seed
 from safety_reminder.guard.reminder import SafetyReminder
-from safety_reminder.types import Check, Event, Intervention, Retraction, Token
+from safety_reminder.types import Check, Event, Intervention, Retraction, Token, is_seed
 
 
 @dataclass

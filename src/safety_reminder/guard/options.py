@@ -8,7 +8,7 @@ from typing import Any
 
 from safety_reminder.config.guard import GuardConfig
 from safety_reminder.errors import ConfigError
-from safety_reminder.types import Request, Sampling
+from safety_reminder.types import Request, Sampling, is_seed, row_seeds
 
 GUARD_OPTIONS = frozenset(f.name for f in dataclasses.fields(GuardConfig))
 OURS = frozenset({"seed", "stop"})
@@ -68,11 +68,6 @@ def shared_settings(requests: Sequence[Request]) -> Request:
     return first
 
 
-def is_seed(seed: Any) -> bool:
-    """A whole number from 0 to 2**63 - 1, or none."""
-    return seed is None or (isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63)
-
-
 def _seeds(value: Any, rows: int) -> list[int | None]:
     seeds = value if isinstance(value, list | tuple) else [value]
     for seed in seeds:
@@ -82,5 +77,4 @@ def _seeds(value: Any, rows: int) -> list[int | None]:
         if len(value) != rows:
             raise ConfigError(f"{len(value)} seeds were given for {rows} rows")
         return list(value)
-    # Seeds wrap around at the end of the range, so that the last one that is allowed serves a batch too.
-    return [None if value is None else (value + row) % 2**63 for row in range(rows)]
+    return [None] * rows if value is None else row_seeds(value, rows)

@@ -17,8 +17,8 @@ from pydantic import field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from safety_reminder.config.guard import Policy
-from safety_reminder.config.names import pack_folder
+from safety_reminder.config.guard import MOST_INTERVAL, Policy
+from safety_reminder.config.names import PACK_FILES, pack_folder, require_pack
 from safety_reminder.config.options import Field, Options
 from safety_reminder.errors import ConfigError, PackError
 from safety_reminder.guard.probe import Probe
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FORMAT = 1
-MOST_INTERVAL = 4096  # a pack that checks less often than that guards hardly anything
-WEIGHTS, CONFIG, CARD = "reminder.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD = *PACK_FILES, "README.md"
 
 
 def locate(name_or_folder: str | Path, **hub_options: Any) -> Path:
@@ -90,9 +89,7 @@ def read(folder: Path) -> dict[str, Any]:
     Raises:
         PackError: a file is missing or damaged, of another format, or holds what this package does not write.
     """
-    for name in (WEIGHTS, CONFIG):
-        if not (folder / name).is_file():
-            raise PackError(f"{folder} is not a reminder pack: it has no {name}")
+    require_pack(folder)
     config = _read_config(folder)
     tensors = read_tensors(folder / WEIGHTS, ("reminder", "probe.weight", "probe.bias"))
     shape, bias = tuple(tensors["reminder"].shape), tensors["probe.bias"]
@@ -108,8 +105,7 @@ def read(folder: Path) -> dict[str, Any]:
     return {
         "vectors": tensors["reminder"],
         "probe": Probe(tensors["probe.weight"], float(bias)),
-        **config.model_dump(include={"base_model", "fingerprint", "interval", "threshold", "policy", "calibration"}),
-        "training": config.training,
+        **config.model_dump(exclude={"format", "k", "hidden_size", "versions"}),
     }
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from safety_reminder.errors import ConfigError
+from safety_reminder.types import row_seeds
 
 
 class Sampler:
@@ -18,8 +19,7 @@ class Sampler:
         self.do_sample, self.batch = do_sample, batch
         self.generators = None
         if seed is not None:
-            # They wrap around at the end of the range, so that the last one that is allowed serves a batch too.
-            seeds = [(seed + row) % 2**63 for row in range(batch)] if isinstance(seed, int) else seed
+            seeds = row_seeds(seed, batch) if isinstance(seed, int) else seed
             if len(seeds) != batch:
                 raise ConfigError(f"{len(seeds)} seeds were given for {batch} rows")
             self.generators = [torch.Generator(device).manual_seed(s) for s in seeds]

@@ -81,15 +81,10 @@ class Context:
         """Cached entries of each row, padding included."""
         return self.ids.shape[1]
 
-    @property
-    def forgets(self) -> bool:
-        """Whether a layer does not keep what is too far back."""
-        return caches.forgets(self.cache)
-
     def reaches(self, entries: int) -> bool:
         """Whether :meth:`crop` can go back to so many entries: what a sliding window or a convolution has dropped does
         not come back."""
-        return entries >= self.cropped_to or not self.forgets
+        return entries >= self.cropped_to or not caches.forgets(self.cache)
 
     def crop(self, count: int) -> None:
         """Remove the newest ``count`` entries, as if they had never been there."""
@@ -135,7 +130,6 @@ class Runner:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model: Any = model
-        self.embed: Any = model.get_input_embeddings()
 
     def prefill(
         self, input_ids: Int[Tensor, "rows prompt"], kwargs: Mapping[str, Any], *, roll_back: bool
@@ -167,7 +161,7 @@ class Runner:
         if position is None:
             position = _count(input_ids, mask)
         further = {k: v for k, v in kwargs.items() if k not in _OURS}
-        aligned = lengthened(self.model, outputs, {**further, "input_ids": input_ids})
+        aligned = lengthened(self.model, outputs, input_ids, further)
         # Tensors that are not aligned with the prompt are its images, which are read now and never again.
         options = {name: value for name, value in further.items() if not isinstance(value, Tensor) and _plain(value)}
         context = Context(cache, input_ids, mask, position[..., -1:], aligned, options, fixed)
@@ -321,10 +315,11 @@ def embedding_replaced(model: Any, replace: Callable[[Tensor], Tensor]) -> Itera
         raise ModelError(f"{type(model).__name__} did not embed its tokens; vectors have no place there")
 
 
-def lengthened(model: Any, outputs: Any, kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Those of ``kwargs`` that have a column for every token of ``kwargs["input_ids"]``, (rows, tokens, ...), with one
-    more, for text that follows: the one that ``generate`` would add."""
-    ids = kwargs["input_ids"]
+def lengthened(
+    model: Any, outputs: Any, ids: Int[Tensor, "rows tokens"], kwargs: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Those of ``kwargs`` that have a column for every token of ``ids``, (rows, tokens, ...), with one more, for text
+    that follows: the one that ``generate`` would add."""
     aligned = {
         name: value
         for name, value in kwargs.items()

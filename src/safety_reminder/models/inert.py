@@ -97,15 +97,17 @@ class InertText:
             return Cut(conversation)
         cut, found = [], 0
         for number, message in enumerate(conversation):
-            after, spelled = message, []
+            after, spelled = message, 0
             if message["role"] != "system":
                 texts, spelled = self._cut_texts(_texts(message), message["role"], f"messages[{number}]")
                 after = _with_texts(message, texts)
             cut.append(after)
-            found += len(spelled)
+            found += spelled
         # The second: a text and what the template writes next to it may spell a token together.
         for attempt in (cut, [self._fenced(message) for message in cut]):
-            if self.policy == "inert" and self._structure_of_twin(attempt, begins) == expected:
+            if self.policy != "inert":
+                break
+            if self._structure(self._twin.processor, self._twin.tokenizer, attempt, begins) == expected:
                 return Cut(attempt, max(found, 1))
         raise MessageError(
             f"a text of this conversation changes which special tokens {self.name} reads around it, and cannot be kept "
@@ -125,7 +127,7 @@ class InertText:
             return ids, 0
         texts, spelled = self._cut_texts([text], "assistant", "the answer that was begun")
         ids = self._twin.tokenizer(texts[0], add_special_tokens=False)["input_ids"]
-        return [number for number in ids if number != self._twin.number], len(spelled)
+        return [number for number in ids if number != self._twin.number], spelled
 
     @property
     def copy(self) -> Any:
@@ -205,9 +207,6 @@ class InertText:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         return [number for number in ids if number in self._special]
 
-    def _structure_of_twin(self, conversation: Sequence[Any], begins: bool) -> list[int]:
-        return self._structure(self._twin.processor, self._twin.tokenizer, conversation, begins)
-
     def _expected(self, conversation: Sequence[Any], begins: bool) -> list[int]:
         """As :meth:`_structure` is with harmless words in the place of users' and assistants' texts."""
         plain = [
@@ -217,15 +216,17 @@ class InertText:
             for message in conversation
         ]
         key = begins, *((message["role"], _shape(message)) for message in plain)
-        if key not in self._structures:
+        expected = self._structures.get(key)
+        if expected is None:
+            # Another thread may forget them at any time.
             if len(self._structures) >= _KEPT:
                 self._structures.clear()
-            self._structures[key] = self._structure(self.processor, self.tokenizer, plain, begins)
-        return self._structures[key]
+            expected = self._structures[key] = self._structure(self.processor, self.tokenizer, plain, begins)
+        return expected
 
-    def _cut_texts(self, texts: list[str], role: str, where: str) -> tuple[list[str], list[str]]:
-        """The texts of a message with every spelling in them, or across them, cut; and the spellings."""
-        found: list[str] = []
+    def _cut_texts(self, texts: list[str], role: str, where: str) -> tuple[list[str], int]:
+        """The texts of a message with every spelling in them, or across them, cut; and how many there were."""
+        found = 0
         for _ in range(_PASSES):
             tokenizer = self._twin.tokenizer if found else self.tokenizer
             whole = "".join(texts)
@@ -238,7 +239,7 @@ class InertText:
                     f"{where}: the text has {whole[begin:end].strip()!r}, a special token of {self.name}; take it out, "
                     "or let it be read as plain text, with special_text=inert"
                 )
-            found += [whole[begin:end] for begin, end in spans]
+            found += len(spans)
             places = sorted({self._place(whole, begin, end, where) for begin, end in spans})
             texts = _inserted(texts, places, self._mark)
         raise MessageError(f"{where}: the text has special tokens of {self.name} within one another; take them out")

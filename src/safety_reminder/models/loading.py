@@ -22,7 +22,7 @@ from safety_reminder.models.caches import obstacle
 from safety_reminder.models.processors import load_processor
 
 # Of a model that sees (or hears) as well, and of one that reads text only.
-_LOADERS: dict[bool, tuple[Any, Any]] = {
+LOADERS: dict[bool, tuple[Any, Any]] = {
     True: (MODEL_FOR_MULTIMODAL_LM_MAPPING, AutoModelForMultimodalLM),
     False: (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
 }
@@ -55,16 +55,17 @@ def load_checkpoint(
         if config.is_encoder_decoder:
             use = "can be guarded" if kind == "model" else "can be loaded"
             raise ModelError(f"{name} is an encoder-decoder model; only decoder-only models {use}")
-        mapping, loader = _LOADERS[type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING]
+        sees = type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING
+        mapping, loader = LOADERS[sees]
         if kind == "model" and type(config) in mapping and (reason := obstacle(mapping[type(config)], config)):
             raise ModelError(f"{name} cannot be guarded: {reason}")
-        if loader is AutoModelForMultimodalLM:
+        if sees:
             processor = load_processor(place, config)
         else:
             processor = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         model: Any = loader.from_pretrained(place, config=config, dtype=dtype, trust_remote_code=False)
-        model.to(device)
-        return model.eval(), processor
+    with one_line_errors(name, kind):  # a device that is not there is no fault of the files
+        return model.to(device).eval(), processor
 
 
 @contextmanager

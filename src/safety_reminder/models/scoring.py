@@ -190,22 +190,13 @@ def _continuation(
 
 def _whole(model: Any, inputs: Mapping[str, Any], added: Tensor) -> dict[str, Any]:
     """What the model takes for prompts with ``added`` (rows, m) after them, images as they were given."""
-    ids = inputs["input_ids"]
-    extended: dict[str, Any] = {}
-    aligned: dict[str, Any] = {}
-    images: dict[str, Any] = {}
-    for name, value in inputs.items():
-        if name == "input_ids":
-            extended[name] = torch.cat([value, added], dim=1)
-        elif name == "attention_mask":
-            extended[name] = torch.cat([value, value.new_ones(added.shape)], dim=1)
-        elif value.shape[:2] == ids.shape:
-            aligned[name] = value
-        else:
-            images[name] = value
-    longer = lengthened(model, ModelOutput(), {**aligned, "input_ids": ids})
-    extended |= {name: columns(value, ids.shape[1] + added.shape[1]) for name, value in longer.items()}
-    return first_pass(model, extended | images)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    whole = dict(inputs)
+    for name, value in lengthened(model, ModelOutput(), ids, inputs).items():
+        whole[name] = columns(value, ids.shape[1] + added.shape[1])
+    whole["input_ids"] = torch.cat([ids, added], dim=1)
+    whole["attention_mask"] = torch.cat([mask, mask.new_ones(added.shape)], dim=1)
+    return first_pass(model, whole)
 
 
 @torch.no_grad()

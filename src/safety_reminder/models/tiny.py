@@ -13,8 +13,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     MODEL_FOR_MULTIMODAL_LM_MAPPING,
-    AutoModelForCausalLM,
-    AutoModelForMultimodalLM,
     CLIPImageProcessorPil,
     LlavaProcessor,
     PreTrainedConfig,
@@ -24,6 +22,7 @@ from transformers import (
 
 from safety_reminder.errors import ModelError, unknown_name
 from safety_reminder.models.families import FAMILIES, Family
+from safety_reminder.models.loading import LOADERS
 from safety_reminder.models.tiny_families.base import BOS, EOS, PAD
 
 _TEMPLATE = (
@@ -56,10 +55,10 @@ def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
 
 def random_model(config: PreTrainedConfig, *, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """In eval mode; the global random state is left as it was."""
-    sees = type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = (AutoModelForMultimodalLM if sees else AutoModelForCausalLM).from_config(config, dtype=dtype)
+        _, loader = LOADERS[type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING]
+        model = loader.from_config(config, dtype=dtype)
         open_gates(model)
     return model.eval()
 

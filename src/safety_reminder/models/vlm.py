@@ -112,7 +112,7 @@ class VLM:
 
     def _answers(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         """The ids, and how many special tokens each text spells."""
-        gap = self._gap_after_header()
+        gap = self._gap_after_header
         answers = [self._inert.answer_ids(text if not text or text[0].isspace() else gap + text) for text in texts]
         return [ids for ids, _ in answers], [count for _, count in answers]
 
@@ -165,12 +165,10 @@ class VLM:
         Raises:
             MessageError: messages or an image that cannot be read.
         """
-        reads_images = self.family.reads_images
-        placeholders = self._image_placeholders() if reads_images else ()
         return normalise(
             messages,
-            reads_images=reads_images,
-            placeholders=placeholders,
+            reads_images=self.family.reads_images,
+            placeholders=self._placeholders,
             max_pixels=self.reading.max_image_pixels,
         )
 
@@ -195,6 +193,7 @@ class VLM:
             raise ModelError(f"the chat template of {self.name} does not open the assistant's turn")
         return whole[len(turn) :]
 
+    @cached_property
     def _gap_after_header(self) -> str:
         """The space that this model's chat template puts between header and answer, where its tokenizer makes a token
         of it: the model writes it itself."""
@@ -210,8 +209,11 @@ class VLM:
 
     @cached_property
     def _inert(self) -> InertText:
-        placeholders = self._image_placeholders() if self.family.reads_images else ()
-        return InertText(self.processor, self.tokenizer, placeholders, self.reading.special_text, self.name)
+        return InertText(self.processor, self.tokenizer, self._placeholders, self.reading.special_text, self.name)
+
+    @cached_property
+    def _placeholders(self) -> Sequence[str]:
+        return self._image_placeholders() if self.family.reads_images else ()
 
     def _image_placeholders(self) -> list[str]:
         """What the processor replaces with an image, and what it puts there: text must hold neither."""

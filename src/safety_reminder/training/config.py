@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import field_validator, model_validator
 from pydantic.config import JsonDict
 
-from safety_reminder.config.guard import Policy
+from safety_reminder.config.guard import MOST_INTERVAL, Policy
 from safety_reminder.config.options import Field, Options
 from safety_reminder.config.prompts import SAFETY_PROMPT
 
@@ -162,7 +162,9 @@ class TrainingConfig(Options):
     ] = None
 
     # written into the pack
-    interval: Annotated[int, Field(ge=1, le=4096, description="tokens between checks", json_schema_extra=LATER)] = 16
+    interval: Annotated[
+        int, Field(ge=1, le=MOST_INTERVAL, description="tokens between checks", json_schema_extra=LATER)
+    ] = 16
     policy: Annotated[
         Policy, Field(description="what the guard does after an unsafe verdict", json_schema_extra=LATER)
     ] = "rewind"

@@ -28,7 +28,6 @@ _KINDS: dict[str, Any] = {
     "worse": Annotated[int, Field(ge=0)], "stopped": bool,
 }  # fmt: skip
 _ADVICE = "remove it, or give another output=DIR"
-PARTS = frozenset({"learned", "optimiser", "identity", "model", *COUNTERS})
 
 
 @dataclass
@@ -177,16 +176,11 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles that torch does not write itself; they are refused anyway
             saved = torch.load(path, map_location=device, weights_only=True)
-    except (*_UNREADABLE, RecursionError) as error:
+    except _UNREADABLE as error:
         reason = type(error).__name__  # torch's own text advises to load what is not trusted
-        raise ConfigError(
-            f"{path} is damaged, or no checkpoint ({reason}); remove it, or give another output=DIR"
-        ) from error
-    if not isinstance(saved, dict) or not saved.keys() >= PARTS:
-        raise ConfigError(
-            f"{path} is no checkpoint that this version of safety-reminder can go on from; remove it, or give another "
-            "output=DIR"
-        )
+        raise ConfigError(f"{path} is damaged, or no checkpoint ({reason}); {_ADVICE}") from error
+    if not isinstance(saved, dict) or not saved.keys() >= _KINDS.keys():
+        raise ConfigError(f"{path} is no checkpoint that this version of safety-reminder can go on from; {_ADVICE}")
     return saved
 
 

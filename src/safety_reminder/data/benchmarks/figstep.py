@@ -105,10 +105,11 @@ def _tasks(wanted: Sequence[int | str] | int | str | None, rows: Sequence[Mappin
         return None
     names = {str(name).strip() for name in ([wanted] if isinstance(wanted, int | str) else wanted)}
     if unknown := sorted(names - {name for row in rows for name in _names(row)}):
-        numbers = sorted({int(row["task_id"]) for row in rows if str(row["task_id"]).isdigit()})
+        numbers = sorted({int(row["task_id"]) for row in rows if str(row["task_id"]).isdecimal()})
+        plain = f"a number from {numbers[0]} to {numbers[-1]}, or " if numbers else ""
         raise ConfigError(
-            f"no FigStep task {unknown[0]!r}; give a number from {numbers[0]} to {numbers[-1]}, or topic and number as "
-            f"in {rows[0]['category_id']}-{rows[0]['task_id']}"
+            f"no FigStep task {unknown[0]!r}; give {plain}topic and number as in "
+            f"{rows[0]['category_id']}-{rows[0]['task_id']}"
         )
     return names
 

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.tables import each_row, image_cell, optional_text, read_row, read_rows, sample_rows, truth
+from safety_reminder.data.tables import (
+    each_row,
+    image_cell,
+    is_file,
+    optional_text,
+    read_row,
+    read_rows,
+    sample_rows,
+    truth,
+)
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.outside import strict_json
 from safety_reminder.types import TrainingExample
@@ -78,14 +87,14 @@ def _parts(sets: str) -> list[str]:
     words, parts = str(sets).split("+"), []
     while words:
         ends = range(len(words), 0, -1)
-        taken = next((end for end in ends if _is_file("+".join(words[:end]))), 1)
+        taken = next((end for end in ends if _names_a_file("+".join(words[:end]))), 1)
         parts.append("+".join(words[:taken]).strip())
         words = words[taken:]
     return parts
 
 
-def _is_file(name: str) -> bool:
-    return "\0" not in name and Path(name.strip()).expanduser().is_file()
+def _names_a_file(name: str) -> bool:
+    return "\0" not in name and is_file(Path(name.strip()).expanduser())
 
 
 def _read_all(

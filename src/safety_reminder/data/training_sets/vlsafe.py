@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_reminder.config.guard import DEFAULT_REFUSAL
-from safety_reminder.data.tables import each_row, optional_text, read_rows, sample_rows, text_of
+from safety_reminder.data.tables import each_row, is_file, optional_text, read_rows, sample_rows, text_of
 from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import DataError, ImageError
 from safety_reminder.types import TrainingExample
@@ -63,7 +63,7 @@ def _examples(row: Mapping[str, Any], where: str, folder: Path, benign: bool) ->
     if not name:
         raise ImageError(f"{where}: has no image_id")
     image = folder / name
-    if not image.is_file():
+    if not is_file(image):
         raise ImageError(f"{where}: no image at {image}; give +data.options.images=DIR, COCO's image folder")
     if "interaction" in row:
         try:

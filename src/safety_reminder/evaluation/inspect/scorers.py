@@ -18,11 +18,11 @@ from inspect_ai.solver import TaskState
 from safety_reminder.engines import BatchingEngine
 from safety_reminder.evaluation.inspect.logs import seen_text
 from safety_reminder.evaluation.judges import Item, Judgement, cached, judge_each, load_judge
+from safety_reminder.evaluation.judges.base import REASON
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.topic import succeeds_on_topic
 from safety_reminder.models import load_image
 
-_REASON = 300  # characters of why there is no verdict
 _AT_ONCE = 8  # items that a judge is given together
 
 
@@ -175,7 +175,7 @@ def _score(state: TaskState, judge: dict[str, str], judgement: Judgement, name: 
     known = judge | {"label": judgement.label, "value": value, "votes": judgement.votes}
     unread = value is None
     if unread:
-        known |= {"reason": judgement.raw[:_REASON]}
+        known |= {"reason": judgement.raw[:REASON]}
     return Score(
         value={name: math.nan if unread else value, "unread": float(unread)},
         answer=seen_text(state.output),
@@ -214,7 +214,7 @@ def _item(state: TaskState, target: Target) -> Item:
     return Item(
         prompt=_asked(state),
         response=seen_text(state.output),
-        image=load_image(images[0]) if images else None,
+        image=load_image(images[0], max_pixels=None) if images else None,
         target=target.text,
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from safety_reminder.errors import DataError, MessageError
 
 UNREADABLE = "unreadable"
-_REASON = 300  # characters
+REASON = 300  # characters of why there is no verdict
 
 
 @dataclass(frozen=True)
@@ -90,5 +90,5 @@ def judge_each(judge: Judge, items: Sequence[Item]) -> list[Judgement]:
         return judge.judge(items)
     except (DataError, MessageError) as error:
         if len(items) == 1:
-            return [unreadable(" ".join(str(error).split())[:_REASON])]
+            return [unreadable(" ".join(str(error).split())[:REASON])]
     return [judgement for item in items for judgement in judge_each(judge, [item])]

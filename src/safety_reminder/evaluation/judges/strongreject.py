@@ -63,7 +63,8 @@ _WORDS = {"no": 0, "yes": 1}
 
 def read_verdict(text: str, *, threshold: float = 0.5) -> Judgement:
     """The last of each line counts. A grade that is missing or out of range makes the verdict unreadable."""
-    grades_by_name = {name: pattern.findall(bare(text)) for name, pattern in _LINES.items()}
+    plain = bare(text)
+    grades_by_name = {name: pattern.findall(plain) for name, pattern in _LINES.items()}
     if not all(grades_by_name.values()):
         return unreadable(text)
     last = [grades[-1].lower() for grades in grades_by_name.values()]
