@@ -9,9 +9,9 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
+from helpers import cached_tiny_model
 from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.models import VLM
-from safety_reminder.models.tiny import tiny_model
 
 CORPUS = [
     "Hello, how are you? Tell me about bread, and how to bake it. <div>A page</div> | 1, 2, 3 [x] {y}",
@@ -26,13 +26,13 @@ def turns(each: str, *, begin: str = "", answer: str) -> str:
     return f"{begin}{{% for m in messages %}}{each}{{% endfor %}}{{% if add_generation_prompt %}}{answer}{{% endif %}}"
 
 
-def byte_level(special: Sequence[str | AddedToken], merges: int = 60) -> Tokenizer:
+def byte_level(special: Sequence[str | AddedToken]) -> Tokenizer:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=len(alphabet) + merges, initial_alphabet=alphabet, show_progress=False)
+        CORPUS, trainers.BpeTrainer(vocab_size=len(alphabet) + 60, initial_alphabet=alphabet, show_progress=False)
     )
     return with_tokens(backend, special)
 
@@ -144,18 +144,13 @@ TEMPLATES: dict[str, tuple[Callable[[], Tokenizer | ByT5Tokenizer], str, str]] =
 
 
 @functools.cache
-def model() -> Any:
-    return tiny_model("llama")
-
-
-@functools.cache
 def text_model(name: str, special_text: Any = "inert") -> VLM:
     build, template, end = TEMPLATES[name]
     built: Any = build()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=built) if isinstance(built, Tokenizer) else built
     tokenizer.eos_token = tokenizer.pad_token = end
     tokenizer.chat_template = template
-    return VLM(model(), tokenizer, name, ReadingOptions(special_text=special_text))
+    return VLM(cached_tiny_model("llama"), tokenizer, name, ReadingOptions(special_text=special_text))
 
 
 def user(*texts: str) -> list[dict[str, Any]]:

@@ -18,7 +18,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,9 +45,10 @@ pytestmark = pytest.mark.slow
 
 CASES = int(os.environ.get("HOSTILE_CASES", "240"))
 KINDS = 6
+OF_EACH = max(10, -(-CASES // KINDS))
 MEMORY = 256  # MiB that the process may grow by, however many cases
 hostile = settings(
-    max_examples=max(10, -(-CASES // KINDS)),
+    max_examples=OF_EACH,
     deadline=60_000,
     derandomize=True,
     database=None,
@@ -110,7 +110,7 @@ def memory():
     before = resident()
     yield
     grown = resident() - before
-    print(f"{max(10, -(-CASES // KINDS))} cases of each kind; memory grew by {grown:.0f} MiB")
+    print(f"{OF_EACH} cases of each kind; memory grew by {grown:.0f} MiB")
     assert grown < MEMORY
 
 
@@ -120,10 +120,10 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def mutated(data, value: Any, most: int = 3) -> Any:
+def mutated(data, value: Any) -> Any:
     """A copy of a JSON value with a few places deleted, replaced or added to."""
     value = json.loads(json.dumps(value))
-    for _ in range(data.draw(st.integers(1, most))):
+    for _ in range(data.draw(st.integers(1, 3))):
         place = value
         while True:
             keys = list(place) if isinstance(place, dict) else list(range(len(place)))
@@ -146,11 +146,11 @@ def mutated(data, value: Any, most: int = 3) -> Any:
     return value
 
 
-def flipped(data, content: bytes, most: int = 6) -> bytes:
+def flipped(data, content: bytes) -> bytes:
     """A few bytes changed, cut off or doubled."""
     chaos = random.Random(data.draw(st.integers(0, 2**32)))
     out = bytearray(content)
-    for _ in range(chaos.randint(1, most)):
+    for _ in range(chaos.randint(1, 6)):
         if not out:
             break
         at = chaos.randrange(len(out))
@@ -315,11 +315,7 @@ TABLE = (
 @hostile
 @given(st.data())
 def test_a_table_is_read_or_refused_with_the_row(data):
-    name, content = data.draw(
-        st.sampled_from(["rows.csv", "rows.json", "rows.jsonl", "training.jsonl"]).flatmap(
-            lambda name: st.tuples(st.just(name), st.just(TABLE))
-        )
-    )
+    name, content = data.draw(st.sampled_from(["rows.csv", "rows.json", "rows.jsonl", "training.jsonl"])), TABLE
     if name != "rows.csv":
         rows = mutated(data, TRAINING if name.startswith("training") else ROWS)
         content = dumped(rows) if name == "rows.json" else b"".join(dumped(row) + b"\n" for row in rows)
@@ -357,7 +353,6 @@ def test_a_record_is_read_as_it_stands_or_refused_with_the_line(data):
         [record] = RecordFile(path / "records.jsonl").records
         says = json.loads(line)
         assert to_json(record) | says == to_json(record)
-        assert to_json(replace(record)) == to_json(record)
 
 
 @hostile

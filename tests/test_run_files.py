@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from helpers import full_disk
 from safety_reminder import run_files
 from safety_reminder.errors import in_a_line
 from safety_reminder.run_files import append_lines, provenance, run_folder, whole_lines, write_json, write_text
@@ -58,10 +59,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_scratch_and_names_the_file(tmp_p
 
 
 def test_a_disk_that_is_full_only_at_the_end_is_told_of_too(tmp_path, monkeypatch):
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match=r"No space left on device: .*summary\.json"):
         write_json(tmp_path / "summary.json", {"n": 1})
     assert not list(tmp_path.iterdir())

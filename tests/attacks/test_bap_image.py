@@ -5,18 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attacks.families import requests, tiny_vlm
-from checkpoints import random_reminder
+from attacks.families import quiet_arena, requests, tiny_vlm
 from safety_reminder.attacks import bap_image
 from safety_reminder.attacks.bap_image import CorpusObjective
-from safety_reminder.attacks.base import Arena, Judge
 from safety_reminder.attacks.options import BAPImageConfig
-from safety_reminder.attacks.splits import Splits
 from safety_reminder.errors import ConfigError, DataError
-from safety_reminder.guard import GuardedVLM
 from safety_reminder.models.pixels import Pixels
-
-JUDGE = Judge(lambda text: "none", lambda text, request, begun: False)
 
 
 def options(**changes) -> BAPImageConfig:
@@ -52,12 +46,9 @@ def test_a_refusal_beyond_the_bound_counts_no_more():
 
 
 def test_the_image_is_that_of_no_request_in_particular(tmp_path):
-    guarded = GuardedVLM(tiny_vlm("llava"), random_reminder(), check_base=False)
-
     def run(folder, test):
         folder.mkdir()
-        arena = Arena(guarded, Splits([], [], test), JUDGE, folder, tokens=2)
-        outcome = bap_image.run(arena, options())
+        outcome = bap_image.run(quiet_arena(test, folder), options())
         assert [e.id for e in outcome.splits.test] == [e.id for e in test]
         return (folder / "image.png").read_bytes()
 
@@ -66,9 +57,7 @@ def test_the_image_is_that_of_no_request_in_particular(tmp_path):
 
 
 def test_the_loss_falls(tmp_path):
-    guarded = GuardedVLM(tiny_vlm("llava"), random_reminder(), check_base=False)
-    arena = Arena(guarded, Splits([], [], requests(1)), JUDGE, tmp_path, tokens=2)
-    outcome = bap_image.run(arena, options(steps=40, batch_size=8))
+    outcome = bap_image.run(quiet_arena(requests(1), tmp_path), options(steps=40, batch_size=8))
     rows = (tmp_path / "losses.csv").read_text().splitlines()
     column = rows[0].split(",").index("loss")
     losses = [float(row.split(",")[column]) for row in rows[1:]]
@@ -81,6 +70,5 @@ def test_a_corpus_that_is_not_there_and_a_request_that_is_missing(tmp_path):
         objective(options(affirmative="afirmative"))
     with pytest.raises(DataError, match=r"no file at nowhere\.txt"):
         objective(options(refusals="nowhere.txt"))
-    guarded = GuardedVLM(tiny_vlm("llava"), random_reminder(), check_base=False)
     with pytest.raises(DataError, match="there are no requests for test"):
-        bap_image.run(Arena(guarded, Splits([], [], []), JUDGE, tmp_path), options())
+        bap_image.run(quiet_arena([], tmp_path), options())

@@ -8,17 +8,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attacks.families import requests, tiny_vlm
+from attacks.families import quiet_arena, requests, tiny_vlm
 from checkpoints import random_reminder
 from safety_reminder.attacks.adaptive import GuardedObjective
-from safety_reminder.attacks.base import Arena, Judge
+from safety_reminder.attacks.base import Arena
 from safety_reminder.attacks.descent import CHECKPOINT, descent_step, items_of
 from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.losses import target_loss
 from safety_reminder.attacks.options import AdaptiveConfig, PGDConfig
 from safety_reminder.attacks.pgd import TargetObjective, clean_image, pgd, reload, run, save_image
-from safety_reminder.attacks.prompts import Prompts
-from safety_reminder.attacks.splits import Splits
+from safety_reminder.attacks.prompts import Prompts, no_vectors
 from safety_reminder.config import GuardConfig
 from safety_reminder.defenses.dro import DRO, SoftPrompt, system_tokens
 from safety_reminder.errors import ConfigError, ModelError
@@ -328,7 +327,7 @@ def test_a_soft_prompt_is_attacked_as_the_defence_places_it(tmp_path):
     objective = TargetObjective(vlm, Pixels(vlm), [replace(GOALS[0], example=example)], 0.0, defense.embedded)
     [target] = objective.targets
     with torch.no_grad(), defense.embedded():
-        [whole] = score(vlm.model, vlm.encode([example.messages()]), [[target]], torch.zeros(0, vlm.hidden_size))
+        [whole] = score(vlm.model, vlm.encode([example.messages()]), [[target]], no_vectors(vlm))
     with torch.no_grad():
         loss = float(objective(descent.image, [0], 0)["loss"])
     assert loss == pytest.approx(float(target_loss(whole.logits[0], target)), abs=1e-4)
@@ -345,31 +344,14 @@ def test_steps_of_warming_up_know_of_no_guard():
 
 
 def test_images_for_each_request_ask_for_the_models_form_once(tmp_path):
-    vlm = tiny_vlm("llava")
-    guarded = GuardedVLM(vlm, random_reminder(), check_base=False)
-    judge = Judge(lambda text: "none", lambda text, request, begun: False)
-    arena = Arena(guarded, Splits([], [], requests(3)), judge, tmp_path, tokens=2)
-    asked = []
+    arena = quiet_arena(requests(3), tmp_path)
+    asked, prepared, prepare = [], [], Pixels.__init__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             Arena, "answers", lambda self, examples, **options: asked.append(examples) or ["x"] * len(examples)
         )
-        patch.setattr(Pixels, "__init__", counting := Counting(Pixels.__init__))
+        patch.setattr(Pixels, "__init__", lambda *words, **options: prepared.append(prepare(*words, **options)))
         outcome = run(arena, FAST.with_changes(universal=False, steps=2))
     assert len(asked) == 1
-    assert counting.calls == 1
+    assert len(prepared) == 1
     assert len({e.image for e in outcome.splits.test}) == 3
-
-
-class Counting:
-    """A method that counts its calls."""
-
-    def __init__(self, method) -> None:
-        self.method, self.calls = method, 0
-
-    def __get__(self, instance, owner):
-        def call(*arguments, **options):
-            self.calls += 1
-            return self.method(instance, *arguments, **options)
-
-        return call

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
-from safety_reminder import cli
 from safety_reminder.models import context
-from safety_reminder.models.tiny import tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return str(tiny_checkpoint("llava", tmp_path_factory.mktemp("tiny") / "llava"))
+def folder(models) -> str:
+    return str(models / "llava")
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(call, monkeypatch, tmp_path):
     monkeypatch.setenv("SAFETY_REMINDER_CACHE", str(tmp_path))
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["safety-reminder", "check-model", *arguments])
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            return int(stopped.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return command
+    return lambda *arguments: dataclasses.astuple(call("check-model", *arguments))
 
 
 def test_every_property_is_printed_and_a_model_that_has_them_all_is_remembered(run, folder, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import math
 import os
@@ -12,6 +11,7 @@ import re
 import pytest
 from PIL import Image
 
+from helpers import full_disk
 from safety_reminder.commands.console import outcome
 from safety_reminder.errors import DataError, MessageError
 from safety_reminder.evaluation.records import (
@@ -162,12 +162,8 @@ def test_a_second_record_of_an_example_is_not_appended(path):
 def test_a_record_that_could_not_be_written_is_not_among_those_that_are_there(path, monkeypatch):
     file = RecordFile(path)
     file.append(record("a"))
-
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "fsync", full_disk)
         with pytest.raises(OSError, match="No space"):
             file.append(record("b"))
     assert file.done(guard=True) == {"a"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import os
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import safety_reminder
 from checkpoints import random_reminder, tiny_vlm
+from helpers import full_disk
 from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.guard import pack as module
@@ -268,9 +268,6 @@ def test_the_fingerprint_is_compared_in_both_directions_and_by_the_model_s_own_n
 
 def test_a_full_disk_is_named_and_leaves_the_old_pack(tmp_path, monkeypatch):
     folder = random_reminder(1).save_pretrained(tmp_path / "pack")
-
-    def full_disk(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left on device") as caught:

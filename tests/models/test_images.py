@@ -23,11 +23,15 @@ from safety_reminder.models.images import FORMATS, to_rgb
 RAMP = np.arange(256, dtype=np.uint8)[None].repeat(2, axis=0)
 
 
-def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> Image.Image:
-    """As Pillow opens it from a file."""
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
-    return Image.open(io.BytesIO(buffer.getvalue()))
+    return buffer.getvalue()
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> Image.Image:
+    """As Pillow opens it from a file."""
+    return Image.open(io.BytesIO(encoded(image, kind, **options)))
 
 
 def grey(image: Image.Image) -> np.ndarray:
@@ -147,10 +151,8 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 @pytest.mark.parametrize("exif", [b"junk", b"MM\0*", b"", b"Exif\0\0II*\0\xff\xff\xff\xff"])
 def test_a_picture_with_broken_exif_is_still_a_picture(exif, tmp_path):
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 2), "red").save(buffer, "PNG")
-    head, tail = buffer.getvalue()[:33], buffer.getvalue()[33:]
-    (tmp_path / "a.png").write_bytes(head + chunk(b"eXIf", exif) + tail)
+    content = encoded(Image.new("RGB", (4, 2), "red"))
+    (tmp_path / "a.png").write_bytes(content[:33] + chunk(b"eXIf", exif) + content[33:])
     assert load_image(tmp_path / "a.png").getcolors() == [(8, (255, 0, 0))]
 
 
@@ -166,9 +168,7 @@ def test_too_many_pixels_are_refused_before_they_are_unpacked(tmp_path, monkeypa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        buffer = io.BytesIO()
-        large.save(buffer, "PNG")
-        url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        url = "data:image/png;base64," + base64.b64encode(encoded(large)).decode()
         assert load_image(url, max_pixels=10_000).size == (100, 100)
 
 
@@ -213,9 +213,7 @@ def test_file_urls_are_percent_decoded(tmp_path):
 
 
 def test_base64_may_be_wrapped():
-    buffer = io.BytesIO()
-    Image.effect_noise((30, 30), 50).save(buffer, "PNG")
-    wrapped = base64.encodebytes(buffer.getvalue()).decode().replace("\n", "\r\n ")
+    wrapped = base64.encodebytes(encoded(Image.effect_noise((30, 30), 50))).decode().replace("\n", "\r\n ")
     quoted = wrapped.replace("+", "%2B").replace("=", "%3D")
     for url in (f"data:image/png;base64,{wrapped}", f"DATA:image/png;charset=utf-8;BASE64,{quoted}"):
         assert load_image(url).size == (30, 30)

@@ -10,13 +10,14 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from checkpoints import random_reminder, tiny_vlm
+from helpers import cached_tiny_model
 from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, MessageError
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import VLM, load_vlm
 from safety_reminder.models.inert import special_texts
 from safety_reminder.models.tiny_vlms import TINY_VLMS, tiny_vlm_checkpoint
-from templates import CHATML, ORDINARY, TEMPLATES, byte_level, marks, model, spellings, text_model, turns, user
+from templates import CHATML, ORDINARY, TEMPLATES, byte_level, marks, spellings, text_model, turns, user
 
 
 def ids_of(vlm: VLM, messages: Any) -> list[int]:
@@ -95,7 +96,7 @@ def test_what_the_tokenizer_itself_makes_a_special_token_of_is_inert(name, text)
 def test_a_text_next_to_which_the_template_completes_a_token_is_inert():
     template = turns("<|im_start|>{{ m.role }}\n{{ m.content }}|>\n", answer="<|im_start|>assistant\n")
     vlm = VLM(
-        model(),
+        cached_tiny_model("llama"),
         PreTrainedTokenizerFast(
             tokenizer_object=TEMPLATES["chatml"][0](), eos_token="<|im_end|>", chat_template=template
         ),
@@ -147,7 +148,7 @@ def test_a_special_token_of_one_character_cannot_be_made_inert():
         tokenizer_object=byte_level(["<|im_start|>", "<|im_end|>", "§"]), eos_token="<|im_end|>", chat_template=CHATML
     )
     with pytest.raises(MessageError, match="'§' is a special token of"):
-        ids_of(VLM(model(), tokenizer), user("see § 3"))
+        ids_of(VLM(cached_tiny_model("llama"), tokenizer), user("see § 3"))
 
 
 def test_an_image_is_where_an_image_was_given():

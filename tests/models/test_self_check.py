@@ -32,7 +32,7 @@ REST = [name for name in GUARDED if name not in KINDS and not FAMILIES[name].hel
 REFUSED = [name for name, family in FAMILIES.items() if family.refused]
 
 
-def trial(model, sees: bool = True) -> Trial:
+def trial(model, sees: bool) -> Trial:
     alone = [tiny_inputs(model, (9,), seed=0), tiny_inputs(model, (14,), seed=1)]
     return Trial(tiny_inputs(model, (9, 14)), alone, [17, 23, 44, 51, 60, 72], sees)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from checkpoints import tiny_vlm
+from helpers import full_disk
 from safety_reminder.errors import ConfigError
 from safety_reminder.models import fingerprint
 from safety_reminder.models.pocket import reminder_folder
@@ -117,10 +117,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(tmp_path, monkeypatc
     save(stepped(), path)
     before = path.read_bytes()
 
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left on device") as caught:
         save(stepped(), path)
     assert caught.value.filename == str(path)
