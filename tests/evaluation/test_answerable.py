@@ -10,6 +10,7 @@ from PIL import Image
 from checkpoints import tiny_guarded, tiny_vlm
 from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, MessageError, SafetyReminderError
+from safety_reminder.evaluation import records
 from safety_reminder.evaluation.answerable import identities, require_answerable
 from safety_reminder.evaluation.runner import open_run, run
 from safety_reminder.models import VLM
@@ -85,3 +86,14 @@ def test_what_a_record_says_of_its_example_may_not_change(tmp_path, change, name
         run(tiny_guarded(), [replace(GOOD, **change)], records, guard=True, sampling=SHORT)
     records.records[0] = replace(record, instruction="")  # as earlier versions wrote it
     assert run(tiny_guarded(), [replace(GOOD, instruction="x")], records, guard=True, sampling=SHORT)
+
+
+def test_a_file_that_many_rows_show_is_hashed_once(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
+    rows = [Example(str(n), "?", image=tmp_path / "red.png") for n in range(3)]
+    read, original = [], records.image_hash
+    monkeypatch.setattr(records, "image_hash", lambda image: read.append(image) or original(image))
+    found = identities([*rows, Example("none", "?")])
+    assert len({found[str(n)]["image_sha256"] for n in range(3)} - {None}) == 1
+    assert found["none"]["image_sha256"] is None
+    assert [image for image in read if image is not None] == [tmp_path / "red.png"]

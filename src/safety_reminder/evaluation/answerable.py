@@ -32,6 +32,7 @@ def identities(examples: Sequence[Example], *, of: str = "") -> dict[str, Mappin
     """
     found: dict[str, Mapping[str, Any]] = {}
     rows: dict[str, int] = {}
+    hashes: dict[str, str | None] = {}  # many rows may show one file
     for number, example in enumerate(tqdm(examples, "checking rows", delay=2, leave=False, unit="row"), 1):
         where = _where(of, number, example)
         for name in _TEXTS:
@@ -42,7 +43,7 @@ def identities(examples: Sequence[Example], *, of: str = "") -> dict[str, Mappin
             both = f"{of}rows {rows[example.id]} and {number}"
             raise ConfigError(f"two examples have the id {example.id!r}; ids must be unique ({both})")
         try:
-            found[example.id] = identity(example)
+            found[example.id] = identity(example, hashes)
         except MessageError as error:
             raise MessageError(f"{where}: image: {error}") from error
         rows[example.id] = number

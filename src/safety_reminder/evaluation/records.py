@@ -72,13 +72,21 @@ def record_of(response: Response, **others: Any) -> Record:
     )
 
 
-def identity(example: Example) -> dict[str, Any]:
+def identity(example: Example, hashes: dict[str, str | None] | None = None) -> dict[str, Any]:
     """What a record says about its example besides the id: the prompt, whether it is harmful, and the hashes of the
-    image and of what else is in the conversation. Two examples that differ in these are not the same."""
+    image and of what else is in the conversation. Two examples that differ in these are not the same.
+
+    Args:
+        hashes: of files, by their paths, that were hashed before; this one's is added.
+    """
+    if hashes is None or not isinstance(example.image, str | Path):
+        hashed = image_hash(example.image)
+    elif (hashed := hashes.get(str(example.image))) is None:
+        hashed = hashes[str(example.image)] = image_hash(example.image)
     return {
         "prompt": example.prompt,
         "harmful": example.harmful,
-        "image_sha256": image_hash(example.image),
+        "image_sha256": hashed,
         "context_sha256": _context_hash(example),
     }
 

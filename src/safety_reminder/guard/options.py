@@ -77,4 +77,4 @@ def _seeds(value: Any, rows: int) -> list[int | None]:
         if len(value) != rows:
             raise ConfigError(f"{len(value)} seeds were given for {rows} rows")
         return list(value)
-    return [None] * rows if value is None else row_seeds(value, rows)
+    return [None] * rows if value is None else [*row_seeds(value, rows)]

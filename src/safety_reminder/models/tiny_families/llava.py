@@ -244,10 +244,10 @@ def _one_of_several(ids: torch.Tensor, pixels: torch.Tensor) -> Tensors:
     return {"pixel_values": pixels[:, None], "pixel_attention_mask": mask}
 
 
-def _idefics_checkpoint(image_processor: str, processor: str, *, split: bool) -> Checkpoint:
-    return Checkpoint(
-        image_processor,
-        processor,
+def _of_idefics3(config: Callable[..., PreTrainedConfig], name: str, *, split: bool) -> Tiny:
+    checkpoint = Checkpoint(
+        f"{name}ImageProcessor",
+        f"{name}Processor",
         "<image>",
         ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"),
         {"image_token_id": "<image>"},
@@ -258,22 +258,11 @@ def _idefics_checkpoint(image_processor: str, processor: str, *, split: bool) ->
         },
         processing={"image_seq_len": 4},
     )
+    return Tiny(lambda: _idefics(config), picture(4), (3, 16, 16), _one_of_several, checkpoint)
 
 
-IDEFICS3 = Tiny(
-    lambda: _idefics(Idefics3Config),
-    picture(4),
-    (3, 16, 16),
-    _one_of_several,
-    _idefics_checkpoint("Idefics3ImageProcessor", "Idefics3Processor", split=True),
-)
-SMOLVLM = Tiny(
-    lambda: _idefics(SmolVLMConfig),
-    picture(4),
-    (3, 16, 16),
-    _one_of_several,
-    _idefics_checkpoint("SmolVLMImageProcessor", "SmolVLMProcessor", split=False),
-)
+IDEFICS3 = _of_idefics3(Idefics3Config, "Idefics3", split=True)
+SMOLVLM = _of_idefics3(SmolVLMConfig, "SmolVLM", split=False)
 IDEFICS2 = Tiny(
     lambda: Idefics2Config(
         text_config={"model_type": "mistral", **TEXT, "head_dim": 8, "sliding_window": None},
