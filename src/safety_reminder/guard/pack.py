@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 
 from safety_reminder.config.guard import MOST_INTERVAL, Policy
 from safety_reminder.config.names import PACK_FILES, pack_folder, require_pack
-from safety_reminder.config.options import Field, Options
+from safety_reminder.config.options import Field, Options, checked
 from safety_reminder.errors import ConfigError, PackError
 from safety_reminder.guard.probe import Probe
 from safety_reminder.models.fingerprint import Fingerprint
@@ -205,6 +205,26 @@ def _shown(facts: dict[str, Any]) -> str:
     return json.dumps({k: v for k, v in facts.items() if not isinstance(v, list) or len(v) < 20}, indent=2)
 
 
+def _turns(training: Mapping[str, Any]) -> str:
+    """A card's part on how often the reminder turns answers into refusals, as a table; nothing where the pack does not
+    say."""
+    if not (turned := checked(dict[str, Any], training.get("turned", {}), "training.turned")):
+        return ""
+    rates = checked(dict[str, dict[str, dict[str, float]]], turned.get("rates"), "training.turned.rates")
+
+    def cell(rate: Mapping[str, float] | None) -> str:
+        return "{value:.1%} [{low:.1%}, {high:.1%}] of {n:.0f}".format(**rate) if rate else ""
+
+    places = list(dict.fromkeys(name for table in rates.values() for name in table if name != "all"))
+    lines = [f"| tokens kept | {' | '.join(rates)} |", "|---" * (len(rates) + 1) + "|"]
+    for name in [*places, "all"]:
+        label = "0 (the bare prompt)" if name == "0" else name
+        lines.append(f"| {label} | {' | '.join(cell(table.get(name)) for table in rates.values())} |")
+    table = "\n".join(lines)
+    about = f"After beginnings of answers ({turned.get('rows', '')} rows), whatever the probe says:"
+    return f"## What it turns into refusals\n\n{about}\n\n{table}\n\n"
+
+
 def card(reminder: SafetyReminder) -> str:
     """The model card that goes with a pack."""
     base = reminder.base_model or "an unnamed model"
@@ -234,7 +254,7 @@ Checked every {reminder.interval} tokens, unsafe at p ≥ {reminder.threshold:g}
 {calibration}
 ```
 
-## Training
+{_turns(reminder.training)}## Training
 
 ```json
 {training}

@@ -76,9 +76,14 @@ class TrainingConfig(Options):
 
     # the objective
     empty_prob: Annotated[
-        Probability, Field(description="how often an answer is cut to nothing: trains the prompt check")
-    ] = 1 / 3
+        Probability | None,
+        Field(
+            description="how often an answer is cut to nothing: trains the prompt check, and the place where policies "
+            "begin anew. null: 0.5 where the policy goes back there (rewind, restart), 0.3333 elsewhere"
+        ),
+    ] = None
     min_tokens: Annotated[int, Field(ge=1, description="kept by any other cut")] = 1
+    min_chars: Annotated[int, Field(ge=0, description="and characters, which the paper counts (20)")] = 0
     target_tokens: Annotated[int, Field(ge=1, description="learn at most this many tokens after a cut")] = 32
     answer_tokens: Annotated[
         int, Field(ge=1, description="answers are cut off here", json_schema_extra=CALIBRATION)
@@ -152,6 +157,15 @@ class TrainingConfig(Options):
             json_schema_extra=LATER_AND_CALIBRATION,
         ),
     ] = 0.005
+    threshold: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="this one in place of a calibrated one, without a guarantee: 0.8 is the paper's p_safe < 0.2",
+            json_schema_extra=LATER,
+        ),
+    ] = None
     prompt_check: Annotated[
         bool | None,
         Field(
@@ -160,6 +174,16 @@ class TrainingConfig(Options):
             json_schema_extra=LATER_AND_CALIBRATION,
         ),
     ] = None
+
+    turn_rows: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="test rows of each kind after whose beginnings the finished reminder is put in, to see how "
+            "often it turns them into a refusal; 0: none",
+            json_schema_extra=LATER,
+        ),
+    ] = 40
 
     # written into the pack
     interval: Annotated[
@@ -220,6 +244,13 @@ class TrainingConfig(Options):
         if self.validation + self.calibration + self.test >= 1:
             raise ValueError("training.validation, training.calibration and training.test leave nothing to train on")
         return self
+
+    @property
+    def emptied(self) -> float:
+        """How often an answer is cut to nothing: ``empty_prob``, or what it is for the policy."""
+        if self.empty_prob is not None:
+            return self.empty_prob
+        return 0.5 if self.policy in ("rewind", "restart") else 1 / 3
 
     @classmethod
     def of_record(cls, values: Mapping[str, Any]) -> Self:

@@ -86,7 +86,8 @@ def calibrate_on_split(
     interval: int,
 ) -> tuple[float, dict[str, Any]]:
     """The threshold from the safe rows of the calibration part; of validation, where none were set apart. The pack
-    says which (``rows``): the validation rows chose the vectors, so what they give is no guarantee.
+    says which (``rows``): the validation rows chose the vectors, so what they give is no guarantee. Nor is there one
+    for a ``threshold`` that the options give; how many of these rows alarm at it is noted.
 
     Parts are drawn by what is asked, so the answers to one prompt are one score, the highest: counted one by one, they
     would make the same prompts count as more than they are.
@@ -101,6 +102,10 @@ def calibrate_on_split(
     )
     if part == "validation":
         calibration["guaranteed"] = None
+    if config.threshold is not None:
+        alarms = sum(score >= config.threshold for score in calibration["highest"])
+        calibration |= {"method": "given", "guaranteed": None, "alarms": alarms}
+        threshold = config.threshold
     return threshold, {**calibration, "rows": part}
 
 
