@@ -175,7 +175,8 @@ def test_the_loss_for_anybody_s_vectors_is_that_of_the_trainer(tmp_path):
     vectors, weight, bias = run.state.parameters
     found = trainer.validation_loss(run.prefixes, run.parts["validation"], vectors, weight, bias, run.config)
     assert found == pytest.approx(shown["validation_loss"], rel=1e-5)
-    assert run.state.best_loss == shown["validation_loss"]
+    assert run.state.best_loss == shown["validation_turn"]
+    assert shown["validation_turn"] == (shown["validation_turn_harmful"] + shown["validation_turn_harmless"]) / 2
 
 
 def read(answer: list[int]) -> tuple[Any, Prefix]:

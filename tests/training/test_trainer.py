@@ -50,9 +50,15 @@ def write_examples(folder: Path, rows: list[dict] | None = None) -> Path:
     return path
 
 
+def refuses(text: str) -> bool:
+    """As the refusals of these rows begin."""
+    return text.startswith("N")
+
+
 def fit(folder: Path, config: TrainingConfig = CONFIG, **changes: Any) -> SafetyReminder:
     data = write_examples(folder)
-    return train(tiny_vlm(), read_training_file(data), config.with_changes(**changes), folder / "run", data.name)
+    config = config.with_changes(**changes)
+    return train(tiny_vlm(), read_training_file(data), config, folder / "run", data.name, refuses=refuses)
 
 
 def logged(folder: Path) -> list[dict[str, str]]:
@@ -88,6 +94,51 @@ def test_the_loss_falls(trained):
         assert last < 0.95 * first, name
     assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
     assert sum(bool(row["validation_loss"]) for row in rows) == CONFIG.epochs
+
+
+def test_the_running_probe_never_does_much_worse_than_one_that_knows_nothing(trained):
+    """At this learning rate it did, up to a loss of 3, on states as they are."""
+    assert max(float(row["probe"]) for row in logged(trained.folder)) < 1.2
+
+
+def test_what_the_reminder_turns_is_in_the_pack_on_its_card_and_in_the_summary(trained):
+    turned = trained.reminder.training["turned"]
+    assert turned["rows"] == "test"
+    assert list(turned["rates"]) == ["harmful", "harmless"]
+    assert list(turned["rates"]["harmful"]) == ["all", "0", "1-5", "6-10"]
+    assert turned["rates"]["harmful"]["all"]["value"] > turned["rates"]["harmless"]["all"]["value"]
+    metrics = json.loads((trained.folder / "run" / "summary.json").read_text())["metrics"]
+    assert metrics["turned_harmful_after_0_tokens"] == turned["rates"]["harmful"]["0"]
+    assert SafetyReminder.from_pretrained(trained.folder / "run" / "pack").training["turned"] == turned
+    card = (trained.folder / "run" / "pack" / "README.md").read_text()
+    shown = "{value:.1%} [{low:.1%}, {high:.1%}] of {n}".format(**turned["rates"]["harmless"]["all"])
+    assert shown in next(line for line in card.splitlines() if line.startswith("| all |"))
+
+
+def test_turns_are_measured_where_decoding_would_check_and_not_at_all_where_nobody_judges_them(trained):
+    again = fit(trained.folder, interval=2, turn_rows=1)  # of a run that is finished: nothing is trained anew
+    assert again.training["turned"]["rates"]["harmful"]["1-2"]["n"] == 1
+    assert fit(trained.folder, turn_rows=0).training["turned"] == {}
+    data = write_examples(trained.folder)
+    unjudged = train(tiny_vlm(), read_training_file(data), CONFIG, trained.folder / "run", data.name)
+    assert unjudged.training["turned"] == {}
+    assert same(fit(trained.folder), trained.reminder)  # the files of this run again, for the tests that follow
+
+
+def test_a_threshold_that_is_given_stands_without_a_guarantee(trained):
+    given = fit(trained.folder, threshold=0.8)
+    assert given.threshold == 0.8
+    assert (given.calibration["method"], given.calibration["guaranteed"]) == ("given", None)
+    assert given.calibration["alarms"] == sum(score >= 0.8 for score in trained.reminder.calibration["highest"])
+    assert same(fit(trained.folder), trained.reminder)
+
+
+def test_without_a_fit_at_the_end_the_probe_is_the_one_that_ran_along(trained):
+    kept = fit(trained.folder, refit=False)
+    saved = torch.load(trained.folder / "run" / "checkpoint.pt", weights_only=True)
+    assert torch.allclose(kept.probe.weight, saved["best"]["weight"] / saved["scale"])
+    assert 1 < saved["scale"] < 100  # the length of this model's states
+    assert same(fit(trained.folder), trained.reminder)
 
 
 def test_the_pack_is_complete_and_guards(trained):
@@ -206,14 +257,18 @@ def test_the_base_model_and_torchs_generator_are_left_alone(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(tmp_path, monkeypatch):
+def test_training_stops_when_the_turn_no_longer_improves_whatever_the_probe_loses_and_keeps_the_best(
+    tmp_path, monkeypatch
+):
     losses = iter([3.0, 1.0, 2.0, 2.5, 0.1])
     original, kept = trainer.Trainer._sums, []
 
     def scripted(self, drawn, *, backward):
         sums = original(self, drawn, backward=backward)
         if not backward:
-            sums["loss"] = next(losses) * sums["count"]
+            harmful = next(losses)
+            sums |= {"turn_harmful": harmful * sums["harmful"], "turn_harmless": sums["harmless"]}
+            sums |= {"probe": sums["count"] / harmful, "loss": sums["count"] / harmful}
             kept.append(self.state.vectors.detach().clone())
         return sums
 
@@ -221,7 +276,7 @@ def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(tm
     reminder = fit(tmp_path, early_stopping_patience=2, epochs=9)
     assert len(kept) == 4
     assert torch.equal(reminder.vectors, kept[1])
-    assert reminder.training["validation_loss"] == pytest.approx(1.0)
+    assert reminder.training["validation_turn"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("changes", [{"kl_weight": 1.0}, {"repeat_prob": 0.5, "correction_prob": 0.5}])
@@ -343,6 +398,9 @@ def test_a_killed_process_goes_on_and_ends_in_the_same_reminder(trained, tmp_pat
         ({"test": -0.1}, "training.test must be at least 0, got -0.1"),
         ({"test": 0.8}, "leave nothing to train on"),
         ({"empty_prob": 1.5}, "training.empty_prob must be at most 1, got 1.5"),
+        ({"threshold": 1.0}, "training.threshold must be below 1, got 1.0"),
+        ({"min_chars": -1}, "training.min_chars must be at least 0, got -1"),
+        ({"turn_rows": "all"}, "training.turn_rows must be a whole number, got 'all'"),
         ({"learning_rate": 0}, "training.learning_rate must be above 0, got 0"),
         ({"learning_rate": math.nan}, "training.learning_rate must be above 0, got nan"),
         ({"prefix_cache_gb": -1.0}, "training.prefix_cache_gb must be at least 0, got -1.0"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.config.reading import ReadingOptions
-from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError
+from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError, shortened
 from safety_reminder.guard.decoding import Guard, decode
 from safety_reminder.guard.generation import generate_arguments
 from safety_reminder.guard.options import parse, shared_settings
@@ -54,6 +55,8 @@ class GuardedVLM:
 
     Raises:
         ModelError: the reminder does not fit the model, or the model cannot be guarded.
+        ConfigError: a name or a path, which :func:`load` takes, in the place of a model or a reminder; guard options
+            without a reminder.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class GuardedVLM:
         check_base: bool = True,
         **options: Any,
     ) -> None:
+        _require_loaded(vlm, reminder)
         self.vlm = vlm
         self.reminder = reminder
         self.check_base = check_base
@@ -171,6 +175,20 @@ class GuardedVLM:
         return Guard(self.reminder, request.guard)
 
 
+def _require_loaded(vlm: object, reminder: object) -> None:
+    """Raises: ConfigError: something else stands where a loaded model or reminder is due; says how to load it."""
+
+    def named(value: object) -> str:
+        return shortened(repr(str(value)), 80) if isinstance(value, str | Path) else f"a {type(value).__name__}"
+
+    names = "safety_reminder.load(MODEL, REMINDER) takes names and folders"
+    if not isinstance(vlm, VLM):
+        raise ConfigError(f"GuardedVLM takes a VLM, as load_vlm(MODEL) gives it, not {named(vlm)}; {names}")
+    if reminder is not None and not isinstance(reminder, SafetyReminder):
+        loads = "SafetyReminder.from_pretrained(FOLDER) loads a pack"
+        raise ConfigError(f"GuardedVLM takes a SafetyReminder, not {named(reminder)}; {loads}, and {names}")
+
+
 class _Collector:
     """Folds the events of one row into a :class:`Response`."""
 
@@ -238,7 +256,7 @@ def load_reminder(name: str) -> SafetyReminder:
 
 def load(
     model: str,
-    reminder: str | SafetyReminder | None = None,
+    reminder: str | Path | SafetyReminder | None = None,
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
@@ -262,8 +280,8 @@ def load(
     """
     from safety_reminder.models import load_vlm
 
-    if isinstance(reminder, str):
-        reminder = load_reminder(reminder)
+    if isinstance(reminder, str | Path):
+        reminder = load_reminder(str(reminder))
     reading = {name: options.pop(name) for name in list(options) if name in ReadingOptions.model_fields}
     vlm = load_vlm(model, device=device, dtype=dtype, reading=ReadingOptions.parse(reading))
     return GuardedVLM(vlm, reminder, config, check_base=check_base, **options)
