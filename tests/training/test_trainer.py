@@ -106,39 +106,12 @@ def test_what_the_reminder_turns_is_in_the_pack_on_its_card_and_in_the_summary(t
     assert turned["rows"] == "test"
     assert list(turned["rates"]) == ["harmful", "harmless"]
     assert list(turned["rates"]["harmful"]) == ["all", "0", "1-5", "6-10"]
-    assert turned["rates"]["harmful"]["all"]["value"] > turned["rates"]["harmless"]["all"]["value"]
     metrics = json.loads((trained.folder / "run" / "summary.json").read_text())["metrics"]
     assert metrics["turned_harmful_after_0_tokens"] == turned["rates"]["harmful"]["0"]
     assert SafetyReminder.from_pretrained(trained.folder / "run" / "pack").training["turned"] == turned
     card = (trained.folder / "run" / "pack" / "README.md").read_text()
     shown = "{value:.1%} [{low:.1%}, {high:.1%}] of {n}".format(**turned["rates"]["harmless"]["all"])
     assert shown in next(line for line in card.splitlines() if line.startswith("| all |"))
-
-
-def test_turns_are_measured_where_decoding_would_check_and_not_at_all_where_nobody_judges_them(trained):
-    again = fit(trained.folder, interval=2, turn_rows=1)  # of a run that is finished: nothing is trained anew
-    assert again.training["turned"]["rates"]["harmful"]["1-2"]["n"] == 1
-    assert fit(trained.folder, turn_rows=0).training["turned"] == {}
-    data = write_examples(trained.folder)
-    unjudged = train(tiny_vlm(), read_training_file(data), CONFIG, trained.folder / "run", data.name)
-    assert unjudged.training["turned"] == {}
-    assert same(fit(trained.folder), trained.reminder)  # the files of this run again, for the tests that follow
-
-
-def test_a_threshold_that_is_given_stands_without_a_guarantee(trained):
-    given = fit(trained.folder, threshold=0.8)
-    assert given.threshold == 0.8
-    assert (given.calibration["method"], given.calibration["guaranteed"]) == ("given", None)
-    assert given.calibration["alarms"] == sum(score >= 0.8 for score in trained.reminder.calibration["highest"])
-    assert same(fit(trained.folder), trained.reminder)
-
-
-def test_without_a_fit_at_the_end_the_probe_is_the_one_that_ran_along(trained):
-    kept = fit(trained.folder, refit=False)
-    saved = torch.load(trained.folder / "run" / "checkpoint.pt", weights_only=True)
-    assert torch.allclose(kept.probe.weight, saved["best"]["weight"] / saved["scale"])
-    assert 1 < saved["scale"] < 100  # the length of this model's states
-    assert same(fit(trained.folder), trained.reminder)
 
 
 def test_the_pack_is_complete_and_guards(trained):
@@ -161,6 +134,35 @@ def test_the_splits_are_written_and_share_nothing(trained):
     keys = [key for part in splits.values() for key in part]
     assert len(keys) == len(set(keys)) == 24
     assert all(len(key) == 64 for key in keys)
+
+
+@pytest.fixture
+def finished(trained, tmp_path) -> Path:
+    """A copy of the finished run, which what comes after the last step may be done again for."""
+    return shutil.copytree(trained.folder, tmp_path / "copy")
+
+
+def test_turns_are_measured_where_decoding_would_check_and_on_no_more_rows_than_asked_for(finished):
+    turned = fit(finished, interval=2, turn_rows=1).training["turned"]
+    assert turned["rates"]["harmful"]["1-2"]["n"] == 1
+    assert turned["rates"]["harmless"]["all"]["n"] == len(turned["rates"]["harmless"]) - 1
+
+
+def test_where_nobody_judges_refusals_turns_are_not_measured(finished):
+    data = write_examples(finished)
+    reminder = train(tiny_vlm(), read_training_file(data), CONFIG, finished / "run", data.name)
+    assert reminder.training["turned"] == {}
+    assert "turns into refusals" not in (finished / "run" / "pack" / "README.md").read_text()
+
+
+def test_a_threshold_and_a_probe_that_are_to_stay_do_so_and_nothing_is_guaranteed(trained, finished):
+    kept = fit(finished, threshold=0.8, refit=False)
+    saved = torch.load(finished / "run" / "checkpoint.pt", weights_only=True)
+    assert torch.allclose(kept.probe.weight, saved["best"]["weight"] / saved["scale"])
+    assert 1 < saved["scale"] < 100  # the length of this model's states
+    assert kept.threshold == 0.8
+    assert (kept.calibration["method"], kept.calibration["guaranteed"]) == ("given", None)
+    assert kept.calibration["alarms"] == sum(score >= 0.8 for score in kept.calibration["highest"])
 
 
 def test_a_run_that_broke_off_ends_in_exactly_the_same_reminder(trained, tmp_path, monkeypatch):
