@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from checkpoints import tiny_vlm
 from helpers import full_disk
@@ -159,6 +160,26 @@ def test_what_changes_a_step_or_the_parts_may_not(tmp_path, change):
     [name] = change
     with pytest.raises(ConfigError, match=rf"other options, data or model \({name}\); give another output=DIR"):
         load(path, CONFIG.with_changes(**change))
+
+
+def test_a_step_of_the_running_probe_over_long_states_does_not_overshoot():
+    generator = torch.Generator().manual_seed(0)
+    hidden = 20 * torch.randn(12, 32, generator=generator)
+    unsafe = torch.arange(12) % 2
+    logits = {}
+    for scale in (None, float(hidden.norm(dim=-1).mean())):
+        state = State.begin(tiny_vlm(), CONFIG.with_changes(learning_rate=0.02))
+        state.scale = scale
+        for _ in range(2):
+            _, weight, bias = state.applied
+            loss = F.binary_cross_entropy_with_logits(hidden @ weight + bias, unsafe.float())
+            state.optimiser.zero_grad()
+            loss.backward()
+            state.optimiser.step()
+            logits[scale] = float(hidden.mul(state.applied[1]).sum(-1).abs().max())
+    unscaled, scaled = logits.values()
+    assert unscaled > 4  # after two steps
+    assert 0 < scaled < 0.5
 
 
 def test_the_best_epoch_is_the_first_of_the_lowest_loss_and_is_kept_as_it_was():

@@ -58,10 +58,10 @@ class TrainingConfig(Options):
     init_text: Annotated[str, Field(description="for init=text")] = INIT_TEXT
 
     # the loop
-    epochs: Annotated[int, Field(ge=1, description="visits to every row")] = 4
+    epochs: Annotated[int, Field(ge=1, description="visits to every row")] = 8
     batch_size: Annotated[int, Field(ge=1, description="rows a step")] = 8
     cuts: Annotated[int, Field(ge=1, description="cuts of an answer per visit; they share one prefix")] = 4
-    learning_rate: Annotated[float, Field(gt=0, description="of AdamW; linear warm-up, then a cosine to 0")] = 0.01
+    learning_rate: Annotated[float, Field(gt=0, description="of AdamW; linear warm-up, then a cosine to 0")] = 0.02
     warmup_ratio: Annotated[Probability, Field(description="share of the steps")] = 0.05
     weight_decay: Annotated[float, Field(ge=0, description="of the vectors")] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0, description="a longer gradient is cut to it")] = 1.0
@@ -84,7 +84,9 @@ class TrainingConfig(Options):
     ] = None
     min_tokens: Annotated[int, Field(ge=1, description="kept by any other cut")] = 1
     min_chars: Annotated[int, Field(ge=0, description="and characters, which the paper counts (20)")] = 0
-    target_tokens: Annotated[int, Field(ge=1, description="learn at most this many tokens after a cut")] = 32
+    target_tokens: Annotated[
+        int, Field(ge=1, description="learn at most this many tokens after a cut: few, for the weight is on the turn")
+    ] = 6
     answer_tokens: Annotated[
         int, Field(ge=1, description="answers are cut off here", json_schema_extra=CALIBRATION)
     ] = 96
