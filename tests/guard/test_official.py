@@ -47,10 +47,10 @@ def fitted() -> tuple[np.ndarray, PCA, LogisticRegression]:
 @pytest.mark.parametrize("flat", [False, True])
 def test_the_folded_probe_is_the_pca_and_the_regression(fitted, positive, column, flat, tmp_path):
     states, pca, regression = fitted
-    weights, bias = (regression.coef_[0], regression.intercept_[0]) if flat else (regression.coef_, regression.intercept_)
-    np.savez(
-        tmp_path / "c.npz", pca_components=pca.components_, pca_mean=pca.mean_, clf_weights=weights, clf_bias=bias
+    weights, bias = (
+        (regression.coef_[0], regression.intercept_[0]) if flat else (regression.coef_, regression.intercept_)
     )
+    np.savez(tmp_path / "c.npz", pca_components=pca.components_, pca_mean=pca.mean_, clf_weights=weights, clf_bias=bias)
     probe = read_classifier(tmp_path / "c.npz", positive)
     expected = regression.predict_proba(pca.transform(states))[:, column]
     assert np.abs(probe(torch.from_numpy(states).float()).numpy() - expected).max() < 1e-6
@@ -175,7 +175,7 @@ def test_what_is_no_such_file_is_one_line(read, tmp_path):
     halved = (tmp_path / "whole").read_bytes()[:-200]
     for content in (b"", b"garbage", b"\x80\x02garbage", b"PK\x03\x04", halved):
         (tmp_path / "file").write_bytes(content)
-        with pytest.raises(PackError, match="is no (soft prompt|classifier): it is") as error:
+        with pytest.raises(PackError, match=r"is no (soft prompt|classifier): it is") as error:
             read(tmp_path / "file")
         assert "\n" not in str(error.value)
     for missing in (tmp_path, tmp_path / "none"):

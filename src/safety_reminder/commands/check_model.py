@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from safety_reminder.models.self_check import Finding
 
 _OPTIONS = ("device", "dtype")
-_HELP = f"""safety-reminder check-model MODEL [device=cpu] [dtype=auto]: try on the loaded weights what guarding rests on
+HELP = f"""safety-reminder check-model MODEL [device=cpu] [dtype=auto]: try on the loaded weights what guarding rests on
 
-MODEL is pocket, a hub id, a folder, or a name of the paper's repository ({', '.join(PRESETS)}), with
-which its precision and pixel limits come. Each property is printed with how far predictions were off, as a share of their
-spread, and how far rounding may take them. Where one does not hold the model is refused, and the exit code is 2."""
+MODEL is pocket, a hub id, a folder, or a name of the paper's repository ({", ".join(PRESETS)}),
+with which its precision and limits of pixels come. Each property is printed with how far predictions were off, as a
+share of their spread, and how far rounding may take them. Where one does not hold the model is refused, and the exit
+code is 2."""
 
 
 def _run(arguments: list[str]) -> None:
     """``MODEL`` and options."""
     if not arguments or any(argument in ("-h", "--help") for argument in arguments):
-        print(_HELP)
+        print(HELP)
         return
     names = [argument for argument in arguments if "=" not in argument]
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)

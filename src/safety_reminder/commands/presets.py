@@ -44,9 +44,7 @@ def expand(command: Command[Any], arguments: Sequence[str]) -> tuple[list[str], 
     return [re.sub(r"^(\+*model)=.*", rf"\1={preset.hub_id}", a, flags=re.DOTALL) for a in arguments], known
 
 
-def _of_reminder(
-    command: Command[Any], name: str, arguments: Sequence[str], *, with_reminder: bool
-) -> dict[str, Any]:
+def _of_reminder(command: Command[Any], name: str, arguments: Sequence[str], *, with_reminder: bool) -> dict[str, Any]:
     has = "reminder" in command.job.model_fields
     if not with_reminder:
         return {"reminder": None} if has else {}
