@@ -180,6 +180,6 @@ def test_images_are_scaled_between_limits_of_pixels_where_the_processor_has_them
     assert own < pixels(min_pixels=2 * own, max_pixels=4 * own) <= 4 * own
     with pytest.raises(ModelError, match="min_pixels=100000000 is above max_pixels="):
         pixels(min_pixels=10**8)
-    with pytest.raises(ModelError, match="has no limits of pixels"):  # its edges, which it calls alike, are no pixels
-        edges = SimpleNamespace(size={"shortest_edge": 8, "longest_edge": 9})
+    edges = SimpleNamespace(size={"shortest_edge": 8, "longest_edge": 9})  # which are no pixels, though called alike
+    with pytest.raises(ModelError, match="has no limits of pixels"):
         limit_pixels(SimpleNamespace(image_processor=edges), 5, None, "x")
