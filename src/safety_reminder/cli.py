@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "data sets x defences: one table and one page",
     "train": "learn a reminder for a model",
     "probe": "fit a reminder's probe anew, beside two that need no reminder",
+    "import-official": "a reminder that the paper's code trained, as a pack",
     "calibrate": "set a reminder's threshold from one's own safe responses",
     "attack": "make requests that carry an attack: pgd, gcg, bap, prefill and more",
     "dro": "train a soft safety prompt, a rival of the reminder",
@@ -93,7 +94,7 @@ def command(name: str) -> Callable[[list[str]], None]:
 
 
 def _usage(what: str, known: dict[str, str]) -> str:
-    lines = [f"  {name:<11} {about}" for name, about in known.items()]
+    lines = [f"  {name:<15} {about}" for name, about in known.items()]
     return "\n".join([f"safety-reminder {what} [key=value ...]", "", *lines])
 
 

@@ -11,6 +11,7 @@ from safety_reminder.commands.groups import CheckBase, Device, DType, Model, Out
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.run_files import run_folder
 from safety_reminder.training.config import TrainingConfig
 
@@ -38,6 +39,7 @@ class ProbeJob(Options):
     output: Output = "runs/probe"
     data: RowsOptions
     training: TrainingConfig = TrainingConfig()
+    reading: ReadingOptions = ReadingOptions()
 
 
 def probe(job: ProbeJob, output: Path) -> None:
@@ -46,7 +48,9 @@ def probe(job: ProbeJob, output: Path) -> None:
     refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
     require_found(job.model, None if job.reminder == "header" else job.reminder)
     with run_folder(output, reads=(job.model, job.reminder)):
-        vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
+        vlm, reminder = load_pack(
+            job.model, job.reminder, job.device, job.dtype, check_base=job.check_base, reading=job.reading
+        )
         from safety_reminder.training import refit
         from safety_reminder.training.probing.report import side_by_side
 
@@ -56,7 +60,9 @@ def probe(job: ProbeJob, output: Path) -> None:
     console.print_threshold(refitted)
 
 
-def load_pack(model: str, reminder: str, device: Any, dtype: str, *, check_base: bool) -> tuple[VLM, SafetyReminder]:
+def load_pack(
+    model: str, reminder: str, device: Any, dtype: str, *, check_base: bool, reading: ReadingOptions
+) -> tuple[VLM, SafetyReminder]:
     """A model and its reminder; ``header`` is the assistant's header in a reminder's place.
 
     Raises:
@@ -66,9 +72,9 @@ def load_pack(model: str, reminder: str, device: Any, dtype: str, *, check_base:
     from safety_reminder.models import load_vlm
 
     if reminder == "header":
-        vlm = load_vlm(model, device=device, dtype=dtype)
+        vlm = load_vlm(model, device=device, dtype=dtype, reading=reading)
         return vlm, SafetyReminder.of_header(vlm)
-    guarded = load(model, reminder, device=device, dtype=dtype, check_base=check_base)
+    guarded = load(model, reminder, device=device, dtype=dtype, check_base=check_base, **reading.model_dump())
     assert guarded.reminder is not None
     return guarded.vlm, guarded.reminder
 
