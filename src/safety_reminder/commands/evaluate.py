@@ -126,7 +126,8 @@ def _digest(name: str, examples: Mapping[str, Example]) -> str:
         known = dict(found[example.id])
         context = known.pop("context_sha256")
         # Left out where there is none, as in the digests that earlier versions wrote.
-        rows.append([example.id, *known.values(), *([context] if context else []), example.target, example.category])
+        more = [*([context] if context else []), *(["advice"] if example.advice else [])]
+        rows.append([example.id, *known.values(), *more, example.target, example.category])
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
