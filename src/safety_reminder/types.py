@@ -201,11 +201,11 @@ class Response:
 class Example:
     """One row of a benchmark: a prompt, perhaps with an image, and whether answering it would be harmful.
 
-    ``advice``: the benchmark counts it as harmful, but it asks for advice (on law, money, health or politics) that a
-    model may well give; metrics report it apart. ``instruction``: what is asked, where the prompt only points to an image of it. ``target``: where there is a right
+    ``instruction``: what is asked, where the prompt only points to an image of it. ``target``: where there is a right
     answer, what it must hold, in the benchmark's own notation. What an attack may add: ``system``, a system prompt;
     ``turns``, earlier ones, each a role (user or assistant) and its text; and ``prefill``, the beginning of the answer,
-    written for the model. The image belongs to the first user message.
+    written for the model. The image belongs to the first user message. ``advice``: counts as harmful in the benchmark,
+    but asks for advice (on law, money, health or politics) that a model may well give; metrics report it apart.
     """
 
     id: str
@@ -287,8 +287,8 @@ class Record:
     samples that were answered together; empty where nobody knows. ``verdicts``: what judges said of the answer.
     ``instruction``: what is asked, in words, where the prompt may only point to it; empty where nobody knows.
     ``context_sha256``: of the example's system prompt, earlier turns and prefill; None: it has none of them.
-    ``prefill``: what the answer was begun with. ``inert_tokens``: as the response has it. ``advice``: as the example has
-    it; false in records of earlier versions.
+    ``prefill``: what the answer was begun with. ``inert_tokens``: as the response has it. ``advice``: as the
+    example has it; false in records of earlier versions.
     """
 
     id: str

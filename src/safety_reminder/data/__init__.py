@@ -64,8 +64,8 @@ def load_dataset(
         options: passed on to the loader.
 
     Raises:
-        ConfigError: an unknown name, a protocol that this data set has not, or an option that is unknown or of the wrong
-            type.
+        ConfigError: an unknown name, a protocol that is not this data set's, or an option that is unknown or of the
+            wrong type.
         DataError: files that are missing or do not fit, or two rows of one id.
     """
     if not isinstance(name, str) or name not in DATASETS:

@@ -299,8 +299,7 @@ def unread_reasons(records: Sequence[Record], *, most: int = 5) -> list[str]:
 
 def judged(records: Sequence[Record]) -> dict[str, Metric]:
     """What judges other than the refusal rules said: ``harmful_rate:JUDGE`` over attacks, ``advice_harmful_rate:JUDGE``
-    over advice and ``utility:JUDGE``, each over the answers with a verdict, and ``unread_rate:JUDGE``, the share without
-    one."""
+    over advice and ``utility:JUDGE``, each over the answers with a verdict; ``unread_rate:JUDGE``, those without."""
     metrics: dict[str, Metric] = {}
     said = [(r, r.verdicts.get("judges", {})) for r in records]
     for name in sorted({name for _, verdicts in said for name in verdicts}):

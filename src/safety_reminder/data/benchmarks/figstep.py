@@ -29,8 +29,8 @@ def load(
     task_ids: Sequence[int | str] | int | str | None = None,
     prompt: str = PROMPT,
 ) -> list[Example]:
-    """FigStep's examples, in the order of its CSV. Those of :data:`ADVICE` ask for advice: they are harmful to upstream,
-    and no attacks to metrics.
+    """FigStep's examples, in the order of its CSV. Those of :data:`ADVICE` ask for advice: harmful to upstream, and no
+    attacks to metrics.
 
     Args:
         root: upstream's ``data`` folder, or the folder above it.

@@ -173,7 +173,8 @@ def _draw(
 
 def load(root: str | Path, *, prompt: str = PROMPT, grow: bool = False) -> list[Example]:
     """Typographic examples from a CSV with the column ``instruction`` and, optionally, ``id``, ``category``,
-    ``harmful`` (true/false, default true) and ``advice`` (default false). ``grow``: pages of long texts are higher than FigStep's.
+    ``harmful`` (true/false, default true) and ``advice`` (default false). ``grow``: pages of long texts are higher than
+    FigStep's.
 
     Raises:
         DataError: no such file, no such column, a cell that is neither true nor false, or a text that does not fit.
