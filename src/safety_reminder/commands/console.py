@@ -89,6 +89,8 @@ def print_threshold(reminder: SafetyReminder) -> None:
         f"threshold {reminder.threshold:.4f} from {calibration['n']} safe responses: a new one like them, of up to "
         f"{calibration['tokens']} tokens, alarms with probability at most {calibration['guaranteed']:.4f}"
     )
+    if tested := calibration.get("left_out"):
+        print(f"of {tested['n']} safe responses that were left out, {tested['alarms']} alarm")
     if calibration["n"] < calibration["needed"]:
         print(
             f"for the budget of {calibration['budget']} it takes {calibration['needed']} safe responses; "

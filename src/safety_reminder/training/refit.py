@@ -12,12 +12,13 @@ from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
 from safety_reminder.training.config import TrainingConfig, current_names
+from safety_reminder.training.leave_out import require_known, set_apart
 from safety_reminder.training.prefixes import Prefixes
-from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split
+from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split, highest_by_group
 from safety_reminder.training.probing.places import RIVALS, fit_at
 from safety_reminder.training.probing.readings import Where, read
 from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
-from safety_reminder.training.samples import make_samples, manifest, seen_as, split, write_splits
+from safety_reminder.training.samples import Sample, make_samples, manifest, seen_as, split, write_splits
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
@@ -43,10 +44,13 @@ def calibrate(
     safe = [example for example in examples if example.safe]
     if not safe:
         raise DataError(f"{source} has no safe responses to calibrate on")
+    require_known(examples, config.left_out)
     config = _with_prompt_check(config, reminder)
     prefixes = Prefixes(vlm, config.with_changes(prefix_cache_gb=0.0), output / "prefixes")
     reminder = reminder if interval is None else replace(reminder, interval=interval)
-    samples = make_samples(vlm, safe, config, option="on_error")
+    samples, left_out = set_apart(make_samples(vlm, safe, config, option="on_error"), config.left_out)
+    if not samples:
+        raise DataError(f"leave_out leaves no safe responses of {source} to calibrate on")
     seen = set(reminder.training.get("seen", ()))
     fresh = [sample for sample in samples if seen_as(sample.key) not in seen]
     if len(fresh) < len(samples):
@@ -61,12 +65,25 @@ def calibrate(
     calibrated = replace(
         reminder, threshold=threshold, calibration={**calibration, "rows": "given", "data": manifest(source, samples)}
     )
+    if left_out:
+        tested = _alarms_on(left_out, prefixes, calibrated, prompt_check=bool(config.prompt_check))
+        calibrated = replace(calibrated, calibration={**calibrated.calibration, "left_out": tested})
     calibrated.save_pretrained(output / "pack")
     metrics = {"threshold": threshold, "guaranteed": calibration["guaranteed"], "safe_responses": calibration["n"]}
     options = config.model_dump(include=set(config.marked("calibration"))) | {"interval": reminder.interval}
     about = {"data": manifest(source, samples), "calibration": options}
     write_summary(output, vlm, {name: {"value": value} for name, value in metrics.items()}, about)
     return calibrated
+
+
+def _alarms_on(
+    samples: Sequence[Sample], prefixes: Prefixes, reminder: SafetyReminder, *, prompt_check: bool
+) -> dict[str, Any]:
+    """How many safe responses there are, and on how many of them the reminder alarms."""
+    checks = read(prefixes, samples, reminder.vectors, reminder.interval, description="testing")
+    used = checks if prompt_check else checks.select(checks.tokens > 0)
+    alarms = highest_by_group(reminder.probe(used.hidden), used.groups) >= reminder.threshold
+    return {"n": len(alarms), "alarms": int(alarms.sum())}
 
 
 def _with_prompt_check(config: TrainingConfig, reminder: SafetyReminder) -> TrainingConfig:

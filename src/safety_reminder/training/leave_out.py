@@ -1,0 +1,61 @@
+"""Rows of one topic, source or attack that nothing is learned from, so that it can be tested on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from safety_reminder.errors import ConfigError, unknown_name
+from safety_reminder.types import TrainingExample
+
+if TYPE_CHECKING:
+    from safety_reminder.training.samples import Sample
+
+log = logging.getLogger(__name__)
+LABELS: dict[str, Callable[[TrainingExample], str]] = {
+    "topic": lambda example: example.topic,
+    "source": lambda example: example.source,
+    "attack": lambda example: example.attack,
+}
+
+
+def parse(entry: str) -> tuple[str, str]:
+    """``topic:Fraud`` → (``topic``, ``Fraud``).
+
+    Raises:
+        ConfigError: it is of another form.
+    """
+    label, _, value = entry.partition(":")
+    if label not in LABELS or not value.strip():
+        kinds = ", ".join(f"{name}:VALUE" for name in LABELS)
+        raise ConfigError(f"leave_out must be of {kinds}, as in topic:Fraud; got {entry[:100]!r}")
+    return label, value.strip()
+
+
+def values_of(examples: Sequence[TrainingExample], label: str) -> list[str]:
+    """The different values of a label, sorted; rows that have none do not count."""
+    return sorted({LABELS[label](example) for example in examples} - {""})
+
+
+def require_known(examples: Sequence[TrainingExample], entries: Sequence[str]) -> None:
+    """Raises: ConfigError: an entry of another form, or with a value that no row has; gives the known ones."""
+    for label, value in map(parse, entries):
+        if value not in (known := values_of(examples, label)):
+            if not known:
+                raise ConfigError(f"leave_out={label}:{value}: no row says its {label}; rows need a field {label!r}")
+            raise ConfigError(f"leave_out={label}:{value}: {unknown_name(label, value, known)}")
+
+
+def set_apart(samples: Sequence[Sample], entries: Sequence[str]) -> tuple[list[Sample], list[Sample]]:
+    """(those that can be learned from, those that are left out, which have one of the ``entries``).
+
+    What asks the same as one that is left out, with the same image, is in neither, and a warning says so.
+    """
+    wanted = [parse(entry) for entry in entries]
+    left = [s for s in samples if any(LABELS[label](s.example) == value for label, value in wanted)]
+    asked = {sample.key for sample in left}
+    others = [sample for sample in samples if sample.key not in asked]
+    if dropped := len(samples) - len(left) - len(others):
+        log.warning("%d rows ask what rows that are left out ask, and are neither learned from nor tested on", dropped)
+    return others, left
