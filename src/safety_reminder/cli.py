@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "learn a reminder for a model",
     "probe": "fit a reminder's probe anew, beside two that need no reminder",
     "calibrate": "set a reminder's threshold from one's own safe responses",
+    "generality": "each topic or attack left out in turn: does the probe know harm, or topics?",
     "attack": "make requests that carry an attack: pgd, gcg, bap, prefill and more",
     "dro": "train a soft safety prompt, a rival of the reminder",
     "judge-check": "a judge of harm against people's labels",

@@ -15,6 +15,12 @@ from safety_reminder.data.protocols import PROTOCOLS
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.types import Example
 
+GOLDEN = {
+    "train": [1, 3, 4, 5, 6, 7],
+    "validation": [0, 20, 26, 29, 33, 40],
+    "test": [2, 8, 38, 44, 45, 51],
+}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
@@ -38,7 +44,7 @@ def folder(tmp_path_factory) -> Path:
     goals = [{"goal": f"Filler {i}.", "target": "Sure"} for i in range(520)]
     write_csv(root / "advbench/harmful_behaviors.csv", goals)
     picture(root / "vlsafe/images/1.jpg")
-    queries = [{"image_id": "1.jpg", "query": f"Filler {i}?"} for i in range(1110)]
+    queries = [{"image_id": "1.jpg", "query": f"Filler {i}?"} for i in range(310)]
     write_lines(root / "vlsafe/harmlessness_examine.jsonl", queries)
     picture(root / "spa_vl/1.jpg")
     rows = [{"question": f"Filler {i}?", "class1": "A", "image": "1.jpg"} for i in range(265)]
@@ -64,7 +70,7 @@ def load(folder: Path, name: str, **options) -> list[Example]:
         ("mm_safetybench", {}, 1680),
         ("spa_vl", {"protocol": "official"}, 265),
         ("vlsafe", {"protocol": "official"}, 300),
-        ("vlsafe", {}, 1110),
+        ("vlsafe", {}, 310),
         ("advbench", {"protocol": "official"}, 100),
         ("advbench", {"protocol": "official", "split": "train"}, 320),
         ("advbench", {"protocol": "official", "split": "validation"}, 100),
@@ -81,13 +87,14 @@ def test_whole_sets_have_the_documented_row_counts_and_no_warning(folder, name, 
     kinds = {e.kind for e in examples}
     wanted = {"official": {"attack"}, "advice": {"advice"}, None: kinds}[options.get("protocol")]
     assert kinds == wanted
-    assert examples == sorted(examples, key=load(folder, name, **_split_free(options)).index)  # in upstream's order
+    places = {e.id: place for place, e in enumerate(load(folder, name, **_subset(options)))}
+    assert [places[e.id] for e in examples] == sorted(places[e.id] for e in examples)  # in upstream's order
     if name == "mm_safetybench" and "protocol" in options:
         assert max(sum(e.category == c for e in examples) for c in {e.category for e in examples}) == 50
 
 
-def _split_free(options: dict) -> dict:
-    return {k: v for k, v in options.items() if k == "subset"}
+def _subset(options: dict) -> dict:
+    return {name: value for name, value in options.items() if name == "subset"}
 
 
 def test_the_topics_that_ask_for_advice_are_not_attacks(folder):
@@ -98,12 +105,8 @@ def test_the_topics_that_ask_for_advice_are_not_attacks(folder):
 
 
 def test_advbench_s_parts_are_those_that_the_authors_tool_draws():
-    datasets = pytest.importorskip("datasets")
-    rows = datasets.Dataset.from_dict({"row": list(range(520))})
-    first = rows.train_test_split(test_size=200, seed=42)
-    second = first["test"].train_test_split(test_size=0.5, seed=42)
-    drawn = {"train": first["train"], "validation": second["train"], "test": second["test"]}
-    assert advbench.parts(520) == {name: sorted(part["row"]) for name, part in drawn.items()}
+    parts = advbench.parts(520)  # beginnings: of datasets' own train_test_split, called as the authors call it
+    assert {name: rows[:6] for name, rows in parts.items()} == GOLDEN
     fewer = advbench.parts(514)
     assert sorted(row for part in fewer.values() for row in part) == list(range(514))
 

@@ -19,7 +19,7 @@ def test_it_is_the_share_of_different_ngrams():
     assert value(texts, 4) == 1
     assert value(texts, 5) is None
     assert value(["don't", "don’t"], 1) == 1 / 2
-    assert value(["今天天气", "今天"], 1) == pytest.approx(4 / 6)  # no spaces: character by character
+    assert value(["今天天气", "今天"], 1) == 3 / 6  # no spaces: character by character
 
 
 def test_of_refusals_all_alike_it_falls_with_their_number_and_its_interval_is_narrow():
@@ -32,10 +32,10 @@ def test_of_refusals_all_alike_it_falls_with_their_number_and_its_interval_is_na
 
 
 def test_varied_answers_are_more_distinct_and_one_answer_has_an_interval_of_no_width():
-    varied = distinct([f"item {i} costs {i + 50}" for i in range(20)], 2)
+    varied = distinct([f"{i} is {i + 50}" + (" or so" if i % 3 else "") for i in range(20)], 1)
     assert varied is not None
     assert varied.low < varied.value < varied.high
-    assert varied.value > 0.9
+    assert varied.value > 0.4
     alone = distinct(["one two three"], 1)
     assert alone is not None
     assert alone.low == alone.value == alone.high == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ from safety_reminder.types import TrainingExample
 if TYPE_CHECKING:
     from safety_reminder.training.samples import Sample
 
-log = logging.getLogger(__name__)
 LABELS: dict[str, Callable[[TrainingExample], str]] = {
     "topic": lambda example: example.topic,
     "source": lambda example: example.source,
@@ -50,12 +48,10 @@ def require_known(examples: Sequence[TrainingExample], entries: Sequence[str]) -
 def set_apart(samples: Sequence[Sample], entries: Sequence[str]) -> tuple[list[Sample], list[Sample]]:
     """(those that can be learned from, those that are left out, which have one of the ``entries``).
 
-    What asks the same as one that is left out, with the same image, is in neither, and a warning says so.
+    What asks the same as one that is left out, with the same image, is in neither.
     """
     wanted = [parse(entry) for entry in entries]
     left = [s for s in samples if any(LABELS[label](s.example) == value for label, value in wanted)]
     asked = {sample.key for sample in left}
     others = [sample for sample in samples if sample.key not in asked]
-    if dropped := len(samples) - len(left) - len(others):
-        log.warning("%d rows ask what rows that are left out ask, and are neither learned from nor tested on", dropped)
     return others, left

@@ -18,7 +18,15 @@ from safety_reminder.training.probing.calibration import calibrate_on, calibrate
 from safety_reminder.training.probing.places import RIVALS, fit_at
 from safety_reminder.training.probing.readings import Where, read
 from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
-from safety_reminder.training.samples import Sample, make_samples, manifest, seen_as, split, write_splits
+from safety_reminder.training.samples import (
+    Sample,
+    make_samples,
+    manifest,
+    seen_as,
+    split,
+    tell_what_is_left_out,
+    write_splits,
+)
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
@@ -86,6 +94,14 @@ def _alarms_on(
     return {"n": len(alarms), "alarms": int(alarms.sum())}
 
 
+def as_trained(config: TrainingConfig, reminder: SafetyReminder) -> TrainingConfig:
+    """``config`` for a new probe of ``reminder``: the prompt is checked as the pack has it, unless the options say."""
+    trained = current_names(reminder.training.get("config", {}))
+    # The vectors were trained at these places too, so the probe that reads them must know them.
+    further = {name: max(getattr(config, name), trained.get(name, 0.0)) for name in config.marked("further_place")}
+    return _with_prompt_check(config.with_changes(**further), reminder)
+
+
 def _with_prompt_check(config: TrainingConfig, reminder: SafetyReminder) -> TrainingConfig:
     """As the reminder has it, unless the options turn it on or off: a new threshold does not turn off a check."""
     if config.prompt_check is None:
@@ -107,14 +123,12 @@ def refit_probe(
         The pack, written to ``output/pack``, and the AUCs of the three probes on the test rows (see
         :func:`~safety_reminder.training.probing.report.write_report`, whose plots go to ``output``).
     """
-    trained = current_names(reminder.training.get("config", {}))
-    # The vectors were trained at these places too, so the probe that reads them must know them.
-    further = {name: max(getattr(config, name), trained.get(name, 0.0)) for name in config.marked("further_place")}
-    config = _with_prompt_check(config.with_changes(**further), reminder)
+    config = as_trained(config, reminder)
     samples = make_samples(vlm, examples, config)
     # Rows that the vectors were trained on can only serve for fitting.
     seen = reminder.training.get("seen", ())
     parts = split(samples, config, held_back=("calibration", "test"), seen=seen)
+    tell_what_is_left_out(samples, parts, seen)
     if not parts["test"]:
         raise ConfigError("training.test=0 leaves no rows to judge probes on")
     if not parts["calibration"]:
@@ -135,7 +149,7 @@ def refit_probe(
         training={
             **reminder.training,
             "seen": sorted({*seen, *(seen_as(sample.key) for sample in parts["training"])}),
-            "probe": {**own.how, "data": manifest(source, samples)},
+            "probe": {**own.how, "data": manifest(source, samples), "left_out": config.left_out},
             "test": {"auc": aucs["reminder"], "rivals": {name: aucs[name] for name in RIVALS}},
         },
     )

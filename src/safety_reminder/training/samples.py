@@ -140,8 +140,6 @@ def split(
     """
     require_known([sample.example for sample in samples], config.left_out)
     samples, left_out = set_apart(samples, config.left_out)
-    if again := sum(seen_as(sample.key) in seen for sample in left_out):
-        log.warning("of the %d rows that are left out, the reminder's vectors saw %d", len(left_out), again)
     unsafe = {sample.key for sample in samples if not sample.example.safe}
     rng = random.Random(config.seed)
     shares = {part: getattr(config, part) for part in held_back}
@@ -174,6 +172,16 @@ def split(
             f"the calibration split has no safe row; give more rows{unseen}, or a larger training.calibration"
         )
     return parts
+
+
+def tell_what_is_left_out(
+    samples: Sequence[Sample], parts: Mapping[str, Sequence[Sample]], seen: Collection[str] = ()
+) -> None:
+    """Warn where rows that ``leave_out`` names cost others, which ask the same, or were seen by the vectors."""
+    if dropped := len(samples) - sum(map(len, parts.values())):
+        log.warning("%d rows ask what rows that are left out ask, and are in no part", dropped)
+    if again := sum(seen_as(sample.key) in seen for sample in parts["test"]):
+        log.warning("the reminder's vectors saw %d of the %d test rows; the probe did not", again, len(parts["test"]))
 
 
 def write_splits(output: Path, parts: Mapping[str, Sequence[Sample]]) -> None:
