@@ -22,6 +22,7 @@ from safety_reminder.analysis.generality import (
 )
 from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import ConfigError
+from safety_reminder.guard import Probe
 from safety_reminder.training import TrainingConfig
 from safety_reminder.training.probing.readings import Readings
 from safety_reminder.training.samples import Sample, key, seen_as
@@ -29,6 +30,16 @@ from safety_reminder.types import TrainingExample
 
 CONFIG = TrainingConfig(calibration=0.3, test=0.2, false_alarm_budget=0.1)
 HOW = {"prompt_check": True}
+
+
+@pytest.fixture(autouse=True)
+def quick_probe(monkeypatch):
+    """From one mean to the other: the search for a regularisation would take most of these tests' time."""
+
+    def fit(hidden, unsafe, groups, **options) -> tuple[Probe, dict]:
+        return Probe(hidden[unsafe].mean(0) - hidden[~unsafe].mean(0), 0.0), options
+
+    monkeypatch.setattr("safety_reminder.analysis.generality.fit_probe", fit)
 
 
 def sample(number: int, topic: str, safe: bool, **changes) -> Sample:
@@ -117,18 +128,17 @@ def test_the_vectors_rows_are_fitted_to_and_counted_but_not_calibrated_on(rows):
 
 def test_all_values_come_in_turn_and_a_label_without_two_is_refused(rows):
     topics = [("topic", value) for value in (AT_RANDOM, "a", "b", "c", "inverse", "refused")]
-    assert (
-        folds_of(rows.samples, None) == folds_of(rows.samples, "topic") == folds_of(rows.samples, ["topic"]) == topics
-    )
+    examples = [s.example for s in rows.samples]
+    assert all(folds_of(examples, by) == topics for by in (None, "topic", ["topic"]))
     for by, message in (
         ("attack", "by=attack: the rows have 0 values of 'attack'"),
         (["topic", "source"], "by=source: the rows have 1 values"),
         ("topics", "by must be of topic, source, attack; got 'topics'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            folds_of(rows.samples, by)
+            folds_of(examples, by)
     few = [s for s in rows.samples if s.example.topic != "b" or not s.example.safe]
-    with pytest.raises(ConfigError, match="without topic 'b', the .* split"):
+    with pytest.raises(ConfigError, match=r"without topic 'b', the .* split"):
         parts_without([s for s in few if s.example.topic in ("b", "refused")], "topic", "b", CONFIG)
 
 

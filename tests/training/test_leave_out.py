@@ -50,9 +50,8 @@ def test_what_is_left_out_is_tested_on_and_nowhere_else(leave_out):
         assert not any(has(s, entry) for s in parts[part] for entry in entries)
     # Of a kind that it has none of, the test part has rows of others; of the other kind it has none.
     assert {s.example.safe for s in parts["test"]} == {True, False}
-    assert {s.example.safe for s in parts["test"] if s not in tested} == (
-        {True} if leave_out == "attack:pgd" else set()
-    )
+    beside = {s.example.safe for s in parts["test"] if s not in tested}
+    assert beside == ({True} if leave_out == "attack:pgd" else set())
 
 
 def test_a_prompt_that_is_also_left_out_is_in_no_part_and_a_warning_says_so(caplog):
@@ -99,7 +98,7 @@ def test_the_labels_of_a_file_are_read_strictly(tmp_path):
     assert (row.topic, row.attack, row.source) == ("Fraud", "text", "rows")
     for cell in ('"topic": ["Fraud"]', '"attack": 3'):
         path.write_text(f'{{"prompt": "a", "safe": true, "chosen": "b", {cell}}}\n')
-        with pytest.raises(DataError, match="row 1: (topic|attack) must be a text"):
+        with pytest.raises(DataError, match=r"row 1: (topic|attack) must be a text"):
             read_training_file(path)
 
 

@@ -67,12 +67,13 @@ class Fold:
     def from_json(cls, row: Mapping[str, Any]) -> Fold:
         """Raises: ConfigError: it is no line of :meth:`as_json`."""
         try:
-            return cls(**{k: Metric(**v) if isinstance(v, dict) else v for k, v in row.items()})
+            values: dict[str, Any] = {k: Metric(**v) if isinstance(v, dict) else v for k, v in row.items()}
+            return cls(**values)
         except TypeError as error:
             raise ConfigError(f"a fold that was saved cannot be read ({error}); give another output=DIR") from error
 
 
-def folds_of(samples: Sequence[Sample], by: str | Sequence[str] | None) -> list[tuple[str, str]]:
+def folds_of(examples: Sequence[TrainingExample], by: str | Sequence[str] | None) -> list[tuple[str, str]]:
     """What is left out in turn: (label, value), and for each label first :data:`AT_RANDOM`.
 
     Args:
@@ -81,7 +82,6 @@ def folds_of(samples: Sequence[Sample], by: str | Sequence[str] | None) -> list[
     Raises:
         ConfigError: an unknown label, or one of which the rows have fewer than two values.
     """
-    examples = [sample.example for sample in samples]
     labels = [by] if isinstance(by, str) else list(by or ("topic", "attack"))
     for label in labels:
         if label not in LABELS:

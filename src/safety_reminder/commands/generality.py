@@ -65,14 +65,19 @@ def generality(job: GeneralityJob, output: Path) -> None:
     if job.training.leave_out is not None:
         raise ConfigError("by= says what is left out here, one after the other; training.leave_out is for one run")
     examples = job.data.load(on_error=job.training.on_error)
+    from safety_reminder.analysis.generality import folds_of
+
+    chosen = folds_of(examples, job.by)
     require_found(job.model, job.reminder)
     with run_folder(output, reads=(job.model, job.reminder)):
-        folds = _measure(job, output, examples)
+        folds = _measure(job, output, examples, chosen)
     print(f"wrote {output / 'generality.csv'} and {output / 'summary.json'} ({len(folds)} lines)")
 
 
-def _measure(job: GeneralityJob, output: Path, examples: Sequence[TrainingExample]) -> list[Fold]:
-    from safety_reminder.analysis.generality import as_csv, as_table, folds_of, labels_digest, summarise
+def _measure(
+    job: GeneralityJob, output: Path, examples: Sequence[TrainingExample], chosen: Sequence[tuple[str, str]]
+) -> list[Fold]:
+    from safety_reminder.analysis.generality import as_csv, as_table, labels_digest, summarise
     from safety_reminder.commands.answering import name_and_digest
     from safety_reminder.evaluation.runner import another_configuration, differing_options
     from safety_reminder.training.refit import as_trained
@@ -82,7 +87,6 @@ def _measure(job: GeneralityJob, output: Path, examples: Sequence[TrainingExampl
     vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
     training = as_trained(job.training, reminder).with_changes(interval=reminder.interval)
     samples = make_samples(vlm, examples, training)
-    chosen = folds_of(samples, job.by)
     config = {
         **job.model_dump(exclude={"by", "retrain", "training"}),
         "training": training.model_dump(),
@@ -157,20 +161,19 @@ def _folds(
 def _about_the_vectors(job: GeneralityJob, folds: Sequence[Fold]) -> str:
     if job.retrain:
         return "vectors, probe and threshold of every line were learned without what it leaves out"
-    seen = (
-        "as many of the rows tested on as `seen` says" if any(f.seen for f in folds) else "none of the rows tested on"
-    )
+    any_seen = any(fold.seen for fold in folds)
+    seen = "as many of the rows tested on as `seen` says" if any_seen else "none of the rows tested on"
     return (
-        f"the vectors of every line are those of {job.reminder}, which saw {seen}; only probe and threshold were learned "
-        "without what it leaves out (retrain=true learns the vectors too)"
+        f"the vectors of every line are those of {job.reminder}, which saw {seen}; only probe and threshold were "
+        "learned without what it leaves out (retrain=true learns the vectors too)"
     )
 
 
 COMMAND = Command(
     name="generality",
     about="leave each topic (attack, source) of the rows out in turn: probe and threshold from all others, tested on "
-    "its own rows. Prints AUC, what is missed and false alarms, with intervals; writes generality.csv and summary.json. "
-    "Hidden states are read once. The same command goes on where it was.",
+    "its own rows. Prints AUC, what is missed and false alarms, with intervals; writes generality.csv and "
+    "summary.json. Hidden states are read once. The same command goes on where it was.",
     examples=(
         "generality model=pocket reminder=pocket data=rows.jsonl output=runs/generality",
         "generality model=pocket reminder=runs/mine/pack data=rows.jsonl by=attack output=runs/attacks-left-out",
