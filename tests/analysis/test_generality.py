@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 
 from safety_reminder.analysis.generality import (
-    AT_RANDOM,
     Fold,
     Read,
     as_csv,
     as_table,
-    folds_of,
     parts_without,
     summarise,
     without,
@@ -24,6 +23,7 @@ from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import Probe
 from safety_reminder.training import TrainingConfig
+from safety_reminder.training.leave_out import AT_RANDOM, folds_of
 from safety_reminder.training.probing.readings import Readings
 from safety_reminder.training.samples import Sample, key, seen_as
 from safety_reminder.types import TrainingExample
@@ -82,34 +82,49 @@ def test_the_parts_hold_nothing_of_what_is_left_out(rows):
     assert not {s.key for s in left} & {s.key for s in parts["training"] + parts["calibration"]}
 
 
-def test_what_a_probe_was_never_shown_is_tested_and_nothing_beyond_the_checks(rows):
-    plain = replace(rows.readings, further=None).select(~rows.readings.further)  # type: ignore[operator]
-    clean = Read(rows.samples, plain)
-    alike = without(clean, "topic", "a", CONFIG, **HOW)
+def some(rows: Read, keep: Callable[[TrainingExample], bool]) -> Read:
+    """Those that ``keep`` says, and of these the checks."""
+    kept = [n for n, s in enumerate(rows.samples) if keep(s.example)]
+    number = {old: new for new, old in enumerate(kept)}
+    states = rows.readings.checks.select(torch.isin(rows.readings.checks.groups, torch.tensor(kept)))
+    groups = torch.tensor([number[group] for group in states.groups.tolist()])
+    return Read([rows.samples[n] for n in kept], replace(states, groups=groups))
+
+
+def test_what_a_probe_was_never_shown_is_what_it_is_tested_on(rows):
+    alike = without(some(rows, lambda e: e.topic in "abc"), "topic", "a", CONFIG, **HOW)
+    assert (alike.unsafe, alike.harmless, alike.beside) == (14, 14, "own")
     assert alike.auc is not None
     assert alike.missed is not None
+    assert alike.false_alarms is not None
     assert alike.auc.value > 0.95
     assert alike.missed.value < 0.2
-    other = without(clean, "topic", "inverse", CONFIG, **HOW)
+    assert alike.false_alarms.value < 0.4
+    # Had it been fitted to the opposite, or calibrated on it, this could not be.
+    other = without(some(rows, lambda e: True), "topic", "inverse", CONFIG, **HOW)
     assert other.auc is not None
     assert other.false_alarms is not None
-    assert other.auc.value < 0.05  # had it been fitted to, or calibrated on, this could not be
-    assert other.false_alarms.value > 0.8
     assert other.false_alarms_others is not None
+    assert other.auc.value < 0.05
+    assert other.false_alarms.value > 0.8
     assert other.false_alarms_others.value < 0.5
-    assert (other.unsafe, other.harmless, other.beside) == (14, 14, "own")
-    # The states beyond the checks are fitted to, and never scored.
-    assert len(rows.of(rows.samples).tokens) == 2 * len(rows.samples)
-    assert len(rows.of(rows.samples, further=True).tokens) == 3 * len(rows.samples)
+
+
+def test_states_beyond_the_checks_are_fitted_to_and_never_scored(rows, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(
+        "safety_reminder.analysis.generality.fit_probe",
+        lambda hidden, *more, **options: (fitted.append(len(hidden)), (Probe(hidden.new_zeros(6), 0.0), {}))[1],
+    )
+    fold = without(rows, "topic", "a", CONFIG, **HOW)
+    parts, left = parts_without(rows.samples, "topic", "a", CONFIG)
+    assert fitted == [3 * len(parts["training"])]
+    assert len(rows.of(left).tokens) == 2 * len(left)
+    assert fold.threshold == pytest.approx(0.5, abs=1e-3)
 
 
 def test_a_topic_without_harmless_rows_is_compared_with_those_of_others(rows):
-    kept = [n for n, s in enumerate(rows.samples) if not (s.example.topic == "c" and s.example.safe)]
-    number = {old: new for new, old in enumerate(kept)}
-    chosen = torch.isin(rows.readings.groups, torch.tensor(kept)) & ~rows.readings.further
-    states = rows.readings.select(chosen)
-    states = replace(states, groups=torch.tensor([number[g] for g in states.groups.tolist()]))
-    fewer = Read([rows.samples[n] for n in kept], states)
+    fewer = some(rows, lambda e: e.topic != "inverse" and not (e.topic == "c" and e.safe))
     fold = without(fewer, "topic", "c", CONFIG, **HOW)
     assert (fold.beside, fold.harmless, fold.false_alarms) == ("others", 0, None)
     assert fold.auc is not None

@@ -159,6 +159,7 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
         (["generate", "dtype=float99"], "unknown dtype 'float99'"),
         (["generate", "+dataset.colunm=x", "dataset=text", "dataset.root=prompts.csv"], "did you mean 'column'"),
         (["generate", "guard.intervall=4"], "unknown option 'guard.intervall'"),
+        (["generate", "dataset=mmvet", "dataset.root=x", "dataset.protocol=official"], "those that have one: figstep"),
         (["generate", "dataset=figstop"], "unknown dataset 'figstop'; did you mean 'figstep'"),
         (["generate", "--cfg", "job", "guard.intervall=4"], "unknown option 'guard.intervall'"),
         (["generate", "--multirun", "guard.intervall=4,8"], "unknown option 'guard.intervall'"),

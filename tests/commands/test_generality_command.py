@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from safety_reminder.guard import Probe
+
 SPLITS = ("training.calibration=0.3", "training.test=0.2", "training.answer_tokens=6")
 
 
@@ -25,6 +27,9 @@ def options(place, models) -> list[str]:
 
 
 def test_one_command_leaves_out_topics_and_attacks_and_goes_on_where_it_was(call, options, monkeypatch):
+    # The search for a regularisation, which other tests look at, would take most of the time.
+    fit = lambda hidden, *more, **options: (Probe(hidden.std(0), 0.0), {})  # noqa: E731
+    monkeypatch.setattr("safety_reminder.analysis.generality.fit_probe", fit)
     only_topics = call("generality", *options, "by=topic")
     assert only_topics.code == 0, only_topics.err
     kept = sorted(Path("run/readings").iterdir())

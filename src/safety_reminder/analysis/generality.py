@@ -23,7 +23,7 @@ from safety_reminder.evaluation.statistics import Metric, mean, proportion, show
 from safety_reminder.guard import Probe
 from safety_reminder.models import VLM
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.training.leave_out import LABELS, require_known, set_apart, values_of
+from safety_reminder.training.leave_out import AT_RANDOM, LABELS, require_known, set_apart
 from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.calibration import calibrate_on, highest_by_group
 from safety_reminder.training.probing.readings import Readings, read
@@ -31,8 +31,6 @@ from safety_reminder.training.probing.regression import auc, auc_interval, fit_p
 from safety_reminder.training.samples import Sample, seen_as, split
 from safety_reminder.training.trainer import train
 from safety_reminder.types import TrainingExample
-
-AT_RANDOM = "(a random part)"  # in the place of a value: what is left out is like what is not
 
 
 @dataclass(frozen=True)
@@ -71,30 +69,6 @@ class Fold:
             return cls(**values)
         except TypeError as error:
             raise ConfigError(f"a fold that was saved cannot be read ({error}); give another output=DIR") from error
-
-
-def folds_of(examples: Sequence[TrainingExample], by: str | Sequence[str] | None) -> list[tuple[str, str]]:
-    """What is left out in turn: (label, value), and for each label first :data:`AT_RANDOM`.
-
-    Args:
-        by: labels; None: topic and attack, as far as the rows say them.
-
-    Raises:
-        ConfigError: an unknown label, or one of which the rows have fewer than two values.
-    """
-    labels = [by] if isinstance(by, str) else list(by or ("topic", "attack"))
-    for label in labels:
-        if label not in LABELS:
-            raise ConfigError(f"by must be of {', '.join(LABELS)}; got {label!r}")
-    values = {label: values_of(examples, label) for label in labels}
-    usable = {label: found for label, found in values.items() if len(found) > 1}
-    if (by is not None and len(usable) < len(labels)) or not usable:
-        lacking = next(label for label in labels if label not in usable)
-        raise ConfigError(
-            f"by={lacking}: the rows have {len(values[lacking])} values of {lacking!r}; it takes two, in that field of "
-            "the rows"
-        )
-    return [(label, value) for label, found in usable.items() for value in (AT_RANDOM, *found)]
 
 
 def labels_digest(samples: Sequence[Sample]) -> str:

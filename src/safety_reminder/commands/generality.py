@@ -19,6 +19,7 @@ from safety_reminder.errors import ConfigError
 from safety_reminder.outside import strict_json
 from safety_reminder.run_files import append_lines, provenance, run_folder, whole_lines, write_json, write_text
 from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.leave_out import folds_of
 from safety_reminder.types import TrainingExample
 
 if TYPE_CHECKING:
@@ -65,8 +66,6 @@ def generality(job: GeneralityJob, output: Path) -> None:
     if job.training.leave_out is not None:
         raise ConfigError("by= says what is left out here, one after the other; training.leave_out is for one run")
     examples = job.data.load(on_error=job.training.on_error)
-    from safety_reminder.analysis.generality import folds_of
-
     chosen = folds_of(examples, job.by)
     require_found(job.model, job.reminder)
     with run_folder(output, reads=(job.model, job.reminder)):

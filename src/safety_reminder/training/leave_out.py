@@ -18,6 +18,9 @@ LABELS: dict[str, Callable[[TrainingExample], str]] = {
 }
 
 
+AT_RANDOM = "(a random part)"  # in the place of a value: what is left out is like what is not
+
+
 def parse(entry: str) -> tuple[str, str]:
     """``topic:Fraud`` → (``topic``, ``Fraud``).
 
@@ -43,6 +46,30 @@ def require_known(examples: Sequence[TrainingExample], entries: Sequence[str]) -
             if not known:
                 raise ConfigError(f"leave_out={label}:{value}: no row says its {label}; rows need a field {label!r}")
             raise ConfigError(f"leave_out={label}:{value}: {unknown_name(label, value, known)}")
+
+
+def folds_of(examples: Sequence[TrainingExample], by: str | Sequence[str] | None) -> list[tuple[str, str]]:
+    """What is left out in turn: (label, value), and for each label first :data:`AT_RANDOM`.
+
+    Args:
+        by: labels; None: topic and attack, as far as the rows say them.
+
+    Raises:
+        ConfigError: an unknown label, or one of which the rows have fewer than two values.
+    """
+    labels = [by] if isinstance(by, str) else list(by or ("topic", "attack"))
+    for label in labels:
+        if label not in LABELS:
+            raise ConfigError(f"by must be of {', '.join(LABELS)}; got {label!r}")
+    values = {label: values_of(examples, label) for label in labels}
+    usable = {label: found for label, found in values.items() if len(found) > 1}
+    if (by is not None and len(usable) < len(labels)) or not usable:
+        lacking = next(label for label in labels if label not in usable)
+        raise ConfigError(
+            f"by={lacking}: the rows have {len(values[lacking])} values of {lacking!r}; it takes two, in that field of "
+            "the rows"
+        )
+    return [(label, value) for label, found in usable.items() for value in (AT_RANDOM, *found)]
 
 
 def set_apart(samples: Sequence[Sample], entries: Sequence[str]) -> tuple[list[Sample], list[Sample]]:
