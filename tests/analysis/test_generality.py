@@ -29,7 +29,6 @@ from safety_reminder.training.samples import Sample, key, seen_as
 from safety_reminder.types import TrainingExample
 
 CONFIG = TrainingConfig(calibration=0.3, test=0.2, false_alarm_budget=0.1)
-HOW = {"prompt_check": True}
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +91,7 @@ def some(rows: Read, keep: Callable[[TrainingExample], bool]) -> Read:
 
 
 def test_what_a_probe_was_never_shown_is_what_it_is_tested_on(rows):
-    alike = without(some(rows, lambda e: e.topic in "abc"), "topic", "a", CONFIG, **HOW)
+    alike = without(some(rows, lambda e: e.topic in "abc"), "topic", "a", CONFIG, prompt_check=True)
     assert (alike.unsafe, alike.harmless, alike.beside) == (14, 14, "own")
     assert alike.auc is not None
     assert alike.missed is not None
@@ -101,7 +100,7 @@ def test_what_a_probe_was_never_shown_is_what_it_is_tested_on(rows):
     assert alike.missed.value < 0.2
     assert alike.false_alarms.value < 0.4
     # Had it been fitted to the opposite, or calibrated on it, this could not be.
-    other = without(some(rows, lambda e: True), "topic", "inverse", CONFIG, **HOW)
+    other = without(some(rows, lambda e: True), "topic", "inverse", CONFIG, prompt_check=True)
     assert other.auc is not None
     assert other.false_alarms is not None
     assert other.false_alarms_others is not None
@@ -116,7 +115,7 @@ def test_states_beyond_the_checks_are_fitted_to_and_never_scored(rows, monkeypat
         "safety_reminder.analysis.generality.fit_probe",
         lambda hidden, *more, **options: (fitted.append(len(hidden)), (Probe(hidden.new_zeros(6), 0.0), {}))[1],
     )
-    fold = without(rows, "topic", "a", CONFIG, **HOW)
+    fold = without(rows, "topic", "a", CONFIG, prompt_check=True)
     parts, left = parts_without(rows.samples, "topic", "a", CONFIG)
     assert fitted == [3 * len(parts["training"])]
     assert len(rows.of(left).tokens) == 2 * len(left)
@@ -125,12 +124,14 @@ def test_states_beyond_the_checks_are_fitted_to_and_never_scored(rows, monkeypat
 
 def test_a_topic_without_harmless_rows_is_compared_with_those_of_others(rows):
     fewer = some(rows, lambda e: e.topic != "inverse" and not (e.topic == "c" and e.safe))
-    fold = without(fewer, "topic", "c", CONFIG, **HOW)
+    fold = without(fewer, "topic", "c", CONFIG, prompt_check=True)
     assert (fold.beside, fold.harmless, fold.false_alarms) == ("others", 0, None)
     assert fold.auc is not None
     assert fold.auc.value > 0.9
     assert "* against harmless rows of others" in as_table([fold])
-    refused = without(fewer, "topic", "refused", CONFIG, **HOW)  # refusals alone are neither harmful nor harmless
+    refused = without(
+        fewer, "topic", "refused", CONFIG, prompt_check=True
+    )  # refusals alone are neither harmful nor harmless
     assert (refused.unsafe, refused.harmless, refused.auc, refused.missed) == (0, 0, None, None)
 
 
@@ -138,7 +139,7 @@ def test_the_vectors_rows_are_fitted_to_and_counted_but_not_calibrated_on(rows):
     seen = [seen_as(s.key) for s in rows.samples if s.example.topic in ("a", "b")]
     parts, left = parts_without(rows.samples, "topic", "a", CONFIG, seen)
     assert all(s.example.topic != "b" for s in parts["calibration"] + parts["test"])
-    assert without(rows, "topic", "a", CONFIG, seen=seen, **HOW).seen == len(left)
+    assert without(rows, "topic", "a", CONFIG, seen=seen, prompt_check=True).seen == len(left)
 
 
 def test_all_values_come_in_turn_and_a_label_without_two_is_refused(rows):
@@ -158,7 +159,9 @@ def test_all_values_come_in_turn_and_a_label_without_two_is_refused(rows):
 
 
 def test_lines_are_written_read_again_and_summed_up(rows):
-    folds = [without(rows, "topic", value, CONFIG, **HOW) for value in (AT_RANDOM, "a", "inverse", "refused")]
+    folds = [
+        without(rows, "topic", value, CONFIG, prompt_check=True) for value in (AT_RANDOM, "a", "inverse", "refused")
+    ]
     assert [Fold.from_json(fold.as_json()) for fold in folds] == folds
     with pytest.raises(ConfigError, match="cannot be read"):
         Fold.from_json({"by": "topic"})

@@ -284,6 +284,23 @@ def test_text_with_special_tokens_is_counted_or_by_option_refused(call, basics, 
     assert json.loads((place / "out/records.jsonl").read_text())["inert_tokens"] == 1
 
 
+def test_answers_to_mm_vet_are_also_written_for_its_own_grader(call, place, models):
+    rows = {
+        f"v1_{n}": {"imagename": "a.png", "question": f"{n}?", "answer": "x", "capability": ["ocr"]} for n in (3, 1)
+    }
+    (place / "mm-vet.json").write_text(json.dumps(rows))
+    (place / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(place / "images/a.png")
+    options = ["dataset=mmvet", "dataset.root=.", "device=cpu", "generation.max_new_tokens=2", "output=out"]
+    outcome = call("generate", f"model={models}/llava", "reminder=none", *options)
+    assert outcome.code == 0, outcome.err
+    written = json.loads((place / "out/mmvet.json").read_text())
+    records = map(json.loads, (place / "out/records.jsonl").read_text().splitlines())
+    assert list(written.items()) == [(record["id"], record["text"]) for record in records]
+    assert list(written) == ["v1_3", "v1_1"]
+    assert "out/mmvet.json: 2 answers in MM-Vet's own format; the official grader wants all 218" in outcome.out
+
+
 def test_a_sweep_may_leave_the_default_of_a_group_out(call):
     outcome = call("attack", "-m", "attack=prefill,multi_turn", "dataset=text", "dataset.root=gone.csv", "output=s")
     assert "of the sweep, what is said above failed: attack=prefill; attack=multi_turn" in outcome.error
