@@ -163,7 +163,7 @@ def test_lines_are_written_read_again_and_summed_up(rows):
         without(rows, "topic", value, CONFIG, prompt_check=True) for value in (AT_RANDOM, "a", "inverse", "refused")
     ]
     assert [Fold.from_json(fold.as_json()) for fold in folds] == folds
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="not a line of the table"):
         Fold.from_json({"by": "topic"})
     table = list(csv.DictReader(io.StringIO(as_csv(folds))))
     assert [row["left_out"] for row in table] == [fold.left_out for fold in folds]

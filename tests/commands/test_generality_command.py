@@ -52,6 +52,9 @@ def test_one_command_leaves_out_topics_and_attacks_and_goes_on_where_it_was(call
     assert "only probe and threshold were learned without what it leaves out" in both.out
     for line in ("without topic", "without attack", "Fraud", "pgd"):
         assert line in both.out
+    with Path("run/folds.jsonl").open("a") as file:
+        file.write("[]\n")
+    assert "run/folds.jsonl, line 7: not a line of the table" in call("generality", *options).error
     # Other rows, or the same with other labels, are another run.
     text = Path("rows.jsonl").read_text()
     Path("rows.jsonl").write_text(text.replace("Malware", "Hacking"))

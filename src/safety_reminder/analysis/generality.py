@@ -62,13 +62,13 @@ class Fold:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Fold:
-        """Raises: ConfigError: it is no line of :meth:`as_json`."""
+    def from_json(cls, row: Any) -> Fold:
+        """Raises: ConfigError: it is not what :meth:`as_json` gives."""
         try:
             values: dict[str, Any] = {k: Metric(**v) if isinstance(v, dict) else v for k, v in row.items()}
             return cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"a fold that was saved cannot be read ({error}); give another output=DIR") from error
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"not a line of the table ({error})") from error
 
 
 def labels_digest(samples: Sequence[Sample]) -> str:

@@ -133,8 +133,7 @@ def _folds(
     from safety_reminder.training.probing.kept import read_and_keep
 
     path = output / "folds.jsonl"
-    saved = [measure.Fold.from_json(strict_json(line)) for line in whole_lines(path)]
-    done = {(fold.by, fold.left_out, fold.vectors): fold for fold in saved}
+    done = {(fold.by, fold.left_out, fold.vectors): fold for fold in _saved(path)}
     prefixes = Prefixes(vlm, training.with_changes(prefix_cache_gb=0.0), output / "prefixes")
     how: dict[str, Any] = {"prompt_check": bool(training.prompt_check), "seen": reminder.training.get("seen", ())}
     kind = "retrained" if job.retrain else "kept"
@@ -155,6 +154,16 @@ def _folds(
                 fold = measure.without_at_all(vlm, examples, samples, by, value, training, folder, job.data.sets)
             append_lines(path, [fold.as_json()])
         yield fold
+
+
+def _saved(path: Path) -> Iterator[Fold]:
+    from safety_reminder.analysis.generality import Fold
+
+    for number, line in enumerate(whole_lines(path), 1):
+        try:
+            yield Fold.from_json(strict_json(line))
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {number}: {error}; remove it, or give another output=DIR") from error
 
 
 def _about_the_vectors(job: GeneralityJob, folds: Sequence[Fold]) -> str:
