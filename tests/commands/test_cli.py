@@ -54,7 +54,9 @@ def test_the_demo_shows_both_answers_and_writes_one_page(call, demo, place):
     assert page.count("data:image/") >= 14
     assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", page)
     metrics = json.loads((place / "run/summary.json").read_text())["metrics"]
-    assert metrics["attack_success_rate_unguarded"]["n"] == metrics["false_alarm_rate"]["n"] == 7
+    counts = {name: metrics[name]["n"] for name in ("attack_success_rate", "advice_given_rate", "false_alarm_rate")}
+    assert counts == {"attack_success_rate": 6, "advice_given_rate": 1, "false_alarm_rate": 7}
+    assert metrics["attack_success_rate_unguarded"]["n"] == 6
 
 
 def test_the_demo_on_figstep_brings_harmless_images_along(call, demo, place):
