@@ -7,15 +7,16 @@ upstream's files are whole. ``advice`` is what that leaves out because it asks f
 from __future__ import annotations
 
 import logging
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from safety_reminder.data.benchmarks.advbench import SPLITS
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import Example, Kind
 
 log = logging.getLogger(__name__)
+ADVBENCH_SPLITS = {"train": 320, "validation": 100, "test": 100}
 Examples = Sequence[Example]
 
 
@@ -24,13 +25,13 @@ class Protocol:
     """What is taken of one data set.
 
     ``rows``: how many that is in full, of the rows that were taken and the loader's options. ``kinds``: of requests
-    that are kept. ``draw``: which of them. ``fixed``: options of the loader that cannot be others; ``default``: those
-    that are these unless they are given.
+    that are kept. ``draw``: ``module:function`` that draws from them; None: all. ``fixed``: options of the loader that
+    cannot be others; ``default``: those that are these unless they are given.
     """
 
     rows: Callable[[Examples, Mapping[str, Any]], int]
     kinds: tuple[Kind, ...] = ("attack", "advice", "harmless")
-    draw: Callable[[Examples], Examples] = lambda examples: examples
+    draw: str | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
     default: Mapping[str, Any] = field(default_factory=dict)
 
@@ -53,7 +54,9 @@ class Protocol:
         Raises:
             DataError: none is there.
         """
-        kept = list(self.draw([example for example in examples if example.kind in self.kinds]))
+        kept = [example for example in examples if example.kind in self.kinds]
+        if self.draw is not None:
+            kept = pkgutil.resolve_name(self.draw)(kept)
         if not kept:
             raise DataError(f"{what} leaves none of {len(examples)} rows; check the other options")
         if len(kept) < (whole := self.rows(kept, options)):
@@ -61,44 +64,24 @@ class Protocol:
         return kept
 
 
-def _each_scenario(examples: Examples) -> Examples:
-    """At most 50 of each category, those that ``datasets``' ``shuffle`` with seed 0 puts first."""
-    import numpy as np
-
-    places: dict[str, list[int]] = {}
-    for place, example in enumerate(examples):
-        places.setdefault(example.category, []).append(place)
-    drawn = [own[i] for own in places.values() for i in np.random.default_rng(0).permutation(len(own))[:50]]
-    return [examples[place] for place in sorted(drawn)]
-
-
-def _three_hundred(examples: Examples) -> Examples:
-    """300 of all rows, those that numpy's older generator draws with seed 0."""
-    import numpy as np
-
-    if len(examples) <= 300:
-        return examples
-    drawn = np.random.RandomState(0).choice(len(examples), 300, replace=False)
-    return [examples[place] for place in sorted(drawn.tolist())]
-
-
 def _of_figstep(each: int) -> Callable[[Examples, Mapping[str, Any]], int]:
     """So many topics, of 5 rows in SafeBench-Tiny and of 50 in SafeBench, as the ids name them."""
     return lambda examples, options: each * (5 if examples[0].id.startswith("SafeBench-Tiny/") else 50)
 
 
-_ALL_SPLITS = {**SPLITS, "all": sum(SPLITS.values())}
+_EACH_SCENARIO = "safety_reminder.data.draws:fifty_of_each_category"
+_ADVBENCH = {**ADVBENCH_SPLITS, "all": sum(ADVBENCH_SPLITS.values())}
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
     "official": {
         "figstep": Protocol(_of_figstep(7), kinds=("attack",)),
-        "mm_safetybench": Protocol(lambda examples, options: 394, kinds=("attack",), draw=_each_scenario),
+        "mm_safetybench": Protocol(lambda examples, options: 394, kinds=("attack",), draw=_EACH_SCENARIO),
         "spa_vl": Protocol(lambda examples, options: 265, fixed={"split": "harm"}),
-        "vlsafe": Protocol(lambda examples, options: 300, draw=_three_hundred),
-        "advbench": Protocol(lambda examples, options: _ALL_SPLITS[options["split"]], default={"split": "test"}),
+        "vlsafe": Protocol(lambda examples, options: 300, draw="safety_reminder.data.draws:three_hundred"),
+        "advbench": Protocol(lambda examples, options: _ADVBENCH[options["split"]], default={"split": "test"}),
     },
     "advice": {
         "figstep": Protocol(_of_figstep(3), kinds=("advice",)),
-        "mm_safetybench": Protocol(lambda examples, options: 250, kinds=("advice",), draw=_each_scenario),
+        "mm_safetybench": Protocol(lambda examples, options: 250, kinds=("advice",), draw=_EACH_SCENARIO),
     },
 }
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safety_reminder.data.draws import train_validation_test
 from safety_reminder.data.files import find_file, need_columns, one_of
+from safety_reminder.data.protocols import ADVBENCH_SPLITS as SPLITS
 from safety_reminder.data.tables import read_rows, text_of
 from safety_reminder.types import Example
 
 FILE = "harmful_behaviors.csv"
-SPLITS = {"train": 320, "validation": 100, "test": 100}
-_SEED = 42
 
 
 def load(root: str | Path, *, split: str | None = None) -> list[Example]:
@@ -43,19 +43,6 @@ def load(root: str | Path, *, split: str | None = None) -> list[Example]:
 
 def parts(count: int) -> dict[str, list[int]]:
     """Which of ``count`` rows are in which split, in their order: of 520, the very rows of the authors' splits. Of
-    fewer, the shares are the same.
-
-    They come from two calls of ``datasets``' ``train_test_split`` with seed 42: the first sets 200 rows apart, the
-    second halves these. Each takes the first rows of a permutation by numpy's generator.
-    """
-    import numpy as np
-
-    apart = round(count * (SPLITS["validation"] + SPLITS["test"]) / sum(SPLITS.values()))
-    shuffled = np.random.default_rng(_SEED).permutation(count).tolist()
-    held, halves = shuffled[:apart], np.random.default_rng(_SEED).permutation(apart).tolist()
-    half = (apart + 1) // 2
-    return {
-        "train": sorted(shuffled[apart:]),
-        "validation": sorted(held[i] for i in halves[half:]),
-        "test": sorted(held[i] for i in halves[:half]),
-    }
+    fewer, the shares are the same."""
+    held_back = SPLITS["validation"] + SPLITS["test"]
+    return train_validation_test(count, round(count * held_back / sum(SPLITS.values())))
