@@ -19,6 +19,7 @@ COMMANDS = {
     "probe": "fit a reminder's probe anew, beside two that need no reminder",
     "import-official": "a reminder that the paper's code trained, as a pack",
     "calibrate": "set a reminder's threshold from one's own safe responses",
+    "generality": "each topic or attack left out in turn: does the probe know harm, or topics?",
     "attack": "make requests that carry an attack: pgd, gcg, bap, prefill and more",
     "dro": "train a soft safety prompt, a rival of the reminder",
     "judge-check": "a judge of harm against people's labels",

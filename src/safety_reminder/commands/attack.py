@@ -118,14 +118,14 @@ class AttackJob(Options):
         return self.reminder not in (None, "none")
 
     def splits(self) -> Splits:
-        """The harmful requests.
+        """The harmful requests; those for advice are none.
 
         Raises:
             ConfigError, DataError: a data set or a split that cannot be had.
         """
         from safety_reminder.attacks.splits import divide, without
 
-        examples = [example for example in self.dataset.load() if example.harmful]
+        examples = [example for example in self.dataset.load() if example.kind == "attack"]
         tested = self._tests()
         if repeated := [name for name, count in Counter(e.id for e in tested).items() if count > 1]:
             raise ConfigError(f"two requests of test_on have the id {repeated[0]!r}; ids must be unique")
@@ -141,7 +141,9 @@ class AttackJob(Options):
         """The harmful requests of ``test_on``; the file or folder that each is from stands before its id."""
         sets = named_datasets("test_on", self.test_on)
         places = {entry: Path(entry.split(":")[1]).stem for entry in sets}
-        return [replace(e, id=f"{places[entry]}/{e.id}") for entry, rows in sets.items() for e in rows if e.harmful]
+        return [
+            replace(e, id=f"{places[entry]}/{e.id}") for entry, rows in sets.items() for e in rows if e.kind == "attack"
+        ]
 
 
 def attack(job: AttackJob, output: Path) -> dict[str, Metric]:

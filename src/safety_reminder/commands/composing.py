@@ -25,6 +25,7 @@ from safety_reminder.commands import presets
 from safety_reminder.commands.command import Command, Job
 from safety_reminder.commands.help_page import default_of, group_of
 from safety_reminder.config.options import Options
+from safety_reminder.data.protocols import PROTOCOLS
 from safety_reminder.errors import ConfigError, SafetyReminderError, in_a_line, unknown_name
 from safety_reminder.outside import require_writable
 
@@ -214,6 +215,8 @@ def _explain(error: Exception) -> str:
             return f"{error.override!r} is not an option; options are key=value"
         return _say_what_needs_quotes(name, value)
     if "is not in struct" in str(cause) and isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        if cause.full_key == "dataset.protocol":
+            return f"this data set has no protocol; those that have one: {', '.join(PROTOCOLS['official'])}"
         near = difflib.get_close_matches(cause.full_key, _names(cause.parent_node), n=1)
         meant = f"did you mean {near[0]!r}? " if near else ""
         return f"unknown option {cause.full_key!r}; {meant}--help lists the options"

@@ -84,7 +84,8 @@ COMMAND = Command(
     about="fit the probe of a reminder anew; prints its AUC beside that of a probe after the assistant's header and of "
     "one on the last token; writes output/pack, auc.csv and plots. Of the training options, probe, pca_components, the "
     "splits, false_alarm_budget, prompt_check, answer_tokens, micro_batch_size, prefix_cache, prefix_cache_gb, "
-    "on_error and seed matter, and unheeded_prob, repeat_prob, correction_prob (0, or as the reminder was trained).",
+    "on_error, leave_out and seed matter, and unheeded_prob, repeat_prob, correction_prob (0, or as the reminder was "
+    "trained).",
     examples=("probe model=pocket reminder=runs/my-reminder/pack data=examples.jsonl output=runs/my-probe",),
     job=ProbeJob,
     run=probe,

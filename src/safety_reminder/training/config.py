@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from safety_reminder.config.guard import MOST_INTERVAL, Policy
 from safety_reminder.config.options import Field, Options
 from safety_reminder.config.prompts import SAFETY_PROMPT
+from safety_reminder.training.leave_out import parse
 
 INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
 
@@ -231,7 +232,27 @@ class TrainingConfig(Options):
             json_schema_extra=LATER,
         ),
     ] = "tensorboard"
+    leave_out: Annotated[
+        list[str] | str | None,
+        Field(
+            description="learn nothing from these rows, and test on them: topic:VALUE, source:VALUE or attack:VALUE; "
+            "one, or a list",
+            json_schema_extra=CALIBRATION,
+        ),
+    ] = None
     seed: Annotated[int, Field(description="of the splits, the order of rows, their cuts, and init=random")] = 0
+
+    @property
+    def left_out(self) -> list[str]:
+        """The entries of ``leave_out``."""
+        return [self.leave_out] if isinstance(self.leave_out, str) else list(self.leave_out or ())
+
+    @field_validator("leave_out")
+    @classmethod
+    def _labels(cls, entries: list[str] | str | None) -> list[str] | str | None:
+        for entry in [entries] if isinstance(entries, str) else entries or ():
+            parse(entry)
+        return entries
 
     @field_validator("policy")
     @classmethod

@@ -30,7 +30,15 @@ from safety_reminder.training.probing.calibration import calibrate_on_split
 from safety_reminder.training.probing.places import RIVALS, Fitted, fit_at, read_test
 from safety_reminder.training.probing.readings import auc_by
 from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
-from safety_reminder.training.samples import Sample, make_samples, manifest, seen_as, split, write_splits
+from safety_reminder.training.samples import (
+    Sample,
+    make_samples,
+    manifest,
+    seen_as,
+    split,
+    tell_what_is_left_out,
+    write_splits,
+)
 from safety_reminder.training.state import State, frozen, identity
 from safety_reminder.types import TrainingExample
 
@@ -91,6 +99,7 @@ class Trainer:
         )
         samples = make_samples(vlm, examples, config)
         self.parts = split(samples, config)
+        tell_what_is_left_out(samples, self.parts)
         self.manifest = manifest(source, samples)
         self.prefixes = Prefixes(vlm, config, output / f"prefixes-{self.accelerator.process_index}")
         self.steps_per_epoch = math.ceil(len(self.parts["training"]) / config.batch_size)

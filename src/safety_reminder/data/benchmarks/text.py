@@ -15,8 +15,8 @@ TEXT_COLUMNS = ("prompt", "instruction", "question", "goal")
 def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -> list[Example]:
     """One's own rows: text, or text with an image, from a ``.csv``, a ``.json`` list of objects or a ``.jsonl`` file.
 
-    Optional columns: ``id``, ``category``, ``harmful``, ``image`` (a path, relative to the file) and ``target``, where
-    there is a right answer.
+    Optional columns: ``id``, ``category``, ``harmful``, ``advice``, ``image`` (a path, relative to the file) and
+    ``target``, where there is a right answer.
 
     Args:
         harmful: for rows without a ``harmful`` column.
@@ -47,6 +47,7 @@ def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -
                 prompt=text,
                 image=image_cell(row, "image", path.parent, where),
                 harmful=truth(row.get("harmful"), where, default=harmful),
+                advice=truth(row.get("advice"), where, default=False, name="advice"),
                 category=optional_text(row, "category", where),
                 instruction=text,
                 target=optional_text(row, "target", where),
