@@ -28,7 +28,7 @@ from safety_reminder.guard.text import Transcript
 from safety_reminder.types import Check, CheckKind, Done, Event, FinishReason, Intervention
 
 LEAST_CORRECTION = 4  # tokens: with fewer left, nothing that could correct an answer fits
-REMINDER = None  # in a context, where the reminder's vectors stand; all else there are token ids
+REMINDER = None  # in a context, where an unsafe verdict left the reminder; all else there are token ids
 
 
 @dataclass(frozen=True)

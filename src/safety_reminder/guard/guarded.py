@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ import torch
 from safety_reminder.config import GuardConfig
 from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError
-from safety_reminder.guard.decoding import Guard, decode
+from safety_reminder.guard.decoding import Guard, Kept, decode
 from safety_reminder.guard.generation import generate_arguments
 from safety_reminder.guard.options import parse, shared_settings
 from safety_reminder.guard.reminder import SafetyReminder
@@ -51,6 +52,7 @@ class GuardedVLM:
         reminder: None gives an unguarded model through the same interface.
         config: default: what the pack says.
         check_base: refuse a reminder whose pack was trained on other weights.
+        kept: for controls, what an unsafe verdict leaves in the context in the reminder's place; see :class:`Guard`.
 
     Raises:
         ModelError: the reminder does not fit the model, or the model cannot be guarded.
@@ -63,6 +65,7 @@ class GuardedVLM:
         config: GuardConfig | None = None,
         *,
         check_base: bool = True,
+        kept: Kept | None = None,
         **options: Any,
     ) -> None:
         self.vlm = vlm
@@ -70,7 +73,7 @@ class GuardedVLM:
         self.check_base = check_base
         self.guard: Guard | None = None
         if reminder is None:
-            if config is not None or options:
+            if config is not None or options or kept is not None:
                 raise ConfigError("guard options were given, but no reminder")
             return
         require_correct(vlm)
@@ -84,7 +87,7 @@ class GuardedVLM:
                 f"the reminder was trained for {reminder.base_model or 'another model'}, but {vlm.name} is not that "
                 f"model: {reason}. Load the model named in the pack, or pass check_base=False to use it anyway"
             )
-        self.guard = Guard(reminder, guard_config(reminder, config, options))
+        self.guard = Guard(reminder, guard_config(reminder, config, options), kept)
 
     def generate(self, messages: Messages, *, guard: bool = True, **options: Any) -> Response:
         """Answer one conversation.
@@ -166,9 +169,9 @@ class GuardedVLM:
             return None
         if request.guard is True:
             return self.guard
-        if self.reminder is None:
+        if self.guard is None:
             raise ConfigError("a request brings guard options along, but this model has no reminder")
-        return Guard(self.reminder, request.guard)
+        return dataclasses.replace(self.guard, config=request.guard)
 
 
 class _Collector:
