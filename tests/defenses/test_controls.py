@@ -124,7 +124,7 @@ def test_a_score_above_those_of_harmless_rows_is_refused_before_anything_is_writ
     monkeypatch.setattr(HiddenDetect, "scores", lambda self, inputs: scores)
     model = detector._guarded = Recorder()
     high, low, broken = detector.respond(rows)
-    assert [messages for messages in model.asked] == [BATCH[1]]
+    assert model.asked == [BATCH[1]]
     assert (high.text, high.finish_reason) == ("I'm sorry, but I can't help with that.", "guard")
     assert high.checks[0].p_unsafe == pytest.approx(1 - 1 / 6)
     assert (low.checks[0].p_unsafe, low.checks[0].unsafe) == (0.0, False)

@@ -27,7 +27,7 @@ class ProbeJob(Options):
         Reminder,
         Field(
             description="pocket, a hub id or a folder; header: the assistant's header in its place, for "
-            "defense=header_probe"
+            "defense=header_probe; random: training.k vectors at random, as a control"
         ),
     ] = "pocket"
     check_base: CheckBase = True
@@ -44,9 +44,10 @@ def probe(job: ProbeJob, output: Path) -> None:
     """Fit the probe of a reminder anew into ``output/pack``, and print it beside its rivals."""
     examples = job.data.load(on_error=job.training.on_error)
     refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
-    require_found(job.model, None if job.reminder == "header" else job.reminder)
+    require_found(job.model, None if job.reminder in ("header", "random") else job.reminder)
     with run_folder(output, reads=(job.model, job.reminder)):
-        vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
+        options: dict[str, Any] = {"check_base": job.check_base, "training": job.training}
+        vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, **options)
         from safety_reminder.training import refit
         from safety_reminder.training.probing.report import side_by_side
 
@@ -56,8 +57,11 @@ def probe(job: ProbeJob, output: Path) -> None:
     console.print_threshold(refitted)
 
 
-def load_pack(model: str, reminder: str, device: Any, dtype: str, *, check_base: bool) -> tuple[VLM, SafetyReminder]:
-    """A model and its reminder; ``header`` is the assistant's header in a reminder's place.
+def load_pack(
+    model: str, reminder: str, device: Any, dtype: str, *, check_base: bool, training: TrainingConfig | None = None
+) -> tuple[VLM, SafetyReminder]:
+    """A model and its reminder; ``header`` is the assistant's header in a reminder's place, and with ``training``,
+    ``random`` are the vectors that ``training.init=random`` would begin with. Their probes are still to be fitted.
 
     Raises:
         ModelError, PackError: one that is missing or does not fit.
@@ -68,6 +72,11 @@ def load_pack(model: str, reminder: str, device: Any, dtype: str, *, check_base:
     if reminder == "header":
         vlm = load_vlm(model, device=device, dtype=dtype)
         return vlm, SafetyReminder.of_header(vlm)
+    if reminder == "random" and training is not None:
+        from safety_reminder.training.state import initial_vectors
+
+        vlm = load_vlm(model, device=device, dtype=dtype)
+        return vlm, SafetyReminder.unfitted(vlm, initial_vectors(vlm, training.with_changes(init="random")))
     guarded = load(model, reminder, device=device, dtype=dtype, check_base=check_base)
     assert guarded.reminder is not None
     return guarded.vlm, guarded.reminder

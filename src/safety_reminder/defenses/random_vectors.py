@@ -1,8 +1,8 @@
 """A control: the same probe, but random vectors in the place of the learned ones.
 
-The probe is read after the learned vectors, as for ``reminder``; what stays after an unsafe verdict was drawn at random.
-The other reading of the name, random vectors that a probe of their own is read after, is a pack: ``safety-reminder
-probe reminder=random``.
+The probe is read after the learned vectors, as for ``reminder``; what stays after an unsafe verdict is random.
+The other reading of the name, random vectors that a probe of their own is read after, is a pack:
+``safety-reminder probe reminder=random``.
 """
 
 from __future__ import annotations

@@ -63,9 +63,13 @@ class SafetyReminder:
         Raises:
             ModelError: the model's chat template has no header.
         """
-        vectors = token_vectors(vlm.model, vlm.assistant_header()).cpu()
+        return cls.unfitted(vlm, token_vectors(vlm.model, vlm.assistant_header()))
+
+    @classmethod
+    def unfitted(cls, vlm: VLM, vectors: torch.Tensor) -> SafetyReminder:
+        """Vectors (k, hidden_size) for this model, with a probe that is still to be fitted."""
         probe = Probe(torch.zeros(vectors.shape[1]))
-        return cls(vectors, probe, base_model=vlm.name, fingerprint=fingerprint(vlm.model))
+        return cls(vectors.cpu(), probe, base_model=vlm.name, fingerprint=fingerprint(vlm.model))
 
     @property
     def length(self) -> int:
