@@ -1,6 +1,6 @@
 """What the learned vectors add to their probe, and what checks along the answer add to the one before it.
 
-    python benchmarks/controls.py --json FILE [--figstep DIR] [--near FILE] [--random-pack DIR] [--limit 8]
+    python benchmarks/controls.py --json FILE [--figstep DIR] [--near FILE] [--random-pack DIR] [--limit 6]
 
 The same rows are answered undefended, with the reminder, and with each control: a text or random vectors in the place
 of the learned ones after the same probe, the probe alone, checks only before or only along the answer, HiddenDetect.
@@ -286,8 +286,8 @@ def main() -> None:
     options.add_argument("--near", type=Path, help="harmless requests near harm, rendered as pages")
     options.add_argument("--policy", default="rewind")
     options.add_argument("--only", nargs="*", help="these controls, beside none and the reminder")
-    options.add_argument("--limit", type=int, default=8, help="rows of each class")
-    options.add_argument("--tokens", type=int, default=64, help="of answers")
+    options.add_argument("--limit", type=int, default=6, help="rows of each class")
+    options.add_argument("--tokens", type=int, default=48, help="of answers")
     options.add_argument("--depth", type=int, default=16, help="tokens of a begun answer")
     options.add_argument("--turn", type=int, default=24, help="harmless tokens before a late answer turns")
     options.add_argument("--batch", type=int, default=8)

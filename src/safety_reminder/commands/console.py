@@ -79,6 +79,8 @@ def _bold(text: str) -> str:
 def print_threshold(reminder: SafetyReminder) -> None:
     """The threshold, where it comes from, and what it guarantees."""
     calibration = reminder.calibration
+    for name, value in reminder.other_thresholds.items():
+        print(f"{name} {value:.4f}")
     print(f"the bare prompt is {'also' if reminder.prompt_check else 'not'} checked (prompt_check)")
     if calibration["guaranteed"] is None:
         print(f"threshold {reminder.threshold:.4f} from the validation rows: without a guarantee")

@@ -34,7 +34,7 @@ from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.guard.sampling import Sampler
 from safety_reminder.guard.supported import require_supported
 from safety_reminder.models import hidden_size
-from safety_reminder.models.context import Runner
+from safety_reminder.models.context import Runner, rows_with_images
 from safety_reminder.models.embedding import embedding_weight
 from safety_reminder.models.limits import most_positions
 from safety_reminder.types import Event, FinishReason
@@ -160,6 +160,9 @@ class _Decoder:
         prompt = self.input_ids.shape[1]
         limit = getattr(self.stopping, "max_length", None)
         asked = math.inf if limit is None else limit - prompt
+        images = [False] * self.input_ids.shape[0]
+        if self.guard is not None and self.guard.config.image_threshold is not None:
+            images = rows_with_images(self.runner.model, self.input_ids)
         rows = [
             Answer(
                 self.guard.config if self.guard else None,
@@ -167,6 +170,7 @@ class _Decoder:
                 max_tokens=None if (most := min(asked, room)) == math.inf else int(most),
                 tokenizer=self.tokenizer,
                 row=row,
+                image=images[row],
             )
             for row, room in enumerate(self.rooms())
         ]

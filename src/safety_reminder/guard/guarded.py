@@ -23,7 +23,7 @@ from safety_reminder.types import Check, Done, Event, Intervention, Request, Res
 
 
 def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: Mapping[str, Any]) -> GuardConfig:
-    """The pack's own interval, threshold and policy, and the prompt check if its threshold was calibrated with it,
+    """The pack's own interval, thresholds and policy, and the prompt check if its threshold was calibrated with it,
     unless ``config`` is given; then ``options`` on top.
 
     Raises:
@@ -38,6 +38,7 @@ def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: 
         config = GuardConfig(
             interval=reminder.interval,
             threshold=reminder.threshold,
+            **reminder.other_thresholds,
             policy=reminder.policy,  # type: ignore[arg-type]
             prompt_check=reminder.prompt_check,
         )

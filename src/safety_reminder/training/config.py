@@ -42,6 +42,7 @@ LATER_AND_CALIBRATION: JsonDict = {"later": True, "calibration": True}
 CALIBRATION: JsonDict = {"calibration": True}
 FURTHER_PLACE: JsonDict = {"further_place": True}
 
+ThresholdsBy = Literal["one", "prompt", "image"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -152,6 +153,14 @@ class TrainingConfig(Options):
             json_schema_extra=LATER_AND_CALIBRATION,
         ),
     ] = 0.005
+    thresholds: Annotated[
+        ThresholdsBy,
+        Field(
+            description="one; prompt: one for the check of the bare prompt and one for those after it, which share the "
+            "budget; image: one with and one without an image in the conversation, each with the whole budget",
+            json_schema_extra=LATER_AND_CALIBRATION,
+        ),
+    ] = "one"
     prompt_check: Annotated[
         bool | None,
         Field(

@@ -13,7 +13,7 @@ from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
 from safety_reminder.training.config import TrainingConfig, current_names
 from safety_reminder.training.prefixes import Prefixes
-from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split
+from safety_reminder.training.probing.calibration import calibrate_by, calibrate_on_split
 from safety_reminder.training.probing.places import RIVALS, fit_at
 from safety_reminder.training.probing.readings import Where, read
 from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
@@ -55,14 +55,19 @@ def calibrate(
         raise DataError(f"the reminder was trained on all safe responses of {source}; calibrate on others")
     samples = fresh
     checks = read(prefixes, samples, reminder.vectors, reminder.interval, description="calibrating")
-    threshold, calibration = calibrate_on(
-        reminder.probe, checks, config.false_alarm_budget, prompt_check=bool(config.prompt_check)
+    thresholds, calibration = calibrate_by(
+        config.thresholds,
+        reminder.probe,
+        checks,
+        config.false_alarm_budget,
+        prompt_check=bool(config.prompt_check),
+        images=[sample.example.image is not None for sample in samples],
     )
-    calibrated = replace(
-        reminder, threshold=threshold, calibration={**calibration, "rows": "given", "data": manifest(source, samples)}
-    )
+    told = {**calibration, "rows": "given", "data": manifest(source, samples)}
+    calibrated = replace(reminder, **thresholds, calibration=told)
     calibrated.save_pretrained(output / "pack")
-    metrics = {"threshold": threshold, "guaranteed": calibration["guaranteed"], "safe_responses": calibration["n"]}
+    chosen = {name: value for name, value in thresholds.items() if value is not None}
+    metrics = {**chosen, "guaranteed": calibration["guaranteed"], "safe_responses": calibration["n"]}
     options = config.model_dump(include=set(config.marked("calibration"))) | {"interval": reminder.interval}
     about = {"data": manifest(source, samples), "calibration": options}
     write_summary(output, vlm, {name: {"value": value} for name, value in metrics.items()}, about)
@@ -108,12 +113,12 @@ def refit_probe(
     judged = {where: (fit.probe, fit.test) for where, fit in fitted.items() if fit.test is not None}
     aucs = write_report(output, judged, reminder.interval)
     own = fitted["reminder"]
-    threshold, calibration = calibrate_on_split(own.probe, prefixes, parts, config, **options)
+    thresholds, calibration = calibrate_on_split(own.probe, prefixes, parts, config, **options)
     prefixes.forget()
     refitted = replace(
         reminder,
         probe=own.probe,
-        threshold=threshold,
+        **thresholds,
         calibration=calibration,
         training={
             **reminder.training,
