@@ -107,6 +107,8 @@ def print_turns(reminder: SafetyReminder) -> None:
 def print_threshold(reminder: SafetyReminder) -> None:
     """The threshold, where it comes from, and what it guarantees."""
     calibration = reminder.calibration
+    for name, value in reminder.other_thresholds.items():
+        print(f"{name} {value:.4f}")
     print(f"the bare prompt is {'also' if reminder.prompt_check else 'not'} checked (prompt_check)")
     if calibration["method"] == "given":
         alarms, n = calibration["alarms"], calibration["n"]

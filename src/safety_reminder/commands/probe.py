@@ -28,7 +28,7 @@ class ProbeJob(Options):
         Reminder,
         Field(
             description="pocket, a hub id or a folder; header: the assistant's header in its place, for "
-            "defense=header_probe"
+            "defense=header_probe; random: training.k vectors at random, as a control"
         ),
     ] = "pocket"
     check_base: CheckBase = True
@@ -46,11 +46,10 @@ def probe(job: ProbeJob, output: Path) -> None:
     """Fit the probe of a reminder anew into ``output/pack``, and print it beside its rivals."""
     examples = job.data.load(on_error=job.training.on_error)
     refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
-    require_found(job.model, None if job.reminder == "header" else job.reminder)
+    require_found(job.model, None if job.reminder in ("header", "random") else job.reminder)
     with run_folder(output, reads=(job.model, job.reminder)):
-        vlm, reminder = load_pack(
-            job.model, job.reminder, job.device, job.dtype, check_base=job.check_base, reading=job.reading
-        )
+        options: dict[str, Any] = {"check_base": job.check_base, "reading": job.reading, "training": job.training}
+        vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, **options)
         from safety_reminder.training import refit
         from safety_reminder.training.probing.report import side_by_side
 
@@ -61,9 +60,17 @@ def probe(job: ProbeJob, output: Path) -> None:
 
 
 def load_pack(
-    model: str, reminder: str, device: Any, dtype: str, *, check_base: bool, reading: ReadingOptions
+    model: str,
+    reminder: str,
+    device: Any,
+    dtype: str,
+    *,
+    check_base: bool,
+    reading: ReadingOptions,
+    training: TrainingConfig | None = None,
 ) -> tuple[VLM, SafetyReminder]:
-    """A model and its reminder; ``header`` is the assistant's header in a reminder's place.
+    """A model and its reminder; ``header`` is the assistant's header in a reminder's place, and with ``training``,
+    ``random`` are the vectors that ``training.init=random`` would begin with. Their probes are still to be fitted.
 
     Raises:
         ModelError, PackError: one that is missing or does not fit.
@@ -74,6 +81,11 @@ def load_pack(
     if reminder == "header":
         vlm = load_vlm(model, device=device, dtype=dtype, reading=reading)
         return vlm, SafetyReminder.of_header(vlm)
+    if reminder == "random" and training is not None:
+        from safety_reminder.training.state import initial_vectors
+
+        vlm = load_vlm(model, device=device, dtype=dtype, reading=reading)
+        return vlm, SafetyReminder.unfitted(vlm, initial_vectors(vlm, training.with_changes(init="random")))
     guarded = load(model, reminder, device=device, dtype=dtype, check_base=check_base, **reading.model_dump())
     assert guarded.reminder is not None
     return guarded.vlm, guarded.reminder

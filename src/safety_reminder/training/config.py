@@ -43,6 +43,7 @@ LATER_AND_CALIBRATION: JsonDict = {"later": True, "calibration": True}
 CALIBRATION: JsonDict = {"calibration": True}
 FURTHER_PLACE: JsonDict = {"further_place": True}
 
+ThresholdsBy = Literal["one", "prompt", "image"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -169,6 +170,14 @@ class TrainingConfig(Options):
             json_schema_extra=LATER,
         ),
     ] = None
+    thresholds: Annotated[
+        ThresholdsBy,
+        Field(
+            description="one; prompt: one for the check of the bare prompt and one for those after it, which share the "
+            "budget; image: one with and one without an image in the conversation, each with the whole budget",
+            json_schema_extra=LATER_AND_CALIBRATION,
+        ),
+    ] = "one"
     prompt_check: Annotated[
         bool | None,
         Field(
@@ -261,6 +270,12 @@ class TrainingConfig(Options):
             advice = "give guard.policy=monitor where it is used"
             raise ValueError(f"training.policy=monitor would make a pack that guards nobody; {advice}")
         return policy
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Self:
+        if self.threshold is not None and self.thresholds != "one":
+            raise ValueError("training.threshold is one for all checks; give it without training.thresholds")
+        return self
 
     @model_validator(mode="after")
     def _something_is_left(self) -> Self:

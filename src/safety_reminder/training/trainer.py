@@ -304,7 +304,7 @@ class Trainer:
             own = Fitted(joint, {"kind": "joint"}, read_test("reminder", self.prefixes, self.parts, **options))
         places = RIVALS if config.rivals else ()
         rivals = {where: fit_at(where, self.prefixes, self.parts, config, **options) for where in places}
-        threshold, calibration = calibrate_on_split(own.probe, self.prefixes, self.parts, config, **options)
+        thresholds, calibration = calibrate_on_split(own.probe, self.prefixes, self.parts, config, **options)
         report = self._report({"reminder": own, **rivals})
         turned = self._turns(vectors)
         reminder = SafetyReminder(
@@ -313,7 +313,7 @@ class Trainer:
             base_model=self.vlm.name,
             fingerprint=self.fingerprint,
             interval=config.interval,
-            threshold=threshold,
+            **thresholds,
             policy=config.policy,
             calibration=calibration,
             training={
