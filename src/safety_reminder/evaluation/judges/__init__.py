@@ -14,6 +14,8 @@ from safety_reminder.evaluation.judges.cache import cached
 _HERE = "safety_reminder.evaluation.judges"
 JUDGES: dict[str, str] = {
     "refusal": f"{_HERE}.refusal:RefusalJudge",
+    "fitted": f"{_HERE}.fitted:Fitted",
+    "asked": f"{_HERE}.asked:Asked",
     "llama_guard_3": f"{_HERE}.llama_guard:LlamaGuard3",
     "llama_guard_3_vision": f"{_HERE}.llama_guard:LlamaGuard3Vision",
     "llama_guard_4": f"{_HERE}.llama_guard:LlamaGuard4",
