@@ -35,7 +35,7 @@ TRAINING_SETS = {
     "pairs": "safety_reminder.data.training_sets.pairs:load",
 }
 MIX = 256  # rows of each kind from named sets, if no number is given: the mix of the method's authors
-FIELDS = ("messages", "prompt", "safe", "chosen", "rejected", "image", "harmful_prompt", "source")
+FIELDS = ("messages", "prompt", "safe", "chosen", "rejected", "image", "harmful_prompt", "source", "topic", "attack")
 
 
 def load_training(
