@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.data.own_answers.asking import Asked, plan_questions
 from safety_reminder.data.own_answers.requests import SHIPPED, RowRequest, load_requests
 from safety_reminder.data.own_answers.wrappers import WRAPPERS, chosen_wrappers
+from safety_reminder.errors import ConfigError
 from safety_reminder.run_files import provenance, run_folder, write_json, write_text
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ class MakeRowsJob(Options):
         ),
     ] = "refusal"
     judge_options: Annotated[
-        dict[str, Any], Field(description="of that judge: +judge_options.model=FOLDER; of judge=asked, null: the model")
+        dict[str, Any],
+        Field(description="of that judge: +judge_options.model=FOLDER; of judge=asked, by default the same model"),
     ] = Field(default_factory=dict)
     refusal: Annotated[str, Field(min_length=1, description="what is to follow an unsafe beginning")] = DEFAULT_REFUSAL
     plan: Annotated[
@@ -95,14 +98,14 @@ def make_rows(job: MakeRowsJob, output: Path) -> None:
     asked = _questions(job, requests)
     if job.plan:
         return
+    judge = _judge(job)
     with run_folder(output, reads=(job.model, job.requests)):
         examples = [one.example(output) for one in asked]
         answers = _answers(job, output, examples)
         from safety_reminder.evaluation.own_answers import judge_all
 
-        judge = _judge(job)
-        answered = judge_all(asked, examples, answers, judge, output)
-        _write(job, output, answered, judge)
+        loaded = judge() if judge else None
+        _write(job, output, judge_all(asked, examples, answers, loaded, output), loaded)
 
 
 def _questions(job: MakeRowsJob, requests: Sequence[RowRequest]) -> list[Asked]:
@@ -147,15 +150,27 @@ def _answers(job: MakeRowsJob, output: Path, examples: list[Example]) -> list[st
     return answer_all(model, examples, records, batch_size=job.batch_size, sampling=sampling, seed=seed)
 
 
-def _judge(job: MakeRowsJob) -> Judge | None:
+def _judge(job: MakeRowsJob) -> Callable[[], Judge] | None:
+    """What gives the judge; None: the rules. Its options are checked now and not after all answers, and one that is no
+    model is loaded now; a model waits until the answering one is gone.
+
+    Raises:
+        ConfigError, DataError: no such judge of harm, or options or labelled answers that do not fit.
+    """
     if job.judge == "refusal" and not job.judge_options:
         return None
-    from safety_reminder.evaluation.judges import load_judge
+    from safety_reminder.evaluation.judges import OF_ANSWERS, judge_class
 
-    options = {name: value for name, value in job.judge_options.items() if value is not None}
+    if job.judge in OF_ANSWERS:
+        raise ConfigError(f"judge={job.judge} grades answers and says nothing about harm; give a judge of harm")
+    options = dict(job.judge_options)
     if job.judge == "asked":
         options = {"model": job.model, "dtype": job.dtype} | options
-    return load_judge(job.judge, **options)
+    kind = judge_class(job.judge, options)
+    if "model" in inspect.signature(kind).parameters:
+        return lambda: kind(**options)
+    ready = kind(**options)
+    return lambda: ready
 
 
 def _write(job: MakeRowsJob, output: Path, answered: Sequence[Answered], judge: Judge | None) -> None:
@@ -235,8 +250,8 @@ def _print(
 COMMAND = Command(
     name="make-rows",
     about="training rows from a model's own answers: harmful and harmless requests are put into jailbreak openings, "
-    "the model answers them unguarded, and what it says is judged and balanced. Held-out requests and wrappers come along, "
-    "to test on. Answers are written into the folder, and never printed.",
+    "the model answers them unguarded, and what it says is judged and balanced. Held-out requests and wrappers come "
+    "along, to test on. Answers are written into the folder, and never printed.",
     examples=(
         "make-rows model=HuggingFaceTB/SmolLM2-135M-Instruct output=runs/rows",
         "make-rows model=./my-model requests=mine.csv judge=fitted +judge_options.data=labels.csv output=runs/rows",

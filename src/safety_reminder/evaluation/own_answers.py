@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from safety_reminder.data.own_answers.asking import Asked
 from safety_reminder.data.own_answers.rows import Answered
-from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.answerable import identities, require_answerable
-from safety_reminder.evaluation.judges import OF_ANSWERS, Item, Judge, cached, judge_each
+from safety_reminder.evaluation.judges import Item, Judge, cached, judge_each
 from safety_reminder.evaluation.records import RecordFile, make_record
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.runner import Ticker
@@ -79,12 +78,7 @@ def judge_all(
     Args:
         judge: of harm; None: what engages with a harmful request counts as unsafe, and no answer to a harmless one.
         folder: its verdicts are kept there, in ``verdicts.jsonl``.
-
-    Raises:
-        ConfigError: a judge of answers, which says nothing about harm.
     """
-    if judge is not None and judge.name in OF_ANSWERS:
-        raise ConfigError(f"judge={judge.name} grades answers and says nothing about harm; give a judge of harm")
     texts = [example.prefill + answer for example, answer in zip(examples, answers, strict=True)]
     items = [Item(one.request.text, text) for one, text in zip(asked, texts, strict=True)]
     harmful: list[bool | None] = [one.request.harmful for one in asked]

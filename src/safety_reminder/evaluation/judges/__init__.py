@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from safety_reminder.config.options import require_kinds
@@ -42,6 +43,15 @@ def load_judge(name: str, **options: Any) -> Judge:
         ConfigError: no such judge, no such option, or a missing option.
         ModelError: a judge model that cannot be loaded.
     """
+    return judge_class(name, options)(**options)
+
+
+def judge_class(name: str, options: Mapping[str, Any]) -> Any:
+    """The class of the judge of that name, which takes these options. Nothing is loaded.
+
+    Raises:
+        ConfigError: as :func:`load_judge`.
+    """
     if name not in JUDGES:
         raise ConfigError(unknown_name("judge", name, JUDGES))
     module, _, attribute = JUDGES[name].partition(":")
@@ -57,7 +67,7 @@ def load_judge(name: str, **options: Any) -> Judge:
             raise ConfigError(f"judge={name} needs the option {option!r}")
     # A device may be a number, whatever the judge calls it.
     require_kinds(parameters, {k: v for k, v in options.items() if k != "device"}, f"judge={name}")
-    return kind(**options)
+    return kind
 
 
 __all__ = [
@@ -69,6 +79,7 @@ __all__ = [
     "Judgement",
     "NoAnswer",
     "cached",
+    "judge_class",
     "judge_each",
     "load_judge",
     "unreadable",
