@@ -143,7 +143,7 @@ def _answers(job: MakeRowsJob, output: Path, examples: list[Example]) -> list[st
         **job.reading.model_dump(),
     )
     # Another batch may round differently: its size is part of what makes the rows, as it is not in other runs.
-    fixed = {"answered_together": job.batch_size, "questions": digest_of(examples)}
+    fixed = {"batches_of": job.batch_size, "questions": digest_of(examples)}
     records = open_run(output, job.model_dump(exclude=_AFTER_ANSWERS) | fixed | identity_of(model))
     sampling = job.generation.sampling
     seed = job.seed if sampling.do_sample else None

@@ -57,7 +57,7 @@ def print_plan(model: str, size: ModelSize, asked: Sequence[Asked], *, new_token
     training = TrainingConfig()
     cost = cost_of(size, asked, new_tokens=new_tokens, batch=batch, training=training)
     held_out = sum(one.held_out for one in asked)
-    print(f"{model}: {size.parameters / 1e9:.2f} billion parameters, {size.weight_bytes / _GIB:.1f} GiB")
+    print(f"{model}: {size.parameters / 1e6:,.0f} million parameters, {size.weight_bytes / _GIB:.1f} GiB")
     print(
         f"  {len(asked)} answers, {len(asked) - held_out} of them to train on and {held_out} held out: up to "
         f"{cost.written_tokens:,} tokens to write and about {cost.prompt_tokens:,} to read"
