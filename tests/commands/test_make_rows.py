@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from safety_reminder.commands.make_rows import CALIBRATION, REQUESTS, TEST, TRAIN
 from safety_reminder.commands.rows_plan import cost_of
 from safety_reminder.data.own_answers.asking import plan_questions
 from safety_reminder.data.own_answers.requests import RowRequest
@@ -25,7 +26,7 @@ def options(models, place) -> list[str]:
 
 
 def made_in(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("t*.jsonl")}
+    return {name: (folder / name).read_bytes() for name in (TRAIN, CALIBRATION, TEST, REQUESTS)}
 
 
 def test_rows_are_made_resumed_and_never_shown(call, place, options):
@@ -41,10 +42,9 @@ def test_rows_are_made_resumed_and_never_shown(call, place, options):
     assert "rob" not in shown
 
     made = made_in(place / "run")
-    assert len(made) == 3
     lines = (place / "run/records.jsonl").read_text().splitlines(keepends=True)
     (place / "run/records.jsonl").write_text("".join(lines[:9]) + lines[9][:20])
-    for name in ("train.jsonl", "test.jsonl", "test_requests.jsonl", "summary.json"):
+    for name in (*made, "summary.json"):
         (place / "run" / name).unlink()
     assert call("make-rows", *options, "output=run").code == 0
     assert made_in(place / "run") == made
@@ -58,7 +58,7 @@ def test_a_plan_loads_no_weights_and_writes_nothing(call, place, options, monkey
     monkeypatch.setattr(GuardedVLM, "__init__", None)
     outcome = call("make-rows", *options, "plan=true", "output=run")
     assert outcome.code == 0, outcome.err
-    assert "24 answers, 20 of them to train on and 4 held out: up to 96 tokens to write" in outcome.out
+    assert "24 answers (16 to train on, 4 for the threshold, 4 to test on): up to 96 tokens to write" in outcome.out
     assert not (place / "run").exists()
 
 
@@ -92,7 +92,9 @@ def test_a_model_that_sees_gets_pages_too(call, place, options, models):
 
 def test_a_cost_grows_with_what_it_is_of():
     requests = [RowRequest(f"Steps {i}", bool(i % 2)) for i in range(20)]
-    asked = plan_questions(requests, ("bare", "story"), hold_out=[], test_share=0.0, per_request=2)
+    asked = plan_questions(
+        requests, ("bare", "story"), hold_out=[], test_share=0.0, calibration_share=0.0, per_request=2
+    )
     small, large = ModelSize(10**8, 4 * 10**8, 10**4, 0), ModelSize(7 * 10**9, 14 * 10**9, 5 * 10**5, 0)
     costs = [
         cost_of(size, asked, new_tokens=tokens, batch=8, training=TrainingConfig())

@@ -26,7 +26,7 @@ REQUESTS = [RowRequest(f"{kind} {i}?", kind == "harmful", contrast=kind == "cont
 
 
 def plan(**changes) -> list[Asked]:
-    options = {"hold_out": ["persona"], "test_share": 0.2, "per_request": 2} | changes
+    options = {"hold_out": ["persona"], "test_share": 0.2, "calibration_share": 0.1, "per_request": 2} | changes
     return plan_questions(REQUESTS, options.pop("wrappers", TEXT), **options)
 
 
@@ -92,15 +92,18 @@ def test_wrappers_are_chosen_by_name_and_pages_need_eyes():
 
 def test_held_out_requests_and_wrappers_are_in_no_training_question():
     asked = plan(hold_out=["persona", "story"])
-    trained, tested = ([one for one in asked if one.held_out == held] for held in (False, True))
-    assert not {one.request for one in trained} & {one.request for one in tested}
+    trained, tested, apart = ([one for one in asked if one.part == p] for p in ("train", "test", "calibration"))
+    requests = [{one.request for one in part} for part in (trained, tested, apart)]
+    assert sum(map(len, requests)) == len(set.union(*requests)) == len(REQUESTS)
+    assert {request.kind for request in requests[2]} == {"contrast", "harmless"}
     assert {one.wrapper for one in tested} == {"bare", "persona", "story"}
-    assert not {one.wrapper for one in trained} & {"persona", "story"}
+    assert not {one.wrapper for one in (*trained, *apart)} & {"persona", "story"}
     assert len({one.id for one in asked}) == len(asked)
 
 
 def test_a_wrapper_tells_nothing_since_each_kind_of_request_is_in_it_equally_often():
-    counts = Counter((one.wrapper, one.request.kind) for one in plan(test_share=0.0) if not one.held_out)
+    asked = plan(test_share=0.0, calibration_share=0.0)
+    counts = Counter((one.wrapper, one.request.kind) for one in asked if one.part == "train")
     assert len(set(counts.values())) == 1
     assert len(counts) == 3 * (len(TEXT) - 1)
 
@@ -110,14 +113,16 @@ def test_plans_that_leave_nothing_are_refused():
         plan(hold_out=["page"])
     with pytest.raises(ConfigError, match="per_request=2 of 1 wrappers"):
         plan(wrappers=("bare", "persona"))
-    with pytest.raises(ConfigError, match="holds out all 30 harmful requests"):
+    with pytest.raises(ConfigError, match="leave none of 30 harmful requests to train on"):
         plan(test_share=0.99)
+    with pytest.raises(ConfigError, match="leave none of 30 contrast requests to train on"):
+        plan(calibration_share=0.8)
 
 
 def answered(kind: str, number: int, answer: str, **changes) -> Answered:
-    options = {"wrapper": "story", "held_out": False, "prefill": "", "refusal": "none", "begins": None} | changes
+    options = {"wrapper": "story", "part": "train", "prefill": "", "refusal": "none", "begins": None} | changes
     request = RowRequest(f"{kind} {number}?", kind == "harmful", "topic", kind == "contrast")
-    asked = Asked(f"{kind}-{number}-{options['wrapper']}", request, options["wrapper"], options["held_out"])
+    asked = Asked(f"{kind}-{number}-{options['wrapper']}", request, options["wrapper"], options["part"])
     example = Example(asked.id, f"Tell: {request.text}", harmful=request.harmful, prefill=options["prefill"])
     harmful = changes.get("harmful", request.harmful)
     return Answered(asked, example, answer, options["refusal"], options["begins"], harmful)
@@ -151,7 +156,7 @@ def test_rows_are_balanced_under_each_wrapper_and_half_of_the_safe_ones_are_near
     for wrapper, harmful, near, far in (("story", 10, 20, 20), ("bare", 30, 3, 6), ("prefill", 5, 0, 0)):
         for kind, count in (("harmful", harmful), ("contrast", near), ("harmless", far)):
             given += [answered(kind, i, "Filler.", wrapper=wrapper) for i in range(count)]
-    given += [answered("harmful", 99, "Filler.", held_out=True)]
+    given += [answered("harmful", 99, "Filler.", part="test")]
     made = rows.training_rows(given, tmp_path, refusal=REFUSAL)
     counts = Counter((row["attack"], row["safe"]) for row in made)
     assert counts == {("story", False): 10, ("story", True): 10, ("bare", False): 9, ("bare", True): 9}
@@ -178,19 +183,28 @@ def test_only_what_was_said_before_a_late_refusal_is_to_be_broken_off(tmp_path):
     assert [row["chosen"] for row in made] == ["No.", "No.", "Sure! Filler.", "Sure! Filler."]
 
 
+def test_a_threshold_is_set_on_safe_answers_to_requests_of_its_own(tmp_path):
+    given = [answered("contrast", i, "Filler.", part=part) for i, part in enumerate(("calibration", "train", "test"))]
+    given += [answered("harmless", 9, REFUSAL, refusal="start", begins=0, part="calibration")]
+    assert [row["prompt"] for row in rows.calibration_rows(given, tmp_path)] == ["Tell: contrast 0?"]
+
+
 def test_no_rows_are_an_error_that_counts(tmp_path):
     with pytest.raises(DataError, match=r"of 4 answers none .* \(3 refused, 1 empty\)"):
         rows.training_rows([*(refused(i) for i in range(3)), answered("harmless", 0, "")], tmp_path, refusal="No.")
 
 
 def test_rows_and_held_out_requests_are_read_as_they_were_written(tmp_path):
-    given = [answered(kind, i, "Filler.", held_out=i > 3, prefill="Sure!\n\n1. ") for i in range(6)
+    given = [answered(kind, i, "Filler.", part="test" if i > 3 else "train", prefill="Sure!\n\n1. ") for i in range(6)
              for kind in ("harmful", "harmless")]  # fmt: skip
     (tmp_path / "images").mkdir()
     for name, lines in (
         ("train.jsonl", rows.training_rows(given, tmp_path, refusal=REFUSAL)),
         ("test.jsonl", rows.test_rows(given, tmp_path, refusal=REFUSAL)),
-        ("test_requests.jsonl", rows.test_requests([one.example for one in given if one.asked.held_out], tmp_path)),
+        (
+            "test_requests.jsonl",
+            rows.test_requests([one.example for one in given if one.asked.part == "test"], tmp_path),
+        ),
     ):
         (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     trained = read_training_file(tmp_path / "train.jsonl")
@@ -199,12 +213,12 @@ def test_rows_and_held_out_requests_are_read_as_they_were_written(tmp_path):
     assert len(read_training_file(tmp_path / "test.jsonl")) == 4
     asked = load_dataset("text", tmp_path / "test_requests.jsonl")
     assert [(e.prompt, e.prefill, e.harmful) for e in asked] == [
-        (one.example.prompt, "Sure!\n\n1. ", one.example.harmful) for one in given if one.asked.held_out
+        (one.example.prompt, "Sure!\n\n1. ", one.example.harmful) for one in given if one.asked.part == "test"
     ]
 
 
 def test_a_page_is_drawn_beside_the_rows_once(tmp_path):
-    one = Asked("train-page-harmful-0", RowRequest("Steps to bake bread.", False), "page", True)
+    one = Asked("train-page-harmful-0", RowRequest("Steps to bake bread.", False), "page", "test")
     example = one.example(tmp_path)
     drawn = Path(example.image)
     before = drawn.stat().st_mtime_ns

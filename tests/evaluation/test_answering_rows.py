@@ -42,7 +42,14 @@ class Mortal(RecordFile):
 
 @pytest.fixture
 def asked(tmp_path):
-    return plan_questions(REQUESTS, ("bare", "prefill", "story"), hold_out=["story"], test_share=0.25, per_request=2)
+    return plan_questions(
+        REQUESTS,
+        ("bare", "prefill", "story"),
+        hold_out=["story"],
+        test_share=0.25,
+        calibration_share=0.25,
+        per_request=2,
+    )
 
 
 def told(path):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from safety_reminder.evaluation.statistics import Metric
     from safety_reminder.types import Example
 
-TRAIN, TEST, REQUESTS = "train.jsonl", "test.jsonl", "test_requests.jsonl"
+TRAIN, CALIBRATION, TEST, REQUESTS = "train.jsonl", "calibration.jsonl", "test.jsonl", "test_requests.jsonl"
 HELD_OUT = "persona"
 # What may differ between the run that answered and the one that goes on: it comes after the answers, or not at all.
 _AFTER_ANSWERS = {"judge", "judge_options", "refusal", "plan", "output", "device"}
@@ -60,6 +60,12 @@ class MakeRowsJob(Options):
     test_share: Annotated[
         float, Field(ge=0, lt=1, description="share of the requests of each kind that no training row has")
     ] = 0.2
+    calibration_share: Annotated[
+        float,
+        Field(
+            ge=0, lt=1, description="share of the harmless requests whose answers only set the threshold (calibrate)"
+        ),
+    ] = 0.25
     per_request: Annotated[int, Field(ge=1, description="wrappers that each request is asked in")] = 2
     seed: Annotated[int, Field(ge=0, description="of what is held out, and of sampling")] = 0
     judge: Annotated[
@@ -121,6 +127,7 @@ def _questions(job: MakeRowsJob, requests: Sequence[RowRequest]) -> list[Asked]:
         wrappers,
         hold_out=hold_out,
         test_share=job.test_share,
+        calibration_share=job.calibration_share,
         per_request=job.per_request,
         seed=job.seed,
     )
@@ -178,8 +185,9 @@ def _write(job: MakeRowsJob, output: Path, answered: Sequence[Answered], judge: 
 
     files = {
         TRAIN: rows.training_rows(answered, output, refusal=job.refusal),
+        CALIBRATION: rows.calibration_rows(answered, output),
         TEST: rows.test_rows(answered, output, refusal=job.refusal),
-        REQUESTS: rows.test_requests([one.example for one in answered if one.asked.held_out], output),
+        REQUESTS: rows.test_requests([one.example for one in answered if one.asked.part == "test"], output),
     }
     for name, lines in files.items():
         write_text(output / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

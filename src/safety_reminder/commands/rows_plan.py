@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,12 +35,12 @@ class Cost:
 
 
 def cost_of(size: ModelSize, asked: Sequence[Asked], *, new_tokens: int, batch: int, training: TrainingConfig) -> Cost:
-    """An estimate: every answer as long as it may be, every question that is not held out a training row."""
+    """An estimate: every answer as long as it may be, every question that is not apart a training row."""
     lengths = [_prompt_tokens(one, size.image_tokens) for one in asked]
     prompt, written = sum(lengths), len(asked) * new_tokens
     whole = max(lengths, default=0) + new_tokens
     batch_bytes = min(batch, len(asked)) * whole * size.cache_bytes
-    rows = [length + new_tokens for one, length in zip(asked, lengths, strict=True) if not one.held_out]
+    rows = [length + new_tokens for one, length in zip(asked, lengths, strict=True) if one.part == "train"]
     token_flops = 2 * size.parameters
     steps = math.ceil(len(asked) / batch) * new_tokens
     answers = _seconds(token_flops * (prompt + written), steps * (size.weight_bytes + batch_bytes))
@@ -56,11 +57,12 @@ def print_plan(model: str, size: ModelSize, asked: Sequence[Asked], *, new_token
     """The cost in some lines."""
     training = TrainingConfig()
     cost = cost_of(size, asked, new_tokens=new_tokens, batch=batch, training=training)
-    held_out = sum(one.held_out for one in asked)
+    parts = Counter(one.part for one in asked)
     print(f"{model}: {size.parameters / 1e6:,.0f} million parameters, {size.weight_bytes / _GIB:.1f} GiB")
     print(
-        f"  {len(asked)} answers, {len(asked) - held_out} of them to train on and {held_out} held out: up to "
-        f"{cost.written_tokens:,} tokens to write and about {cost.prompt_tokens:,} to read"
+        f"  {len(asked)} answers ({parts['train']} to train on, {parts['calibration']} for the threshold, "
+        f"{parts['test']} to test on): up to {cost.written_tokens:,} tokens to write, "
+        f"about {cost.prompt_tokens:,} to read"
     )
     print(f"  batches of {batch}: {cost.batch_bytes / _GIB:.1f} GiB of keys and values beside the weights")
     kept = min(cost.prefix_bytes / _GIB, training.prefix_cache_gb)

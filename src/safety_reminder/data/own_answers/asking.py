@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from safety_reminder.data.own_answers.requests import RowRequest
 from safety_reminder.data.own_answers.wrappers import wrap
@@ -16,16 +17,18 @@ from safety_reminder.types import Example
 
 KINDS = ("harmful", "contrast", "harmless")
 BARE = "bare"
+# What the answer is for: training rows; safe rows that set the threshold; rows and requests to test on.
+Part = Literal["train", "calibration", "test"]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One question to the model. ``held_out``: of the test rows."""
+    """One question to the model."""
 
     id: str
     request: RowRequest
     wrapper: str
-    held_out: bool
+    part: Part
 
     def example(self, folder: Path) -> Example:
         """As it is asked. A page is drawn into ``folder/images``.
@@ -61,13 +64,16 @@ def plan_questions(
     *,
     hold_out: Sequence[str],
     test_share: float,
+    calibration_share: float,
     per_request: int,
     seed: int = 0,
 ) -> list[Asked]:
     """Every request in some wrappers, the same wrappers equally often for each kind of request.
 
     Of each kind, ``test_share`` of the requests are held out, and so are the wrappers ``hold_out``: training rows have
-    neither, test rows are held-out requests, bare and in every wrapper that is held out.
+    neither, test rows are held-out requests, bare and in every wrapper that is held out. Of the harmless requests,
+    ``calibration_share`` are kept apart too, in the wrappers that are trained on: there are more of them than harmful
+    ones, and a threshold is set on safe answers to what was not trained on.
 
     Args:
         per_request: so many wrappers for each request that is trained on.
@@ -87,13 +93,18 @@ def plan_questions(
     for kind in KINDS:
         own = sorted((r for r in requests if r.kind == kind), key=lambda request: _place(request.text, seed))
         tested = round(len(own) * test_share)
-        if own and tested == len(own):
-            raise ConfigError(f"test_share={test_share} holds out all {len(own)} {kind} requests; give more of them")
+        apart = tested + (round(len(own) * calibration_share) if kind != "harmful" else 0)
+        if own and apart >= len(own):
+            raise ConfigError(
+                f"test_share={test_share} and calibration_share={calibration_share} leave none of {len(own)} {kind} "
+                "requests to train on; give more of them"
+            )
         for number, request in enumerate(own):
-            held_out = number < tested
-            turn = (number - tested) * per_request
-            names = unseen if held_out else [known[(turn + i) % len(known)] for i in range(per_request)]
-            asked += [Asked(_id(request, name, held_out), request, name, held_out) for name in names]
+            part: Part = "test" if number < tested else "calibration" if number < apart else "train"
+            # From the end, so that the wrappers of training rows are those that they would be without the others.
+            turn = (len(own) - 1 - number) * per_request
+            names = unseen if part == "test" else [known[(turn + i) % len(known)] for i in range(per_request)]
+            asked += [Asked(_id(request, name, part), request, name, part) for name in names]
     # Kinds and wrappers are mixed, so that a run that is looked at half-way shows all of them; pages are together.
     return sorted(asked, key=lambda one: (one.wrapper == "page", _place(one.id, seed)))
 
@@ -102,6 +113,6 @@ def _place(text: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest()
 
 
-def _id(request: RowRequest, wrapper: str, held_out: bool) -> str:
+def _id(request: RowRequest, wrapper: str, part: str) -> str:
     digest = hashlib.sha256(request.text.encode()).hexdigest()[:10]
-    return f"{'test' if held_out else 'train'}-{wrapper}-{request.kind}-{digest}"
+    return f"{part}-{wrapper}-{request.kind}-{digest}"

@@ -67,14 +67,14 @@ def outcomes(answered: Sequence[Answered]) -> dict[str, dict[str, int]]:
 
 
 def training_rows(answered: Sequence[Answered], folder: Path, *, refusal: str) -> list[dict[str, Any]]:
-    """Rows of the answers that are not held out: for each wrapper as many unsafe as safe ones. Of the safe ones up to
+    """Rows of the answers that are trained on: for each wrapper as many unsafe as safe ones. Of the safe ones up to
     half are contrast, and up to :data:`REFUSALS` are refusals.
 
     Raises:
         DataError: no wrapper has both kinds.
     """
     rows: list[dict[str, Any]] = []
-    own = [one for one in answered if not one.asked.held_out]
+    own = [one for one in answered if one.asked.part == "train"]
     for wrapper in dict.fromkeys(one.asked.wrapper for one in own):
         rows += _balanced([one for one in own if one.asked.wrapper == wrapper], folder, refusal)
     if not rows:
@@ -87,9 +87,14 @@ def training_rows(answered: Sequence[Answered], folder: Path, *, refusal: str) -
     return rows
 
 
+def calibration_rows(answered: Sequence[Answered], folder: Path) -> list[dict[str, Any]]:
+    """Safe rows, of harmless requests that are neither trained nor tested on."""
+    return [_safe(one, folder) for one in _of(answered, "safe") if one.asked.part == "calibration"]
+
+
 def test_rows(answered: Sequence[Answered], folder: Path, *, refusal: str) -> list[dict[str, Any]]:
     """Rows of all the held-out answers that make one."""
-    own = [one for one in answered if one.asked.held_out]
+    own = [one for one in answered if one.asked.part == "test"]
     unsafe, refused, safe = (_of(own, outcome) for outcome in ("unsafe", "refused", "safe"))
     rows = [_unsafe(one, folder, refusal) for one in (*unsafe, *refused)]
     return rows + [_safe(one, folder) for one in (*safe, *refused)]

@@ -97,7 +97,7 @@ def compare(truth: Sequence[bool], verdicts: Sequence[Judgement]) -> tuple[dict[
         metrics |= {**detection(truth, judged), "cohen_kappa": cohen_kappa(truth, judged)}
         metrics["judged_unsafe_rate"] = proportion(sum(v is True for v in judged), len(judged) - unread)
         scored = [(t, v.score) for t, v in zip(truth, verdicts, strict=True) if v.score is not None]
-        if len({score for _, score in scored}) > 2:  # else the verdicts say it all
+        if not {score for _, score in scored} <= {0.0, 1.0}:  # else the verdicts say it all
             metrics["auc"] = auc([score for t, score in scored if t], [score for t, score in scored if not t])
         alpha = krippendorff_alpha(list(zip(truth, judged, strict=True)))
     metrics["labelled_unsafe_rate"] = proportion(sum(truth), len(truth))
