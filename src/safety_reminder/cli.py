@@ -15,6 +15,7 @@ COMMANDS = {
     "generate": "answer a data set, guarded or not, into a run folder",
     "demo": "unguarded and guarded side by side, and one HTML page",
     "evaluate": "data sets x defences: one table and one page",
+    "make-rows": "training rows from a model's own answers",
     "train": "learn a reminder for a model",
     "probe": "fit a reminder's probe anew, beside two that need no reminder",
     "import-official": "a reminder that the paper's code trained, as a pack",

@@ -24,6 +24,7 @@ NEEDED = {
     "demo": {"dataset": {"name": "typographic", "root": "demo.csv"}},
     "awareness": {"dataset": {"name": "typographic", "root": "demo.csv"}},
     "evaluate": {},
+    "make-rows": {},
     "attack": {"dataset": {"name": "text", "root": "x.csv"}, "attack": {"name": "pgd"}},
     "import-official": {"model": "none", "prompt_embedding": "x.pth", "classifier": "x.npz"},
 }
