@@ -15,9 +15,9 @@ TEXT_COLUMNS = ("prompt", "instruction", "question", "goal")
 def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -> list[Example]:
     """One's own rows: text, or text with an image, from a ``.csv``, a ``.json`` list of objects or a ``.jsonl`` file.
 
-    Optional columns: ``id``, ``category``, ``harmful``, ``advice``, ``image`` (a path, relative to the file), ``target``,
-    where there is a right answer, ``prefill``, the beginning of the answer, which is given to the model letter by letter,
-    and ``instruction`` beside another text: what is asked, where the text only wraps it.
+    Optional columns: ``id``, ``category``, ``harmful``, ``advice``, ``image`` (a path, relative to the file),
+    ``target``, where there is a right answer, ``prefill``, the beginning of the answer, which is given to the model
+    letter by letter, and ``instruction`` beside another text: what is asked, where the text only wraps it.
 
     Args:
         harmful: for rows without a ``harmful`` column.
