@@ -167,7 +167,7 @@ def begun(rows: list[Example], none: Defense, cut: Callable[[str, int], str], ar
 
 
 def some(rows: list[Example], arguments: Any) -> list[Example]:
-    return sample_rows(rows, arguments.limit, arguments.seed)
+    return list(sample_rows(rows, arguments.limit, arguments.seed))
 
 
 def classes(none: Defense, vlm: Any, arguments: Any) -> tuple[dict[str, list[Example]], list[Late]]:

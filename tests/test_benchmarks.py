@@ -57,7 +57,7 @@ def watched(name: str, *p: float, harmful: bool = False, image: bool = False) ->
     response = Response("1. Mix the dough.", (5,) * 64, "1. Mix the dough.", checks, (), 0, "stop")
     return record_of(
         response, id=name, prompt=name, harmful=harmful, category="", image_sha256="0" * 64 if image else None,
-        guard=True, batch=(),
+        guard=True, batch=(), seconds=0.0,
     )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_rules_are_compared_on_rows_that_did_not_calibrate(benchmark_module, tmp
     assert figures["last check/0.1/false alarms"]["n"] == 2  # "s3" calibrated
     assert figures["last check/0.1/caught"]["value"] == 1
     assert figures["prompt check alone/0.1/caught"]["value"] == 0
-    with pytest.raises(ConfigError, match=r"harmful ones that the model answers .0."):
+    with pytest.raises(ConfigError, match=r"harmful ones that the model answers \(0\)"):
         verdicts.compare(safe, test[:2], [0.1])
     lines = tmp_path / "records.jsonl"
     lines.write_text("".join(json.dumps(to_json(row)) + "\n" for row in safe))

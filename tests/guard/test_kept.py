@@ -24,7 +24,7 @@ from safety_reminder.errors import ConfigError, ModelError
 from safety_reminder.guard import Guard, decode
 from safety_reminder.models.tiny import tiny_inputs
 
-WORDS = (41, 8, 77, 23, 60)  # another length than the reminder's
+WORDS: tuple[int, ...] = (41, 8, 77, 23, 60)  # another length than the reminder's
 MODES = ["exact", "fused"]
 
 

@@ -101,6 +101,5 @@ def _require_thresholds(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if value is None and name in OTHER_THRESHOLDS:
             continue
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value <= 1:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
             raise ConfigError(f"guard.{name} must lie in (0, 1], got {value!r}")

@@ -39,7 +39,8 @@ def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: 
         config = GuardConfig(
             interval=reminder.interval,
             threshold=reminder.threshold,
-            **reminder.other_thresholds,
+            prompt_threshold=reminder.prompt_threshold,
+            image_threshold=reminder.image_threshold,
             policy=reminder.policy,  # type: ignore[arg-type]
             prompt_check=reminder.prompt_check,
         )

@@ -78,8 +78,8 @@ def calibrate_on(probe: Probe, checks: Readings, budget: float, *, prompt_check:
 
 def calibrate_by(
     by: ThresholdsBy, probe: Probe, checks: Readings, budget: float, *, prompt_check: bool, images: Sequence[bool]
-) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """The thresholds of a pack, by name, from ``checks`` of safe responses; all but ``threshold`` may be None.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The thresholds of a pack, floats by name, from ``checks`` of safe responses; all but ``threshold`` may be None.
 
     ``one``: as :func:`calibrate_on`. ``prompt``: the check of the bare prompt has half the budget, and the highest of
     all later ones the other half; a new safe response alarms at one of the two with at most their sum (union bound).
@@ -108,7 +108,7 @@ def calibrate_by(
     else:
         shows = torch.tensor([images[group] for group in used.groups.tolist()], dtype=torch.bool)
         masks, share = {"threshold": ~shows, "image_threshold": shows}, budget
-    thresholds: dict[str, float | None] = {"threshold": None, "prompt_threshold": None, "image_threshold": None}
+    thresholds: dict[str, Any] = {"threshold": None, "prompt_threshold": None, "image_threshold": None}
     parts: dict[str, dict[str, Any]] = {}
     for name, mask in masks.items():
         if not mask.any():
@@ -137,7 +137,7 @@ def calibrate_on_split(
     *,
     vectors: torch.Tensor,
     interval: int,
-) -> tuple[dict[str, float | None], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The thresholds, as of :func:`calibrate_by`, from the safe rows of the calibration part; of validation, where none
     were set apart. The pack says which (``rows``): the validation rows chose the vectors, so what they give is no
     guarantee. Nor is there one for a ``threshold`` that the options give; how many of these rows alarm at it is noted.
