@@ -44,7 +44,7 @@ def main() -> None:
 
     sets: dict[str, list[Example]] = {"benign twins": load_dataset("typographic", BENIGN_TWINS)}
     if arguments.figstep:
-        sets["FigStep-Tiny"] = load_dataset("figstep", arguments.figstep, subset="SafeBench-Tiny")
+        sets["FigStep-Tiny"] = load_dataset("figstep", arguments.figstep, subset="SafeBench-Tiny", protocol="official")
     if arguments.refusal_direction:
         rows = json.loads((arguments.refusal_direction / "splits" / "harmless_val.json").read_text())
         chosen = random.Random(2).sample(range(len(rows)), arguments.harmless)

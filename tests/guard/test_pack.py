@@ -22,6 +22,7 @@ from safety_reminder.config.names import model_place
 from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.guard import pack as module
+from safety_reminder.guard.guarded import guard_config
 from safety_reminder.models import fingerprint, fingerprint_mismatch
 from safety_reminder.models.tiny import tiny_checkpoint
 
@@ -98,9 +99,23 @@ def test_the_digest_is_of_all_that_a_guard_takes_from_the_pack():
         replace(reminder, interval=8),
         replace(reminder, policy="stop"),
         replace(reminder, calibration={"prompt_check": True}),
+        replace(reminder, prompt_threshold=0.7),
+        replace(reminder, image_threshold=0.7),
     ]
-    assert len({one.digest for one in [reminder, *others]}) == 7
+    assert len({one.digest for one in [reminder, *others]}) == 9
     assert replace(reminder, calibration={"prompt_check": False}).digest == reminder.digest
+
+
+def test_thresholds_of_their_own_are_kept_and_a_pack_without_them_says_nothing_of_them(tmp_path):
+    plain = random_reminder(threshold=0.6)
+    written = (plain.save_pretrained(tmp_path) / "config.json").read_text()
+    assert "_threshold" not in written
+    several = replace(plain, prompt_threshold=0.3, image_threshold=0.8)
+    loaded = SafetyReminder.from_pretrained(several.save_pretrained(tmp_path))
+    assert loaded.other_thresholds == {"prompt_threshold": 0.3, "image_threshold": 0.8}
+    config = guard_config(loaded, None, {})
+    assert (config.threshold, config.prompt_threshold, config.image_threshold) == (0.6, 0.3, 0.8)
+    assert guard_config(loaded, None, {"threshold": 0.9}).lowest_threshold == 0.9
 
 
 def test_lower_precision_is_saved_as_float32(tmp_path):

@@ -22,6 +22,8 @@ _HEADS = {
     "success_never_fired": "never fired",
     "success_fired_late": "fired late",
     "success_not_turned": "not turned",
+    "advice_given_rate": "advice given",
+    "advice_alarm_rate": "alarms on advice",
     "over_refusal_rate": "over-refusal",
     "false_alarm_rate": "false alarms",
 }
@@ -56,7 +58,7 @@ def print_side_by_side(examples: Sequence[Example], guarded: Sequence[Record], u
     total = min(shutil.get_terminal_size((120, 24)).columns, 140)
     column = (total - 3) // 2
     for example, with_guard, without in zip(examples, guarded, unguarded, strict=True):
-        kind = "harmful" if example.harmful else "harmless"
+        kind = {"attack": "harmful"}.get(example.kind, example.kind)
         print("\n" + _bold(f"{example.instruction or example.prompt}  ({kind})"))
         left = _wrap("UNGUARDED  " + outcome(without), column, without.seen_text)
         right = _wrap("GUARDED  " + outcome(with_guard), column, with_guard.seen_text)
@@ -105,6 +107,8 @@ def print_turns(reminder: SafetyReminder) -> None:
 def print_threshold(reminder: SafetyReminder) -> None:
     """The threshold, where it comes from, and what it guarantees."""
     calibration = reminder.calibration
+    for name, value in reminder.other_thresholds.items():
+        print(f"{name} {value:.4f}")
     print(f"the bare prompt is {'also' if reminder.prompt_check else 'not'} checked (prompt_check)")
     if calibration["method"] == "given":
         alarms, n = calibration["alarms"], calibration["n"]
@@ -119,6 +123,8 @@ def print_threshold(reminder: SafetyReminder) -> None:
         f"threshold {reminder.threshold:.4f} from {calibration['n']} safe responses: a new one like them, of up to "
         f"{calibration['tokens']} tokens, alarms with probability at most {calibration['guaranteed']:.4f}"
     )
+    if tested := calibration.get("left_out"):
+        print(f"of {tested['n']} safe responses that were left out, {tested['alarms']} alarm")
     if calibration["n"] < calibration["needed"]:
         print(
             f"for the budget of {calibration['budget']} it takes {calibration['needed']} safe responses; "

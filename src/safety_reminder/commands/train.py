@@ -15,6 +15,8 @@ from safety_reminder.commands.groups import BatchSize, Device, DType, Model, Out
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.presets import PUBLISHED_TRAINING
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.run_files import run_folder, write_json
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.types import Example, Sampling, TrainingExample
@@ -50,6 +52,7 @@ class TrainJob(Options):
     data: RowsOptions
     test: Annotated[TestOptions, Field(description="how the sets of test_on are answered")] = TestOptions()
     training: TrainingConfig = TrainingConfig()
+    reading: ReadingOptions = ReadingOptions()
 
 
 def train(job: TrainJob, output: Path) -> None:
@@ -96,13 +99,13 @@ def _train(job: TrainJob, output: Path, examples: list[TrainingExample]) -> tupl
 
         device = PartialState().device  # of this process, where `accelerate launch` started several
     print(f"loading model: {job.model}", flush=True)
-    vlm = load_vlm(job.model, device=device, dtype=job.dtype)
+    vlm = load_vlm(job.model, device=device, dtype=job.dtype, reading=job.reading)
     print(
         f"loaded {vlm.name}: {str(vlm.model.dtype).removeprefix('torch.')} on {vlm.model.device}; reading rows",
         flush=True,
     )
     drawn = job.data.model_dump(exclude={"sets", "root"})
-    origin = drawn | job.model_dump(include={"check_against", "test_on", "allow_contamination"})
+    origin = drawn | job.model_dump(include={"check_against", "test_on", "allow_contamination", "reading"})
     refuses = lambda text: judge_refusal(text).where == "start"  # noqa: E731
     run = Trainer(vlm, examples, job.training, output, job.data.sets, origin, refuses=refuses)
     if is_main_process():
@@ -147,4 +150,5 @@ COMMAND = Command(
     job=TrainJob,
     run=train,
     choices={"variant": "base"},
+    sapt=PUBLISHED_TRAINING,
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safety_reminder.config.presets import preset_names, said_otherwise
 from safety_reminder.errors import ModelError, PackError
 
 POCKET = "pocket"  # the model that ships, and its reminder
@@ -39,7 +41,11 @@ def model_place(name: str, kind: str = "model") -> str:
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"no {kind} at {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
     if "/" not in name:
-        raise ModelError(f"unknown {kind} {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
+        if otherwise := said_otherwise(name):
+            raise ModelError(otherwise)
+        near = difflib.get_close_matches(name, [POCKET, *preset_names()], n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near and kind == "model" else ""
+        raise ModelError(f"unknown {kind} {name!r}{meant}: expected 'pocket', a folder, or a hub id like 'org/name'")
     return name
 
 

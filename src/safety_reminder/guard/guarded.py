@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import torch
 from safety_reminder.config import GuardConfig
 from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError, shortened
-from safety_reminder.guard.decoding import Guard, decode
+from safety_reminder.guard.decoding import Guard, Kept, decode
 from safety_reminder.guard.generation import generate_arguments
 from safety_reminder.guard.options import parse, shared_settings
 from safety_reminder.guard.reminder import SafetyReminder
@@ -23,7 +24,7 @@ from safety_reminder.types import Check, Done, Event, Intervention, Request, Res
 
 
 def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: Mapping[str, Any]) -> GuardConfig:
-    """The pack's own interval, threshold and policy, and the prompt check if its threshold was calibrated with it,
+    """The pack's own interval, thresholds and policy, and the prompt check if its threshold was calibrated with it,
     unless ``config`` is given; then ``options`` on top.
 
     Raises:
@@ -38,6 +39,7 @@ def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: 
         config = GuardConfig(
             interval=reminder.interval,
             threshold=reminder.threshold,
+            **reminder.other_thresholds,
             policy=reminder.policy,  # type: ignore[arg-type]
             prompt_check=reminder.prompt_check,
         )
@@ -52,6 +54,7 @@ class GuardedVLM:
         reminder: None gives an unguarded model through the same interface.
         config: default: what the pack says.
         check_base: refuse a reminder whose pack was trained on other weights.
+        kept: for controls, what an unsafe verdict leaves in the context in the reminder's place; see :class:`Guard`.
 
     Raises:
         ModelError: the reminder does not fit the model, or the model cannot be guarded.
@@ -66,6 +69,7 @@ class GuardedVLM:
         config: GuardConfig | None = None,
         *,
         check_base: bool = True,
+        kept: Kept | None = None,
         **options: Any,
     ) -> None:
         _require_loaded(vlm, reminder)
@@ -74,7 +78,7 @@ class GuardedVLM:
         self.check_base = check_base
         self.guard: Guard | None = None
         if reminder is None:
-            if config is not None or options:
+            if config is not None or options or kept is not None:
                 raise ConfigError("guard options were given, but no reminder")
             return
         require_correct(vlm)
@@ -88,7 +92,7 @@ class GuardedVLM:
                 f"the reminder was trained for {reminder.base_model or 'another model'}, but {vlm.name} is not that "
                 f"model: {reason}. Load the model named in the pack, or pass check_base=False to use it anyway"
             )
-        self.guard = Guard(reminder, guard_config(reminder, config, options))
+        self.guard = Guard(reminder, guard_config(reminder, config, options), kept)
 
     def generate(self, messages: Messages, *, guard: bool = True, **options: Any) -> Response:
         """Answer one conversation.
@@ -170,9 +174,9 @@ class GuardedVLM:
             return None
         if request.guard is True:
             return self.guard
-        if self.reminder is None:
+        if self.guard is None:
             raise ConfigError("a request brings guard options along, but this model has no reminder")
-        return Guard(self.reminder, request.guard)
+        return dataclasses.replace(self.guard, config=request.guard)
 
 
 def _require_loaded(vlm: object, reminder: object) -> None:

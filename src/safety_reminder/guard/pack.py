@@ -17,7 +17,7 @@ from pydantic import field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from safety_reminder.config.guard import MOST_INTERVAL, Policy
+from safety_reminder.config.guard import MOST_INTERVAL, OTHER_THRESHOLDS, Policy
 from safety_reminder.config.names import PACK_FILES, pack_folder, require_pack
 from safety_reminder.config.options import Field, Options, checked
 from safety_reminder.errors import ConfigError, PackError
@@ -63,15 +63,17 @@ class PackConfig(Options):
     hidden_size: int
     interval: Annotated[int, Field(ge=1, le=MOST_INTERVAL)]
     threshold: float
+    prompt_threshold: float | None = None
+    image_threshold: float | None = None
     policy: Policy
     calibration: dict[str, Any]
     training: dict[str, Any]
     versions: dict[str, Any] = Field(default_factory=dict)
 
-    @field_validator("threshold")
+    @field_validator("threshold", *OTHER_THRESHOLDS)
     @classmethod
-    def _is_a_probability(cls, threshold: float) -> float:
-        if not 0 < threshold <= 1:  # nor NaN
+    def _is_a_probability(cls, threshold: float | None) -> float | None:
+        if threshold is not None and not 0 < threshold <= 1:  # nor NaN
             raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
         return threshold
 
@@ -154,6 +156,8 @@ def write(reminder: SafetyReminder, folder: Path) -> Path:
         "hidden_size": reminder.hidden_size,
         "interval": reminder.interval,
         "threshold": reminder.threshold,
+        # Earlier versions refuse a pack that has these, rather than guard with other thresholds.
+        **reminder.other_thresholds,
         "policy": reminder.policy,
         "calibration": reminder.calibration,
         "training": reminder.training,

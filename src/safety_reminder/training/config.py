@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from safety_reminder.config.guard import MOST_INTERVAL, Policy
 from safety_reminder.config.options import Field, Options
 from safety_reminder.config.prompts import SAFETY_PROMPT
+from safety_reminder.training.leave_out import parse
 
 INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
 
@@ -42,6 +43,7 @@ LATER_AND_CALIBRATION: JsonDict = {"later": True, "calibration": True}
 CALIBRATION: JsonDict = {"calibration": True}
 FURTHER_PLACE: JsonDict = {"further_place": True}
 
+ThresholdsBy = Literal["one", "prompt", "image"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -168,6 +170,14 @@ class TrainingConfig(Options):
             json_schema_extra=LATER,
         ),
     ] = None
+    thresholds: Annotated[
+        ThresholdsBy,
+        Field(
+            description="one; prompt: one for the check of the bare prompt and one for those after it, which share the "
+            "budget; image: one with and one without an image in the conversation, each with the whole budget",
+            json_schema_extra=LATER_AND_CALIBRATION,
+        ),
+    ] = "one"
     prompt_check: Annotated[
         bool | None,
         Field(
@@ -231,7 +241,27 @@ class TrainingConfig(Options):
             json_schema_extra=LATER,
         ),
     ] = "tensorboard"
+    leave_out: Annotated[
+        list[str] | str | None,
+        Field(
+            description="learn nothing from these rows, and test on them: topic:VALUE, source:VALUE or attack:VALUE; "
+            "one, or a list",
+            json_schema_extra=CALIBRATION,
+        ),
+    ] = None
     seed: Annotated[int, Field(description="of the splits, the order of rows, their cuts, and init=random")] = 0
+
+    @property
+    def left_out(self) -> list[str]:
+        """The entries of ``leave_out``."""
+        return [self.leave_out] if isinstance(self.leave_out, str) else list(self.leave_out or ())
+
+    @field_validator("leave_out")
+    @classmethod
+    def _labels(cls, entries: list[str] | str | None) -> list[str] | str | None:
+        for entry in [entries] if isinstance(entries, str) else entries or ():
+            parse(entry)
+        return entries
 
     @field_validator("policy")
     @classmethod
@@ -240,6 +270,12 @@ class TrainingConfig(Options):
             advice = "give guard.policy=monitor where it is used"
             raise ValueError(f"training.policy=monitor would make a pack that guards nobody; {advice}")
         return policy
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Self:
+        if self.threshold is not None and self.thresholds != "one":
+            raise ValueError("training.threshold is one for all checks; give it without training.thresholds")
+        return self
 
     @model_validator(mode="after")
     def _something_is_left(self) -> Self:

@@ -30,7 +30,15 @@ from safety_reminder.training.probing.calibration import calibrate_on_split
 from safety_reminder.training.probing.places import RIVALS, Fitted, fit_at, read_test
 from safety_reminder.training.probing.readings import auc_by
 from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
-from safety_reminder.training.samples import Sample, make_samples, manifest, seen_as, split, write_splits
+from safety_reminder.training.samples import (
+    Sample,
+    make_samples,
+    manifest,
+    seen_as,
+    split,
+    tell_what_is_left_out,
+    write_splits,
+)
 from safety_reminder.training.state import State, frozen, identity
 from safety_reminder.types import TrainingExample
 
@@ -91,6 +99,7 @@ class Trainer:
         )
         samples = make_samples(vlm, examples, config)
         self.parts = split(samples, config)
+        tell_what_is_left_out(samples, self.parts)
         self.manifest = manifest(source, samples)
         self.prefixes = Prefixes(vlm, config, output / f"prefixes-{self.accelerator.process_index}")
         self.steps_per_epoch = math.ceil(len(self.parts["training"]) / config.batch_size)
@@ -295,7 +304,7 @@ class Trainer:
             own = Fitted(joint, {"kind": "joint"}, read_test("reminder", self.prefixes, self.parts, **options))
         places = RIVALS if config.rivals else ()
         rivals = {where: fit_at(where, self.prefixes, self.parts, config, **options) for where in places}
-        threshold, calibration = calibrate_on_split(own.probe, self.prefixes, self.parts, config, **options)
+        thresholds, calibration = calibrate_on_split(own.probe, self.prefixes, self.parts, config, **options)
         report = self._report({"reminder": own, **rivals})
         turned = self._turns(vectors)
         reminder = SafetyReminder(
@@ -304,7 +313,7 @@ class Trainer:
             base_model=self.vlm.name,
             fingerprint=self.fingerprint,
             interval=config.interval,
-            threshold=threshold,
+            **thresholds,
             policy=config.policy,
             calibration=calibration,
             training={
