@@ -162,7 +162,7 @@ def advice(found: Rates, config: TrainingConfig) -> list[str]:
     if harmless and harmless["all"]["value"] > TOO_MANY:
         lines.append(
             f"the reminder also turns {harmless['all']['value']:.1%} of harmless beginnings, so that a false alarm "
-            "would refuse: give more harmless rows, asked in the same words and forms as the harmful ones, or train "
-            f"longer (training.epochs, now {config.epochs})"
+            f"would refuse: train longer (training.epochs, now {config.epochs}), since it learns last whom to spare, "
+            "and give more harmless rows, asked in the same words and forms as the harmful ones"
         )
     return lines
