@@ -34,7 +34,7 @@ def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call,
     outcome = call("train", *training, *SPLITS, "training.epochs=1", "training.interval=2", "output=run")
     assert outcome.code == 0, outcome.err
     assert "loading rows: rows.jsonl" in outcome.out
-    assert "rows: training 18 (9 harmful, 9 harmless), validation 4 (2 harmful, 2 harmless)" in outcome.out
+    assert "rows: training 16 (8 harmful, 8 harmless), validation 4 (2 harmful, 2 harmless)" in outcome.out
     assert re.search(r"\n  harmful, after 0 +\d+\.\d %  \[.*\] +n = 3\n", outcome.out)
     assert "warning: at the bare prompt, where policy=rewind begins anew, the reminder turns" in outcome.out
     assert re.search(r"training: 100%.*left=0 s", outcome.err)

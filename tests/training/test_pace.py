@@ -67,7 +67,7 @@ def test_what_is_left_is_what_comes_prefixes_and_validations_included(keeps):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (40.4, "40 s"), (89, "89 s"), (100, "2 min"), (3000, "50 min"), (5820, "1 h 37 min")],
+    [(None, "?"), (0, "0 s"), (40.4, "40 s"), (89, "89 s"), (100, "2 min"), (3000, "50 min"), (5820, "1 h 37 min")],
 )
 def test_time_is_told_in_round_numbers(seconds, text):
     assert shown(seconds) == text

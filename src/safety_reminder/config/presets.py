@@ -48,6 +48,7 @@ PUBLISHED_TRAINING: Mapping[str, Any] = {
     "training.weight_decay": 0.01,
     "training.empty_prob": 1 / 3,
     "training.min_chars": 20,
+    "training.target_tokens": 32,
     "training.probe_weight": 0.05,
     "training.probe": "pca",
     "training.pca_components": 4,

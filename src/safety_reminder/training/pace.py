@@ -58,8 +58,10 @@ class Pace:
         return steps * step + math.ceil(steps / self.per_epoch) * validation + runs * prefix
 
 
-def shown(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``1 h 05 min``."""
+def shown(seconds: float | None) -> str:
+    """``40 s``, ``12 min``, ``1 h 05 min``; ``?`` where it is not known yet."""
+    if seconds is None:
+        return "?"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

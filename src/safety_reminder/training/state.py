@@ -25,7 +25,7 @@ COUNTERS = ("step", "best", "best_loss", "worse", "stopped", "scale")
 _KINDS: dict[str, Any] = {
     "learned": dict[str, Any], "optimiser": dict[str, Any], "identity": dict[str, Any], "model": dict[str, Any],
     "step": Annotated[int, Field(ge=0)], "best": dict[str, Any] | None, "best_loss": float,
-    "worse": Annotated[int, Field(ge=0)], "stopped": bool, "scale": Annotated[float, Field(gt=0)] | None,
+    "worse": Annotated[int, Field(ge=0)], "stopped": bool, "scale": Annotated[float | None, Field(gt=0)],
 }  # fmt: skip
 _ADVICE = "remove it, or give another output=DIR"
 

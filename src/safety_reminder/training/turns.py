@@ -21,6 +21,7 @@ from safety_reminder.training.samples import Sample
 
 WRITTEN = 12  # tokens: a refusal shows itself in fewer
 ENOUGH, TOO_MANY = 0.8, 0.03  # of harmful beginnings, and of harmless ones: less, or more, is warned of
+FEW = 8  # tokens to learn after a cut: with more, the weight is on how a refusal goes on
 KINDS = ("harmful", "harmless")
 RESAMPLES = 2000
 
@@ -152,16 +153,16 @@ def advice(found: Rates, config: TrainingConfig) -> list[str]:
     later = {name: rate for name, rate in harmful.items() if name not in ("all", "0")}
     low = min(later.values(), key=lambda rate: rate["value"], default=None)
     if low is not None and low["value"] < ENOUGH:
+        fewer = f"on fewer tokens (training.target_tokens, now {config.target_tokens}), "
         lines.append(
             f"after some beginnings the reminder turns {low['value']:.0%} of harmful answers: train longer "
             f"(training.epochs, now {config.epochs}), at a higher training.learning_rate (now "
-            f"{config.learning_rate:g}), on fewer tokens (training.target_tokens, now {config.target_tokens}), or with "
-            "more harmful rows"
+            f"{config.learning_rate:g}), {fewer if config.target_tokens > FEW else ''}or with more harmful rows"
         )
     if harmless and harmless["all"]["value"] > TOO_MANY:
         lines.append(
             f"the reminder also turns {harmless['all']['value']:.1%} of harmless beginnings, so that a false alarm "
-            "would refuse: give more harmless rows, asked in the same words and forms as the harmful ones, or train "
-            f"longer (training.epochs, now {config.epochs})"
+            f"would refuse: train longer (training.epochs, now {config.epochs}), since it learns last whom to spare, "
+            "and give more harmless rows, asked in the same words and forms as the harmful ones"
         )
     return lines
