@@ -92,7 +92,7 @@ def some(rows: Read, keep: Callable[[TrainingExample], bool]) -> Read:
 
 def test_what_a_probe_was_never_shown_is_what_it_is_tested_on(rows):
     alike = without(some(rows, lambda e: e.topic in "abc"), "topic", "a", CONFIG, prompt_check=True)
-    assert (alike.unsafe, alike.harmless, alike.beside) == (14, 14, "own")
+    assert (alike.unsafe, alike.harmless, alike.beside, alike.dropped) == (14, 14, "own", 0)
     assert alike.auc is not None
     assert alike.missed is not None
     assert alike.false_alarms is not None

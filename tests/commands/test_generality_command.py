@@ -80,6 +80,6 @@ def test_the_vectors_are_learned_anew_without_each(call, options):
     assert "vectors, probe and threshold of every line were learned without what it leaves out" in outcome.out
     packs = sorted(Path("run/vectors").glob("*/pack/config.json"))
     left_out = [json.loads(path.read_text())["training"]["config"]["leave_out"] for path in packs]
-    assert left_out == [None, "topic:Fraud", "topic:Malware"]
+    assert sorted(map(str, left_out)) == ["None", "topic:Fraud", "topic:Malware"]
     with Path("run/generality.csv").open() as file:
         assert {(row["vectors"], row["seen"]) for row in csv.DictReader(file)} == {("retrained", "0")}

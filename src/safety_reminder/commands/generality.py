@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -135,7 +136,10 @@ def _folds(
     path = output / "folds.jsonl"
     done = {(fold.by, fold.left_out, fold.vectors): fold for fold in _saved(path)}
     prefixes = Prefixes(vlm, training.with_changes(prefix_cache_gb=0.0), output / "prefixes")
-    how: dict[str, Any] = {"prompt_check": bool(training.prompt_check), "seen": reminder.training.get("seen", ())}
+    how: dict[str, Any] = {
+        "prompt_check": bool(training.prompt_check),
+        "seen": frozenset(reminder.training.get("seen", ())),
+    }
     kind = "retrained" if job.retrain else "kept"
     waiting = any((*fold, kind) not in done for fold in chosen)
     rows = None
@@ -144,16 +148,21 @@ def _folds(
             output / "readings", prefixes, samples, reminder.vectors, reminder.interval, trained_with=training
         )
         rows = measure.Read(samples, readings)
-    for number, (by, value) in enumerate(tqdm(chosen, "left out", unit="value", disable=not waiting)):
+    for by, value in tqdm(chosen, "left out", unit="value", disable=not waiting):
         fold = done.get((by, value, kind))
         if fold is None:
             if rows is not None:
                 fold = measure.without(rows, by, value, training, **how)
             else:
-                folder = output / "vectors" / f"{number:02d}-{re.sub(r'[^A-Za-z0-9.-]+', '_', f'{by}-{value}')}"
+                folder = output / "vectors" / _folder_name(f"{by}-{value}")
                 fold = measure.without_at_all(vlm, examples, samples, by, value, training, folder, job.data.sets)
             append_lines(path, [fold.as_json()])
         yield fold
+
+
+def _folder_name(text: str) -> str:
+    """What can be read of it, and a digest, since values may differ in other characters alone."""
+    return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', text)[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _saved(path: Path) -> Iterator[Fold]:
