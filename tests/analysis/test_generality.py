@@ -13,6 +13,7 @@ import torch
 from safety_reminder.analysis.generality import (
     Fold,
     Read,
+    TooFew,
     as_csv,
     as_table,
     parts_without,
@@ -154,7 +155,7 @@ def test_all_values_come_in_turn_and_a_label_without_two_is_refused(rows):
         with pytest.raises(ConfigError, match=message):
             folds_of(examples, by)
     few = [s for s in rows.samples if s.example.topic != "b" or not s.example.safe]
-    with pytest.raises(ConfigError, match=r"without topic 'b', the .* split"):
+    with pytest.raises(TooFew, match=r"without topic 'b', the .* split"):
         parts_without([s for s in few if s.example.topic in ("b", "refused")], "topic", "b", CONFIG)
 
 

@@ -26,10 +26,21 @@ def options(place, models) -> list[str]:
     return [f"model={models}/llama", f"reminder={models}/pack", "data=rows.jsonl", "device=cpu", "output=run", *SPLITS]
 
 
-def test_one_command_leaves_out_topics_and_attacks_and_goes_on_where_it_was(call, options, monkeypatch):
+def test_one_command_leaves_out_topics_and_attacks_and_goes_on_where_it_was(call, options, monkeypatch, caplog):
     # The search for a regularisation, which other tests look at, would take most of the time.
     fit = lambda hidden, *more, **options: (Probe(hidden.std(0), 0.0), {})  # noqa: E731
     monkeypatch.setattr("safety_reminder.analysis.generality.fit_probe", fit)
+    # All of Fraud's rows but the harmful ones are gone, so that Malware cannot be left out.
+    whole = Path("rows.jsonl").read_text()
+    kept = [line for line in whole.splitlines() if not ("Fraud" in line and "Good" in line)]
+    Path("rows.jsonl").write_text("\n".join(kept))
+    partial = call("generality", *options, "by=topic", "output=partial")
+    assert partial.code == 0, partial.err
+    assert "not in the table: without topic 'Malware', the training split has only one kind of row" in caplog.text
+    assert [line.split(",")[1] for line in Path("partial/generality.csv").read_text().splitlines()[1:]] == [
+        "(a random part)", "Fraud",
+    ]  # fmt: skip
+    Path("rows.jsonl").write_text(whole)
     only_topics = call("generality", *options, "by=topic")
     assert only_topics.code == 0, only_topics.err
     kept = sorted(Path("run/readings").iterdir())

@@ -33,6 +33,10 @@ from safety_reminder.training.trainer import train
 from safety_reminder.types import TrainingExample
 
 
+class TooFew(ConfigError):
+    """Without one value, what is left cannot be split: all harmless rows have it, for example."""
+
+
 @dataclass(frozen=True)
 class Fold:
     """What a probe does on rows with the value ``left_out`` of the label ``by``, of which it saw none.
@@ -85,7 +89,7 @@ def parts_without(
     """(the other rows by part, those that are left out). The test part is what is held back of the others.
 
     Raises:
-        ConfigError: the others are too few for a part.
+        TooFew: the others are too few for a part.
     """
     plain = config.with_changes(leave_out=None)
     if value == AT_RANDOM:
@@ -97,7 +101,7 @@ def parts_without(
     try:
         return split(others, plain, held_back=("calibration", "test"), seen=seen), left
     except ConfigError as error:
-        raise ConfigError(f"without {by} {value!r}, {error}") from error
+        raise TooFew(f"without {by} {value!r}, {error}") from error
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def without(
         prompt_check: the bare prompt is a check too. seen: what the vectors were trained on (``seen_as``).
 
     Raises:
-        ConfigError: too few other rows.
+        TooFew: the other rows are too few for a part.
     """
     parts, left = parts_without(rows.samples, by, value, config, seen)
     fitting = rows.of(parts["training"], further=True)
@@ -156,11 +160,18 @@ def without_at_all(
     folder: Path,
     source: str,
 ) -> Fold:
-    """As :func:`without`, with vectors of its own too: a run of ``train`` in ``folder``, which goes on where it was."""
+    """As :func:`without`, with vectors of its own too: a run of ``train`` in ``folder``, which goes on where it was.
+
+    Raises:
+        TooFew: as :func:`without`.
+    """
     leave_out = None if value == AT_RANDOM else f"{by}:{value}"
     config = config.with_changes(leave_out=leave_out)
+    try:
+        parts = split(samples, config)
+    except ConfigError as error:
+        raise TooFew(f"without {by} {value!r}, {error}") from error
     pack = train(vlm, examples, config, folder, source)
-    parts = split(samples, config)
     tested, dropped = parts["test"], len(samples) - sum(map(len, parts.values()))
     left = tested if leave_out is None else [s for s in tested if LABELS[by](s.example) == value]
     held_back = [sample for sample in tested if sample not in left]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from safety_reminder.errors import ConfigError
 from safety_reminder.outside import strict_json
 from safety_reminder.run_files import append_lines, provenance, run_folder, whole_lines, write_json, write_text
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.training.leave_out import folds_of
+from safety_reminder.training.leave_out import AT_RANDOM, folds_of
 from safety_reminder.types import TrainingExample
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from safety_reminder.guard import SafetyReminder
     from safety_reminder.models import VLM
     from safety_reminder.training.samples import Sample
+
+
+log = logging.getLogger(__name__)
 
 
 class GeneralityJob(Options):
@@ -99,6 +103,8 @@ def _measure(
         raise another_configuration(output, differing)
     write_json(output / "config.json", config)
     folds = list(_folds(job, output, vlm, reminder, training, samples, examples, chosen))
+    if all(fold.left_out == AT_RANDOM for fold in folds):
+        raise ConfigError("none of the values can be left out: too few rows are left without it, as said above")
     metrics = summarise(folds)
     write_text(output / "generality.csv", as_csv(folds))
     write_json(
@@ -151,11 +157,15 @@ def _folds(
     for by, value in tqdm(chosen, "left out", unit="value", disable=not waiting):
         fold = done.get((by, value, kind))
         if fold is None:
-            if rows is not None:
-                fold = measure.without(rows, by, value, training, **how)
-            else:
-                folder = output / "vectors" / _folder_name(f"{by}-{value}")
-                fold = measure.without_at_all(vlm, examples, samples, by, value, training, folder, job.data.sets)
+            try:
+                if rows is not None:
+                    fold = measure.without(rows, by, value, training, **how)
+                else:
+                    folder = output / "vectors" / _folder_name(f"{by}-{value}")
+                    fold = measure.without_at_all(vlm, examples, samples, by, value, training, folder, job.data.sets)
+            except measure.TooFew as error:  # the others may do
+                log.warning("not in the table: %s", error)
+                continue
             append_lines(path, [fold.as_json()])
         yield fold
 
