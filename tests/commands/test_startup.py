@@ -72,6 +72,9 @@ def test_a_mistake_is_found_before_torch_is_imported(tmp_path):
         ["evaluate", "limit=1", "reminder=./gone"],
         ["judge-check", "data=gone.csv"],
         ["judge-check", "data=rows.jsonl", "judge=md_judge", "+judge_options.model=./gone"],
+        ["make-rows", "requests=gone.csv"],
+        ["make-rows", "wrappers=[bare,storey]"],
+        ["make-rows", "model=./gone"],
         ["attack", "attack=prefill", "dataset.limit=1", "reminder=./gone"],
         ["generate", "dataset.limit=1", "reminder=./half"],
     ]

@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 import safety_reminder
 from checkpoints import random_reminder, tiny_vlm
 from helpers import full_disk
+from safety_reminder.config.names import model_place
 from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.guard import pack as module
+from safety_reminder.guard.guarded import guard_config
 from safety_reminder.models import fingerprint, fingerprint_mismatch
 from safety_reminder.models.tiny import tiny_checkpoint
 
@@ -97,9 +99,23 @@ def test_the_digest_is_of_all_that_a_guard_takes_from_the_pack():
         replace(reminder, interval=8),
         replace(reminder, policy="stop"),
         replace(reminder, calibration={"prompt_check": True}),
+        replace(reminder, prompt_threshold=0.7),
+        replace(reminder, image_threshold=0.7),
     ]
-    assert len({one.digest for one in [reminder, *others]}) == 7
+    assert len({one.digest for one in [reminder, *others]}) == 9
     assert replace(reminder, calibration={"prompt_check": False}).digest == reminder.digest
+
+
+def test_thresholds_of_their_own_are_kept_and_a_pack_without_them_says_nothing_of_them(tmp_path):
+    plain = random_reminder(threshold=0.6)
+    written = (plain.save_pretrained(tmp_path) / "config.json").read_text()
+    assert "_threshold" not in written
+    several = replace(plain, prompt_threshold=0.3, image_threshold=0.8)
+    loaded = SafetyReminder.from_pretrained(several.save_pretrained(tmp_path))
+    assert loaded.other_thresholds == {"prompt_threshold": 0.3, "image_threshold": 0.8}
+    config = guard_config(loaded, None, {})
+    assert (config.threshold, config.prompt_threshold, config.image_threshold) == (0.6, 0.3, 0.8)
+    assert guard_config(loaded, None, {"threshold": 0.9}).lowest_threshold == 0.9
 
 
 def test_lower_precision_is_saved_as_float32(tmp_path):
@@ -129,6 +145,62 @@ def test_a_file_that_is_missing_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(PackError, match=f"is not a reminder pack: it has no {name}"):
         SafetyReminder.from_pretrained(folder)
+
+
+def files(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+PACK = ("reminder.safetensors", "config.json")
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "says"),
+    [
+        (("splits.json", *(f"pack/{name}" for name in PACK)), "", "it is the folder of a run: give its pack, {}/pack"),
+        (
+            ("records.jsonl", *(f"pack/{name}" for name in PACK)),
+            "",
+            "it is the folder of a run: give its pack, {}/pack",
+        ),
+        ([f"{run}/pack/{name}" for run in "ab" for name in PACK], "", "one of their packs, such as {}/a/pack"),
+        (("checkpoint.pt", "losses.csv"), "", "did not finish: give the same command again"),
+        (("checkpoint.pt", "pack/.saving-1/config.json"), "", "did not finish: give the same command again"),
+        (("prompt/prompt.safetensors", "prompt/config.json"), "", "for defense=dro, prompt={}/prompt"),
+        (("prompt.safetensors", "config.json"), "", "for defense=dro, prompt={}"),
+        (("records.jsonl", "config.json", "report.html"), "", "it holds answers of a run"),
+        (("results.json",), "", "it holds answers of a run"),
+        (("config.json", "model.safetensors"), "", "it is a model's: give it as the model"),
+        (("pytorch_model.bin",), "", "it is a model's: give it as the model"),
+        (("notes.txt",), "", "it has no reminder.safetensors"),
+        (PACK, "config.json", "is a file, not a reminder pack; give its folder, {}"),
+        (PACK, "reminder.safetensors", "is a file, not a reminder pack; give its folder, {}"),
+        (("pack.zip",), "pack.zip", "is a file, not a reminder pack; unpack it"),
+        (("pack.tar.gz",), "pack.tar.gz", "is a file, not a reminder pack; unpack it"),
+        (("checkpoint.pt", *(f"pack/{name}" for name in PACK)), "checkpoint.pt", "give the pack of that run, {}/pack"),
+    ],
+)
+def test_what_is_given_in_the_place_of_a_pack_is_recognised(tmp_path, names, given, says):
+    folder = files(tmp_path / "x", *names)
+    with pytest.raises(PackError) as caught:
+        SafetyReminder.from_pretrained(folder / given)
+    assert says.format(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pack_in_the_place_of_a_model_is_recognised(folder):
+    with pytest.raises(ModelError, match="is a reminder pack, not a model: give it as the reminder"):
+        model_place(str(folder))
+
+
+@pytest.mark.parametrize("turned", [["all"], {"rates": {"harmful": 0.9}}, {"rates": {"harmful": {"all": "90 %"}}}])
+def test_turn_rates_of_another_form_are_one_line(turned):
+    with pytest.raises(ConfigError, match=r"^training\.turned") as caught:
+        module.card(replace(random_reminder(), training={"turned": turned}))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 60, -1])

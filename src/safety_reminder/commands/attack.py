@@ -31,6 +31,7 @@ from safety_reminder.commands.groups import (
 from safety_reminder.commands.rows import named_datasets
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.run_files import provenance, run_folder, write_json
 from safety_reminder.types import Example, Sampling
@@ -103,6 +104,7 @@ class AttackJob(Options):
     dataset: DatasetOptions
     split: Annotated[SplitConfig, Field(description="of the data set's harmful requests")] = SplitConfig()
     guard: GuardChanges = GuardOptions()
+    reading: ReadingOptions = ReadingOptions()
     answers: AnswerOptions = AnswerOptions()
     chat: ChatOptions = ChatOptions()
 
@@ -158,6 +160,7 @@ def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
             device=job.device,  # type: ignore[arg-type]
             dtype=job.dtype,
             check_base=job.check_base,
+            **job.reading.model_dump(),
             **job.guard.given(),
         )
         identity = _identity(job, guarded)

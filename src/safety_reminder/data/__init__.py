@@ -41,6 +41,8 @@ DATASETS = {
 DEMO_REQUESTS = Path(__file__).parent / "shipped" / "demo.csv"
 BENIGN_TWINS = Path(__file__).parent / "shipped" / "benign_twins.csv"
 TEXT_REQUESTS = Path(__file__).parent / "shipped" / "requests.csv"
+# What detectors that need a few requests choose and calibrate on. Nothing is evaluated on these.
+DETECTOR_REQUESTS = Path(__file__).parent / "shipped" / "detector_requests.csv"
 
 
 def load_dataset(
@@ -128,3 +130,16 @@ def _require_unique(examples: Sequence[Example], root: str | Path) -> None:
             both = f"examples {rows[example.id]} and {number}"
             raise DataError(f"{root} has the id {example.id[:80]!r} twice ({both}); ids must be unique")
         rows[example.id] = number
+
+
+def load_detector_rows(name: str) -> list[Example]:
+    """What a detector that needs a few requests chooses and calibrates on: with ``shipped`` the requests that ship,
+    four as pages, four as text, and so on; or a file as for ``dataset=text``.
+
+    Raises:
+        DataError: a file that cannot be read, or a font that is not there.
+    """
+    if name != "shipped":
+        return load_dataset("text", name)
+    pages, texts = (load_dataset(form, DETECTOR_REQUESTS) for form in ("typographic", "text"))
+    return [texts[n] if n // 4 % 2 else pages[n] for n in range(len(pages))]

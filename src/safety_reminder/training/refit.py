@@ -8,13 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
+from safety_reminder.config import GuardConfig
+from safety_reminder.config.guard import OTHER_THRESHOLDS
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
 from safety_reminder.training.config import TrainingConfig, current_names
 from safety_reminder.training.leave_out import require_known, set_apart
 from safety_reminder.training.prefixes import Prefixes
-from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split, highest_by_group
+from safety_reminder.training.probing.calibration import calibrate_by, calibrate_on_split
 from safety_reminder.training.probing.places import RIVALS, fit_at
 from safety_reminder.training.probing.readings import Where, read
 from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
@@ -67,17 +71,22 @@ def calibrate(
         raise DataError(f"the reminder was trained on all safe responses of {source}; calibrate on others")
     samples = fresh
     checks = read(prefixes, samples, reminder.vectors, reminder.interval, description="calibrating")
-    threshold, calibration = calibrate_on(
-        reminder.probe, checks, config.false_alarm_budget, prompt_check=bool(config.prompt_check)
+    thresholds, calibration = calibrate_by(
+        config.thresholds,
+        reminder.probe,
+        checks,
+        config.false_alarm_budget,
+        prompt_check=bool(config.prompt_check),
+        images=[sample.example.image is not None for sample in samples],
     )
-    calibrated = replace(
-        reminder, threshold=threshold, calibration={**calibration, "rows": "given", "data": manifest(source, samples)}
-    )
+    told = {**calibration, "rows": "given", "data": manifest(source, samples)}
+    calibrated = replace(reminder, **thresholds, calibration=told)
     if left_out:
         tested = _alarms_on(left_out, prefixes, calibrated, prompt_check=bool(config.prompt_check))
         calibrated = replace(calibrated, calibration={**calibrated.calibration, "left_out": tested})
     calibrated.save_pretrained(output / "pack")
-    metrics = {"threshold": threshold, "guaranteed": calibration["guaranteed"], "safe_responses": calibration["n"]}
+    chosen = {name: value for name, value in thresholds.items() if value is not None}
+    metrics = {**chosen, "guaranteed": calibration["guaranteed"], "safe_responses": calibration["n"]}
     options = config.model_dump(include=set(config.marked("calibration"))) | {"interval": reminder.interval}
     about = {"data": manifest(source, samples), "calibration": options}
     write_summary(output, vlm, {name: {"value": value} for name, value in metrics.items()}, about)
@@ -90,8 +99,13 @@ def _alarms_on(
     """How many safe responses there are, and on how many of them the reminder alarms."""
     checks = read(prefixes, samples, reminder.vectors, reminder.interval, description="testing")
     used = checks if prompt_check else checks.select(checks.tokens > 0)
-    alarms = highest_by_group(reminder.probe(used.hidden), used.groups) >= reminder.threshold
-    return {"n": len(alarms), "alarms": int(alarms.sum())}
+    guard = GuardConfig(threshold=reminder.threshold, **{name: getattr(reminder, name) for name in OTHER_THRESHOLDS})
+    limits = [
+        guard.limit("periodic" if tokens else "prompt", image=samples[group].example.image is not None)
+        for tokens, group in zip(used.tokens.tolist(), used.groups.tolist(), strict=True)
+    ]
+    unsafe = reminder.probe(used.hidden) >= torch.tensor(limits)
+    return {"n": len(used.groups.unique()), "alarms": len(used.groups[unsafe].unique())}
 
 
 def as_trained(config: TrainingConfig, reminder: SafetyReminder) -> TrainingConfig:
@@ -139,12 +153,12 @@ def refit_probe(
     judged = {where: (fit.probe, fit.test) for where, fit in fitted.items() if fit.test is not None}
     aucs = write_report(output, judged, reminder.interval)
     own = fitted["reminder"]
-    threshold, calibration = calibrate_on_split(own.probe, prefixes, parts, config, **options)
+    thresholds, calibration = calibrate_on_split(own.probe, prefixes, parts, config, **options)
     prefixes.forget()
     refitted = replace(
         reminder,
         probe=own.probe,
-        threshold=threshold,
+        **thresholds,
         calibration=calibration,
         training={
             **reminder.training,

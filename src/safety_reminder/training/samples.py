@@ -42,13 +42,14 @@ def key(example: TrainingExample) -> str:
 @dataclass(frozen=True, eq=False)
 class Sample:
     """``answer``, ``refusal`` (as a whole answer) and ``correction`` (after other text) in token ids; ``key``: what
-    is asked, as a digest."""
+    is asked, as a digest. ``least``: tokens of the answer that hold ``min_chars`` characters."""
 
     example: TrainingExample
     answer: tuple[int, ...]
     refusal: tuple[int, ...]
     correction: tuple[int, ...]
     key: str
+    least: int = 1
 
     @property
     def name(self) -> str:
@@ -85,17 +86,31 @@ def make_samples(
                 raise DataError(f"{message}; {option}=skip leaves such rows out") from error
             log.warning("left out: %s", message)
             continue
-        answer = [*ids(example.answer), end] if example.answer else []
+        answer = ([*ids(example.answer), end] if example.answer else [])[: config.answer_tokens]
         samples.append(
             Sample(
                 example,
-                tuple(answer[: config.answer_tokens]),
+                tuple(answer),
                 refusal=tuple([*ids(example.chosen), end][: config.target_tokens]),
                 correction=tuple([*ids(" " + example.chosen.lstrip()), end][: config.target_tokens]),
                 key=digest,
+                least=_tokens_with(vlm, answer, config.min_chars),
             )
         )
     return samples
+
+
+def _tokens_with(vlm: VLM, answer: Sequence[int], characters: int) -> int:
+    """How many tokens of an answer it takes for so many characters; all of them, if it is shorter."""
+    if not characters:
+        return 1
+    return next((n for n in range(1, len(answer)) if len(vlm.tokenizer.decode(answer[:n])) >= characters), len(answer))
+
+
+def counts(parts: Mapping[str, Sequence[Sample]]) -> dict[str, tuple[int, int]]:
+    """Of each part, how many rows are harmful to answer, and how many are not."""
+    harmful = {part: sum(not sample.example.safe for sample in rows) for part, rows in parts.items()}
+    return {part: (harmful[part], len(rows) - harmful[part]) for part, rows in parts.items()}
 
 
 def manifest(source: str, samples: Sequence[Sample]) -> dict[str, Any]:
