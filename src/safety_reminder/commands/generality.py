@@ -70,6 +70,11 @@ def generality(job: GeneralityJob, output: Path) -> None:
     """
     if job.training.leave_out is not None:
         raise ConfigError("by= says what is left out here, one after the other; training.leave_out is for one run")
+    if job.training.thresholds != "one" or job.training.threshold is not None:
+        raise ConfigError(
+            "every line of the table has one threshold, calibrated for it; leave training.thresholds and "
+            "training.threshold out"
+        )
     examples = job.data.load(on_error=job.training.on_error)
     chosen = folds_of(examples, job.by)
     require_found(job.model, job.reminder)
