@@ -17,6 +17,7 @@ from safety_reminder.commands.probe import load_pack
 from safety_reminder.commands.rows import RowsOptions
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError
 from safety_reminder.outside import strict_json
 from safety_reminder.run_files import append_lines, provenance, run_folder, whole_lines, write_json, write_text
@@ -58,6 +59,7 @@ class GeneralityJob(Options):
     dtype: DType = "auto"
     output: Output = "runs/generality"
     data: RowsOptions
+    reading: ReadingOptions = ReadingOptions()
     training: TrainingConfig = TrainingConfig()
 
 
@@ -93,7 +95,9 @@ def _measure(
     from safety_reminder.training.samples import make_samples, manifest
 
     print(f"loading {job.model} ...", file=sys.stderr)
-    vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
+    vlm, reminder = load_pack(
+        job.model, job.reminder, job.device, job.dtype, check_base=job.check_base, reading=job.reading
+    )
     training = as_trained(job.training, reminder).with_changes(interval=reminder.interval)
     samples = make_samples(vlm, examples, training)
     config = {
