@@ -13,6 +13,7 @@ import torch
 from safety_reminder.analysis.generality import (
     Fold,
     Read,
+    TooFew,
     as_csv,
     as_table,
     parts_without,
@@ -92,7 +93,7 @@ def some(rows: Read, keep: Callable[[TrainingExample], bool]) -> Read:
 
 def test_what_a_probe_was_never_shown_is_what_it_is_tested_on(rows):
     alike = without(some(rows, lambda e: e.topic in "abc"), "topic", "a", CONFIG, prompt_check=True)
-    assert (alike.unsafe, alike.harmless, alike.beside) == (14, 14, "own")
+    assert (alike.unsafe, alike.harmless, alike.beside, alike.dropped) == (14, 14, "own", 0)
     assert alike.auc is not None
     assert alike.missed is not None
     assert alike.false_alarms is not None
@@ -154,7 +155,7 @@ def test_all_values_come_in_turn_and_a_label_without_two_is_refused(rows):
         with pytest.raises(ConfigError, match=message):
             folds_of(examples, by)
     few = [s for s in rows.samples if s.example.topic != "b" or not s.example.safe]
-    with pytest.raises(ConfigError, match=r"without topic 'b', the .* split"):
+    with pytest.raises(TooFew, match=r"without topic 'b', the .* split"):
         parts_without([s for s in few if s.example.topic in ("b", "refused")], "topic", "b", CONFIG)
 
 

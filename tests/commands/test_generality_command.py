@@ -26,10 +26,21 @@ def options(place, models) -> list[str]:
     return [f"model={models}/llama", f"reminder={models}/pack", "data=rows.jsonl", "device=cpu", "output=run", *SPLITS]
 
 
-def test_one_command_leaves_out_topics_and_attacks_and_goes_on_where_it_was(call, options, monkeypatch):
+def test_one_command_leaves_out_topics_and_attacks_and_goes_on_where_it_was(call, options, monkeypatch, caplog):
     # The search for a regularisation, which other tests look at, would take most of the time.
     fit = lambda hidden, *more, **options: (Probe(hidden.std(0), 0.0), {})  # noqa: E731
     monkeypatch.setattr("safety_reminder.analysis.generality.fit_probe", fit)
+    # All of Fraud's rows but the harmful ones are gone, so that Malware cannot be left out.
+    whole = Path("rows.jsonl").read_text()
+    kept = [line for line in whole.splitlines() if not ("Fraud" in line and "Good" in line)]
+    Path("rows.jsonl").write_text("\n".join(kept))
+    partial = call("generality", *options, "by=topic", "output=partial")
+    assert partial.code == 0, partial.err
+    assert "not in the table: without topic 'Malware', the training split has only one kind of row" in caplog.text
+    assert [line.split(",")[1] for line in Path("partial/generality.csv").read_text().splitlines()[1:]] == [
+        "(a random part)", "Fraud",
+    ]  # fmt: skip
+    Path("rows.jsonl").write_text(whole)
     only_topics = call("generality", *options, "by=topic")
     assert only_topics.code == 0, only_topics.err
     kept = sorted(Path("run/readings").iterdir())
@@ -66,6 +77,7 @@ def test_what_cannot_be_left_out_is_said_before_the_model_runs(call, options):
         (["by=source"], "by=source: the rows have 1 values of 'source'"),
         (["by=theme"], "by must be of topic, source, attack"),
         (["training.leave_out=topic:Fraud"], "training.leave_out is for one run"),
+        (["training.thresholds=image"], "every line of the table has one threshold"),
         (["training.leave_out=Fraud"], "leave_out must be of topic:VALUE"),
     ):
         assert message in call("generality", *options, *changes).error
@@ -80,6 +92,6 @@ def test_the_vectors_are_learned_anew_without_each(call, options):
     assert "vectors, probe and threshold of every line were learned without what it leaves out" in outcome.out
     packs = sorted(Path("run/vectors").glob("*/pack/config.json"))
     left_out = [json.loads(path.read_text())["training"]["config"]["leave_out"] for path in packs]
-    assert left_out == [None, "topic:Fraud", "topic:Malware"]
+    assert sorted(map(str, left_out)) == ["None", "topic:Fraud", "topic:Malware"]
     with Path("run/generality.csv").open() as file:
         assert {(row["vectors"], row["seen"]) for row in csv.DictReader(file)} == {("retrained", "0")}

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ from safety_reminder.training.trainer import train
 from safety_reminder.types import TrainingExample
 
 
+class TooFew(ConfigError):
+    """Without one value, what is left cannot be split: all harmless rows have it, for example."""
+
+
 @dataclass(frozen=True)
 class Fold:
     """What a probe does on rows with the value ``left_out`` of the label ``by``, of which it saw none.
@@ -41,7 +45,8 @@ class Fold:
     AUC is against, its ``own`` or, where it has none, those that were held back of ``others``. ``auc``: of responses;
     ``auc_at_the_prompt``: of the checks before the first token. ``missed``: unsafe responses that no check finds;
     ``false_alarms``: of harmless ones, ``false_alarms_others``: of those of others. ``threshold``: what was
-    calibrated on others. ``seen``: how many of these rows the vectors were trained on.
+    calibrated on others. ``seen``: how many of these rows the vectors were trained on. ``dropped``: rows of others that
+    ask the same as one of them, and were not learned from either.
     """
 
     by: str
@@ -57,6 +62,7 @@ class Fold:
     threshold: float
     seen: int
     vectors: str = "kept"
+    dropped: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,12 +84,12 @@ def labels_digest(samples: Sequence[Sample]) -> str:
 
 
 def parts_without(
-    samples: Sequence[Sample], by: str, value: str, config: TrainingConfig, seen: Sequence[str] = ()
+    samples: Sequence[Sample], by: str, value: str, config: TrainingConfig, seen: Collection[str] = ()
 ) -> tuple[dict[str, list[Sample]], list[Sample]]:
     """(the other rows by part, those that are left out). The test part is what is held back of the others.
 
     Raises:
-        ConfigError: the others are too few for a part.
+        TooFew: the others are too few for a part.
     """
     plain = config.with_changes(leave_out=None)
     if value == AT_RANDOM:
@@ -95,7 +101,7 @@ def parts_without(
     try:
         return split(others, plain, held_back=("calibration", "test"), seen=seen), left
     except ConfigError as error:
-        raise ConfigError(f"without {by} {value!r}, {error}") from error
+        raise TooFew(f"without {by} {value!r}, {error}") from error
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ class Read:
 
 
 def without(
-    rows: Read, by: str, value: str, config: TrainingConfig, *, prompt_check: bool, seen: Sequence[str] = ()
+    rows: Read, by: str, value: str, config: TrainingConfig, *, prompt_check: bool, seen: Collection[str] = ()
 ) -> Fold:
     """Fit a probe and a threshold without the rows of ``value``, and test them on these.
 
@@ -128,7 +134,7 @@ def without(
         prompt_check: the bare prompt is a check too. seen: what the vectors were trained on (``seen_as``).
 
     Raises:
-        ConfigError: too few other rows.
+        TooFew: the other rows are too few for a part.
     """
     parts, left = parts_without(rows.samples, by, value, config, seen)
     fitting = rows.of(parts["training"], further=True)
@@ -140,7 +146,8 @@ def without(
     threshold, _ = calibrate_on(probe, checks, config.false_alarm_budget, prompt_check=prompt_check)
     held_back = [] if value == AT_RANDOM else parts["test"]
     fold = judge(rows, left, held_back, probe, threshold, prompt_check=prompt_check, seen=seen)
-    return replace(fold, by=by, left_out=value)
+    dropped = 0 if value == AT_RANDOM else len(rows.samples) - len(left) - sum(map(len, parts.values()))
+    return replace(fold, by=by, left_out=value, dropped=dropped)
 
 
 def without_at_all(
@@ -153,17 +160,25 @@ def without_at_all(
     folder: Path,
     source: str,
 ) -> Fold:
-    """As :func:`without`, with vectors of its own too: a run of ``train`` in ``folder``, which goes on where it was."""
+    """As :func:`without`, with vectors of its own too: a run of ``train`` in ``folder``, which goes on where it was.
+
+    Raises:
+        TooFew: as :func:`without`.
+    """
     leave_out = None if value == AT_RANDOM else f"{by}:{value}"
     config = config.with_changes(leave_out=leave_out)
+    try:
+        parts = split(samples, config)
+    except ConfigError as error:
+        raise TooFew(f"without {by} {value!r}, {error}") from error
     pack = train(vlm, examples, config, folder, source)
-    tested = split(samples, config)["test"]
+    tested, dropped = parts["test"], len(samples) - sum(map(len, parts.values()))
     left = tested if leave_out is None else [s for s in tested if LABELS[by](s.example) == value]
     held_back = [sample for sample in tested if sample not in left]
     prefixes = Prefixes(vlm, config.with_changes(prefix_cache_gb=0.0), folder / "prefixes")
     readings = Read(tested, read(prefixes, tested, pack.vectors, pack.interval, description="testing"))
     fold = judge(readings, left, held_back, pack.probe, pack.threshold, prompt_check=pack.prompt_check)
-    return replace(fold, by=by, left_out=value, vectors="retrained")
+    return replace(fold, by=by, left_out=value, vectors="retrained", dropped=dropped)
 
 
 def judge(
@@ -174,7 +189,7 @@ def judge(
     threshold: float,
     *,
     prompt_check: bool,
-    seen: Sequence[str] = (),
+    seen: Collection[str] = (),
 ) -> Fold:
     """A probe and a threshold on the rows ``left`` out, and on those of others that were ``held_back``."""
     unsafe = [sample for sample in left if not sample.example.safe]

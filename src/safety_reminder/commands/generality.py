@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,11 +17,12 @@ from safety_reminder.commands.probe import load_pack
 from safety_reminder.commands.rows import RowsOptions
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError
 from safety_reminder.outside import strict_json
 from safety_reminder.run_files import append_lines, provenance, run_folder, whole_lines, write_json, write_text
 from safety_reminder.training.config import TrainingConfig
-from safety_reminder.training.leave_out import folds_of
+from safety_reminder.training.leave_out import AT_RANDOM, folds_of
 from safety_reminder.types import TrainingExample
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from safety_reminder.guard import SafetyReminder
     from safety_reminder.models import VLM
     from safety_reminder.training.samples import Sample
+
+
+log = logging.getLogger(__name__)
 
 
 class GeneralityJob(Options):
@@ -53,6 +59,7 @@ class GeneralityJob(Options):
     dtype: DType = "auto"
     output: Output = "runs/generality"
     data: RowsOptions
+    reading: ReadingOptions = ReadingOptions()
     training: TrainingConfig = TrainingConfig()
 
 
@@ -65,6 +72,11 @@ def generality(job: GeneralityJob, output: Path) -> None:
     """
     if job.training.leave_out is not None:
         raise ConfigError("by= says what is left out here, one after the other; training.leave_out is for one run")
+    if job.training.thresholds != "one" or job.training.threshold is not None:
+        raise ConfigError(
+            "every line of the table has one threshold, calibrated for it; leave training.thresholds and "
+            "training.threshold out"
+        )
     examples = job.data.load(on_error=job.training.on_error)
     chosen = folds_of(examples, job.by)
     require_found(job.model, job.reminder)
@@ -83,7 +95,9 @@ def _measure(
     from safety_reminder.training.samples import make_samples, manifest
 
     print(f"loading {job.model} ...", file=sys.stderr)
-    vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
+    vlm, reminder = load_pack(
+        job.model, job.reminder, job.device, job.dtype, check_base=job.check_base, reading=job.reading
+    )
     training = as_trained(job.training, reminder).with_changes(interval=reminder.interval)
     samples = make_samples(vlm, examples, training)
     config = {
@@ -98,6 +112,8 @@ def _measure(
         raise another_configuration(output, differing)
     write_json(output / "config.json", config)
     folds = list(_folds(job, output, vlm, reminder, training, samples, examples, chosen))
+    if all(fold.left_out == AT_RANDOM for fold in folds):
+        raise ConfigError("none of the values can be left out: too few rows are left without it, as said above")
     metrics = summarise(folds)
     write_text(output / "generality.csv", as_csv(folds))
     write_json(
@@ -135,7 +151,10 @@ def _folds(
     path = output / "folds.jsonl"
     done = {(fold.by, fold.left_out, fold.vectors): fold for fold in _saved(path)}
     prefixes = Prefixes(vlm, training.with_changes(prefix_cache_gb=0.0), output / "prefixes")
-    how: dict[str, Any] = {"prompt_check": bool(training.prompt_check), "seen": reminder.training.get("seen", ())}
+    how: dict[str, Any] = {
+        "prompt_check": bool(training.prompt_check),
+        "seen": frozenset(reminder.training.get("seen", ())),
+    }
     kind = "retrained" if job.retrain else "kept"
     waiting = any((*fold, kind) not in done for fold in chosen)
     rows = None
@@ -144,16 +163,25 @@ def _folds(
             output / "readings", prefixes, samples, reminder.vectors, reminder.interval, trained_with=training
         )
         rows = measure.Read(samples, readings)
-    for number, (by, value) in enumerate(tqdm(chosen, "left out", unit="value", disable=not waiting)):
+    for by, value in tqdm(chosen, "left out", unit="value", disable=not waiting):
         fold = done.get((by, value, kind))
         if fold is None:
-            if rows is not None:
-                fold = measure.without(rows, by, value, training, **how)
-            else:
-                folder = output / "vectors" / f"{number:02d}-{re.sub(r'[^A-Za-z0-9.-]+', '_', f'{by}-{value}')}"
-                fold = measure.without_at_all(vlm, examples, samples, by, value, training, folder, job.data.sets)
+            try:
+                if rows is not None:
+                    fold = measure.without(rows, by, value, training, **how)
+                else:
+                    folder = output / "vectors" / _folder_name(f"{by}-{value}")
+                    fold = measure.without_at_all(vlm, examples, samples, by, value, training, folder, job.data.sets)
+            except measure.TooFew as error:  # the others may do
+                log.warning("not in the table: %s", error)
+                continue
             append_lines(path, [fold.as_json()])
         yield fold
+
+
+def _folder_name(text: str) -> str:
+    """What can be read of it, and a digest, since values may differ in other characters alone."""
+    return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', text)[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _saved(path: Path) -> Iterator[Fold]:
