@@ -40,6 +40,7 @@ def test_rows_are_made_resumed_and_never_shown(call, place, options):
     shown = outcome.out + outcome.err
     assert not [r["id"] for r in records if len(r["seen_text"].strip()) > 3 and r["seen_text"].strip() in shown]
     assert "rob" not in shown
+    assert f"next: safety-reminder train {options[0]} data=run/train.jsonl" in outcome.out
 
     made = made_in(place / "run")
     lines = (place / "run/records.jsonl").read_text().splitlines(keepends=True)
@@ -87,7 +88,7 @@ def test_a_model_that_sees_gets_pages_too(call, place, options, models):
     assert outcome.code == 0, outcome.err
     pages = [row for row in read_training_file(place / "run/train.jsonl") if row.image is not None]
     assert pages
-    assert all(Path(row.image).parent == place / "run/images" for row in pages)
+    assert all(Path(str(row.image)).parent == place / "run/images" for row in pages)
 
 
 def test_a_cost_grows_with_what_it_is_of():

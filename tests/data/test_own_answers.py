@@ -220,7 +220,7 @@ def test_rows_and_held_out_requests_are_read_as_they_were_written(tmp_path):
 def test_a_page_is_drawn_beside_the_rows_once(tmp_path):
     one = Asked("train-page-harmful-0", RowRequest("Steps to bake bread.", False), "page", "test")
     example = one.example(tmp_path)
-    drawn = Path(example.image)
+    drawn = Path(str(example.image))
     before = drawn.stat().st_mtime_ns
     assert drawn.relative_to(tmp_path) == Path("images/train-page-harmful-0.png")
     assert one.example(tmp_path) == example

@@ -208,7 +208,7 @@ def _write(job: MakeRowsJob, output: Path, answered: Sequence[Answered], judge: 
             },
         },
     )
-    _print(output, answered, counts, rates)
+    _print(job, output, answered, counts, rates)
 
 
 def _counts(lines: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -242,7 +242,11 @@ def _unsafe(answered: Sequence[Answered]) -> int:
 
 
 def _print(
-    output: Path, answered: Sequence[Answered], counts: dict[str, dict[str, int]], rates: dict[str, Metric]
+    job: MakeRowsJob,
+    output: Path,
+    answered: Sequence[Answered],
+    counts: dict[str, dict[str, int]],
+    rates: dict[str, Metric],
 ) -> None:
     """Counts alone: what the model said is in the files."""
     from safety_reminder.commands import console
@@ -252,7 +256,7 @@ def _print(
     console.print_metrics(rates)
     for name, kinds in counts.items():
         print(f"wrote {output / name}: " + (", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "no rows"))
-    print(f"next: safety-reminder train model=... data={output / TRAIN} output=...")
+    print(f"next: safety-reminder train model={job.model} data={output / TRAIN} output=...")
 
 
 COMMAND = Command(

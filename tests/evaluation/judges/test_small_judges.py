@@ -40,7 +40,7 @@ def test_a_fitted_judge_knows_what_its_labels_know(labels):
     judge = load_judge("fitted", data=str(labels), positive=[1])
     verdicts = judge.judge([Item("Another?", f"{text}, at length") for text in (HARM, HELP)])
     assert [verdict.unsafe for verdict in verdicts] == [True, False]
-    assert verdicts[0].score > 0.5 > verdicts[1].score
+    assert [(verdict.score or 0.0) > 0.5 for verdict in verdicts] == [True, False]
     assert judge.judge([]) == []
     assert load_judge("fitted", data=str(labels), positive=[1]).version == judge.version
     strict = load_judge("fitted", data=str(labels), positive=[1], threshold=0.01)
@@ -61,7 +61,7 @@ def test_where_an_answer_refuses_counts_although_its_words_are_new(tmp_path):
     refusal, other = judge.judge(
         [Item("q", "Unable to help with your request."), Item("q", "Entirely unseen wording.")]
     )
-    assert refusal.score < other.score
+    assert (refusal.score or 0.0) < (other.score or 0.0)
 
 
 def test_a_question_is_never_on_both_sides_of_a_fold():
