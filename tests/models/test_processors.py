@@ -172,7 +172,7 @@ def test_images_are_scaled_between_limits_of_pixels_where_the_processor_has_them
     messages: list[Any] = [[{"role": "user", "content": [{"type": "image", "image": image}]}]]
 
     def pixels(**limits: int) -> int:
-        vlm = open_vlm(folder, device="cpu", reading=ReadingOptions(**limits))
+        vlm = open_vlm(folder, device="cpu", reading=ReadingOptions.parse(limits))
         return int(vlm.encode(messages)["image_grid_thw"].prod()) * vlm.processor.image_processor.patch_size**2
 
     own = pixels()

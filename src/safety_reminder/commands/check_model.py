@@ -42,7 +42,7 @@ def _run(arguments: list[str]) -> None:
 
     limits = {key.removeprefix("reading."): value for key, value in chosen.items() if key.startswith("reading.")}
     dtype = options.get("dtype", chosen["dtype"])
-    vlm = open_vlm(name, device=options.get("device"), dtype=dtype, reading=ReadingOptions(**limits))
+    vlm = open_vlm(name, device=options.get("device"), dtype=dtype, reading=ReadingOptions.parse(limits))
     findings = check(vlm)
     for finding in findings:
         print(_line(finding))

@@ -44,8 +44,8 @@ def model_place(name: str, kind: str = "model") -> str:
         if otherwise := said_otherwise(name):
             raise ModelError(otherwise)
         near = difflib.get_close_matches(name, [POCKET, *preset_names()], n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near and kind == "model" else ""
-        raise ModelError(f"unknown {kind} {name!r}{meant}: expected 'pocket', a folder, or a hub id like 'org/name'")
+        meant = f"; did you mean {near[0]!r}?" if near and kind == "model" else ""
+        raise ModelError(f"unknown {kind} {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'{meant}")
     return name
 
 
