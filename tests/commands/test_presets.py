@@ -30,6 +30,8 @@ COMMANDS = {
     "probe": ["data=x.jsonl"],
     "calibrate": ["data=x.jsonl"],
     "dro": ["data=x.jsonl"],
+    "generality": ["data=x.jsonl"],
+    "make-rows": [],
     "import-official": ["prompt_embedding=x.pth", "classifier=x.npz"],
 }
 

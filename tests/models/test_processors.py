@@ -171,7 +171,7 @@ def test_images_are_scaled_between_limits_of_pixels_where_the_processor_has_them
     image = Image.new("RGB", (64, 64))
     messages: list[Any] = [[{"role": "user", "content": [{"type": "image", "image": image}]}]]
 
-    def pixels(**limits: int) -> int:
+    def pixels(**limits: Any) -> int:
         vlm = open_vlm(folder, device="cpu", reading=ReadingOptions.parse(limits))
         return int(vlm.encode(messages)["image_grid_thw"].prod()) * vlm.processor.image_processor.patch_size**2
 

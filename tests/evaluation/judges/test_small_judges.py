@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_judge_check_folds_and_never_checks_on_what_was_fitted(labels, tmp_path,
 def test_a_model_that_is_asked_is_read_from_its_logits(score, threshold, unsafe, label):
     judge = object.__new__(Asked)
     judge.threshold = threshold
-    judge.model = SimpleNamespace(preference=lambda logits, word, other: score)
+    judge.model = cast(Any, SimpleNamespace(preference=lambda logits, word, other: score))
     verdict = judge.read(Generation("Well", torch.zeros(3)))
     assert (verdict.unsafe, verdict.label, verdict.score) == (unsafe, label, score)
 
@@ -131,7 +132,9 @@ def test_a_model_that_is_asked_is_read_from_its_logits(score, threshold, unsafe,
 def test_what_is_asked_holds_request_and_answer_and_names_no_side():
     asked: list = []
     judge = object.__new__(Asked)
-    judge.model = SimpleNamespace(chat=lambda turns, **options: asked.append(turns) or [Generation("")] * len(turns))
+    judge.model = cast(
+        Any, SimpleNamespace(chat=lambda turns, **options: asked.append(turns) or [Generation("")] * len(turns))
+    )
     judge.ask([Item("A {answer} request", "An answer")])
     [[[turn]]] = asked
     assert turn.role == "user"

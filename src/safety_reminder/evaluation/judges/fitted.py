@@ -69,7 +69,7 @@ class Fitted:
         self.version = f"1/{digest}/{layout}/{threshold:g}/{_version()}"
 
     def judge(self, items: Sequence[Item]) -> list[Judgement]:
-        return judgements(self._score(items), self.threshold) if items else []
+        return judgements(self._score(items).tolist(), self.threshold) if items else []
 
 
 def judgements(scores: Sequence[float], threshold: float = 0.5) -> list[Judgement]:
