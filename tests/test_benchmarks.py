@@ -39,18 +39,6 @@ def test_figures_are_written_with_what_they_were_measured_with(benchmark_module,
     assert "[1.5, 3] over 3 runs" in capsys.readouterr().out
 
 
-def test_only_a_refusal_that_is_written_before_the_end_counts_as_one(benchmark_module):
-    turned = benchmark_module("reminder").turned
-    vlm = tiny_vlm()
-    ids = lambda text: vlm.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-    refusal, end = ids("I'm sorry, but I can't help with that."), vlm.end_of_turn()
-    assert turned(vlm, refusal)
-    assert turned(vlm, [*refusal, end, *ids("Then more.")])
-    assert not turned(vlm, [end, *refusal])
-    assert not turned(vlm, [end])
-    assert not turned(vlm, ids("2. Mix the dough."))
-
-
 def watched(name: str, *p: float, harmful: bool = False, image: bool = False) -> Record:
     """An answer whose checks said ``p``: of the bare prompt, and then every 16 tokens."""
     checks = tuple(Check(16 * i, x, False, "periodic" if i else "prompt") for i, x in enumerate(p))

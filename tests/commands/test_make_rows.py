@@ -104,4 +104,5 @@ def test_a_cost_grows_with_what_it_is_of():
     assert [cost.written_tokens for cost in costs] == [640, 1280, 1280]
     for name in ("batch_bytes", "prefix_bytes", "answer_seconds", "training_seconds"):
         first, second, third = (getattr(cost, name) for cost in costs)
-        assert 0 < first < second < third, name
+        assert 0 < first <= second < third, name
+        assert name == "training_seconds" or first < second, name  # the prompts are the most of what is trained on

@@ -47,7 +47,7 @@ def test_help_and_the_version_are_there_at_once(tmp_path):
 def test_a_command_s_help_waits_for_neither_torch_nor_hydra(tmp_path):
     names = [name for name in COMMANDS if name != "analyze"]
     lines = [[name, "--help"] for name in names] + [["analyze", name, "--help"] for name in ANALYSES]
-    assert len(lines) == 14
+    assert len(lines) == 16
     found = imported(lines, [*HEAVY, "hydra", "omegaconf", "matplotlib"], tmp_path)
     assert not any(found.values()), found
 

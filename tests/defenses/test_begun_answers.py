@@ -14,7 +14,8 @@ BEGUN = {"role": "assistant", "content": "Sure, it is"}
 GUARDS = ["reminder", "prompt_tuning", "header_probe", "text_reminder", "random_vectors", "probe_only", "checks_at"]
 
 
-@pytest.mark.parametrize("name", sorted(set(DEFENSES) - {*GUARDS}))
+# hidden_detect changes no request: it refuses, or passes all on.
+@pytest.mark.parametrize("name", sorted(set(DEFENSES) - {*GUARDS, "hidden_detect"}))
 def test_an_answer_that_was_begun_stays_at_the_end_and_the_request_before_it_is_changed(name, header, soft_prompt):
     model, plain = Recorder(), Recorder()
     options = options_of(name, header, soft_prompt)

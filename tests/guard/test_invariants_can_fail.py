@@ -95,7 +95,7 @@ def test_a_reminder_in_the_wrong_place_of_training_alone_is_noticed(monkeypatch)
 
 
 def test_a_rewind_that_keeps_the_rejected_text_is_noticed(monkeypatch):
-    def keep(self, lane, todo):
+    def keep(self, lane):
         lane.follow_answers()
 
     monkeypatch.setattr(_Decoder, "rewind", keep)

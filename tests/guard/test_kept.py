@@ -115,6 +115,7 @@ def test_a_batch_gives_every_row_what_it_gets_alone(kept, family):
         "mode": "exact",
         "interval": 4,
         "max_interventions": 2,
+        "threshold": 0.05,
         "eos_token_id": list(range(1, 12)),
         "max_new_tokens": 14,
     }

@@ -132,7 +132,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(tmp_path, monkeypatc
 LATER: dict[str, Any] = {
     "on_error": "skip", "false_alarm_budget": 0.1, "prompt_check": True, "policy": "stop", "interval": 4,
     "prefix_cache": "cpu", "prefix_cache_gb": 1.0, "log_with": "none", "probe": "pca", "pca_components": 5,
-    "refit": False, "rivals": True, "threshold": 0.8, "turn_rows": 3,
+    "refit": False, "rivals": True, "threshold": None, "thresholds": "image", "turn_rows": 3,
 }  # fmt: skip
 
 
@@ -141,6 +141,7 @@ def test_what_only_matters_after_the_last_step_may_change_when_a_run_goes_on(tmp
     save(stepped(), path)
     assert TrainingConfig.marked("later") == LATER.keys()
     assert load(path, CONFIG.with_changes(**LATER)).step == 3
+    assert load(path, CONFIG.with_changes(threshold=0.8)).step == 3
 
 
 def test_a_policy_may_change_later_if_the_bare_prompt_was_trained_as_it_would_be_for_it(tmp_path):
