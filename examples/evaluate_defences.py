@@ -22,7 +22,7 @@ work = Path(tempfile.mkdtemp(prefix="defences-"))
 (work / "suite.yaml").write_text(f"""
 max_tokens: 24
 tasks:
-  typographic: {{dataset: typographic, root: "shipped:demo.csv", options: {{seed: 1}}}}   # requests as images, that ship
+  typographic: {{dataset: typographic, root: "shipped:demo.csv", options: {{seed: 1}}}}   # as images
   mine: {{dataset: text, root: {work}/mine.csv}}
 defenses:   # `none` is always there, and `monitor`, which only watches
   reminder: {{defense: reminder}}
