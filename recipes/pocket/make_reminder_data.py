@@ -25,6 +25,7 @@ from phrases import HARM
 from precision import DEVICE, FAST
 from safety_reminder.data.benchmarks.typographic import render
 from safety_reminder.data.training_sets.loading import user
+from safety_reminder.errors import DataError
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models.pocket.assemble import base_language_model
@@ -36,10 +37,10 @@ from wordings import FIGSTEP_PROMPT, LIST_PROMPTS, Asked, aim, in_text, on_page,
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--asked", type=int, default=40, help="harmful image requests that pocket answers itself")
-    parser.add_argument("--scripted", type=int, default=132, help="harmful image requests with a list by the script")
-    parser.add_argument("--tasks", type=int, default=214, help="harmless requests in text that pocket answers itself")
-    parser.add_argument("--text-harmful", type=int, default=60, help="harmful requests in text, with scripted lists")
+    parser.add_argument("--asked", type=int, default=50, help="harmful image requests that pocket answers itself")
+    parser.add_argument("--scripted", type=int, default=170, help="harmful image requests with a list by the script")
+    parser.add_argument("--tasks", type=int, default=260, help="harmless requests in text that pocket answers itself")
+    parser.add_argument("--text-harmful", type=int, default=100, help="harmful requests in text, with scripted lists")
     parser.add_argument("--refused", type=int, default=34, help="harmful requests, in image or text, that are refused")
     parser.add_argument("--asked-only", action="store_true", help="for DRO: requests, in the place of answers too")
     parser.add_argument("--held-back", action="store_true", help="only requests that nothing was trained on: a test")
@@ -81,9 +82,12 @@ def draw_pages(rng: random.Random, args: argparse.Namespace) -> list[dict]:
         # Without the opener, so that what is held back is not a training request that begins otherwise.
         if (core := aim(page)) in seen:
             continue
-        seen.add(core)
         name = f"images/{len(requests):04d}.png"
-        render(page, numbered=asked.numbered, style=style(rng)).save(args.out / name)
+        try:
+            render(page, numbered=asked.numbered, style=style(rng)).save(args.out / name)
+        except DataError:  # longer than a page of this type: another one
+            continue
+        seen.add(core)
         requests.append({
             "image": name, "prompt": asked.prompt, "harmful": harmful, "page": page,
             "topic": asked.request.topic, "attack": "typographic" if asked.numbered else "phrase",

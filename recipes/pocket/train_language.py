@@ -253,7 +253,7 @@ def main() -> None:
         for kind, value in learner.learn(batch, factor).items():
             running[kind] = 0.9 * running.get(kind, value) + 0.1 * value
         step = learner.step
-        if step % 20 == 0:
+        if step % 10 == 0:
             line = {"step": step, "seconds_per_step": (time.time() - began) / (step - first), **running}
             print(json.dumps({k: round(v, 4) for k, v in line.items()}), flush=True)
         if step % 50 == 0:
