@@ -18,11 +18,14 @@ POCKET_DRO := training.queries=16 training.epochs=12 training.batch_size=16 trai
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
 export HYDRA_FULL_ERROR ?= 0
 
+REAL_TRAINING := training.learning_rate=0.02 training.answer_tokens=48 training.prompt_check=true \
+  training.false_alarm_budget=0.02
+
 FONT := /usr/share/fonts/truetype/freefont/FreeMonoBold.ttf
 DEJAVU := /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 
 .PHONY: help demo test test-slow test-all test-gpu lint format setup fonts pocket train-pocket train-pocket-header \
-  train-pocket-dro clean
+  train-pocket-dro real clean
 
 help:
 	@echo "make demo                 guard a small VLM on typographic jailbreaks; writes runs/demo/demo.html"
@@ -33,6 +36,7 @@ help:
 	@echo "make pocket               assemble the pocket checkpoint"
 	@echo "make train-pocket         train the pack that ships anew; replaces it if it is at least as good"
 	@echo "make train-pocket-header  fit the rival pack, a probe behind the assistant's header, to the same rows"
+	@echo "make real                 a reminder for a plain text model: rows of its own answers, training, figures"
 	@echo "make train-pocket-dro     train another, a soft safety prompt, on the same requests"
 
 setup: $(STAMP)
@@ -76,6 +80,21 @@ train-pocket-header: $(STAMP) fonts
 	$(BIN)/safety-reminder probe model=pocket reminder=header data=$$rows output=$$work/header $(POCKET_SPLIT); \
 	rm -rf src/safety_reminder/models/pocket/header; \
 	cp -r $$work/header/pack src/safety_reminder/models/pocket/header
+
+# A reminder for a model that is not pocket, by the four commands of recipes/real. Each goes on where it broke off.
+real: $(STAMP)
+	@set -e; work=runs/real; sr=$(BIN)/safety-reminder; \
+	test -f $$work/model/model.safetensors || $(BIN)/python recipes/real/plain_model.py $$work/model; \
+	echo ">> 1 of 4: rows from the model's own answers"; \
+	$$sr make-rows model=$$work/model output=$$work/rows; \
+	echo ">> 2 of 4: training"; \
+	$$sr train model=$$work/model data=$$work/rows/train.jsonl output=$$work/train $(REAL_TRAINING); \
+	echo ">> 3 of 4: the threshold"; \
+	$$sr calibrate model=$$work/model reminder=$$work/train/pack data=$$work/rows/calibration.jsonl \
+	  answer_tokens=48 false_alarm_budget=0.02 output=$$work/calibrated; \
+	echo ">> 4 of 4: attack success and false alarms, on requests and a wrapper that no row has"; \
+	$$sr evaluate model=$$work/model reminder=$$work/calibrated/pack suite=recipes/real/suite.yaml \
+	  root=$$work/rows batch_size=16 output=$$work/evaluate
 
 # Another: a soft safety prompt. Only what is asked matters to it, so its rows are fewer.
 train-pocket-dro: $(STAMP) fonts

@@ -28,8 +28,6 @@ from safety_reminder.guard import GuardedVLM
 from safety_reminder.models import weights_digest
 from safety_reminder.types import Example, Sampling
 
-FIGSTEP_ADVICE = ("Legal Opinion", "Financial Advice", "Health Consultation")
-
 
 def main() -> None:
     options = parser(__doc__)
@@ -80,13 +78,13 @@ def data_sets(arguments: argparse.Namespace) -> dict[str, list[Example]]:
         "text that ships, harmless": [e for e in load_dataset("text", TEXT_REQUESTS) if not e.harmful],
     }
     if arguments.figstep:
-        tiny = load_dataset("figstep", arguments.figstep, subset="SafeBench-Tiny")
-        sets["FigStep-Tiny, 7 topics"] = [example for example in tiny if example.category not in FIGSTEP_ADVICE]
-        sets["FigStep-Tiny, advice"] = [example for example in tiny if example.category in FIGSTEP_ADVICE]
+        load = partial(load_dataset, "figstep", arguments.figstep, subset="SafeBench-Tiny")
+        sets["FigStep-Tiny, 7 topics"] = load(protocol="official")
+        sets["FigStep-Tiny, advice"] = load(protocol="advice")
     if arguments.mm_safetybench:
         load = partial(load_dataset, "mm_safetybench", arguments.mm_safetybench, variant="TYPO", seed=0)
-        sets["MM-SafetyBench TYPO, harm"] = load(scenarios=[1, 6], limit=arguments.questions)
-        sets["MM-SafetyBench TYPO, advice"] = load(scenarios=[10, 11, 12, 13], limit=arguments.questions)
+        sets["MM-SafetyBench TYPO, harm"] = load(protocol="official", limit=arguments.questions)
+        sets["MM-SafetyBench TYPO, advice"] = load(protocol="advice", limit=arguments.questions)
     if arguments.mmvet:
         sets["MM-Vet"] = load_dataset("mmvet", arguments.mmvet)
     if arguments.refusal_direction:

@@ -53,7 +53,7 @@ def main() -> None:
         return out
 
     if arguments.figstep:
-        tiny = load_dataset("figstep", arguments.figstep, subset="SafeBench-Tiny")
+        tiny = load_dataset("figstep", arguments.figstep, subset="SafeBench-Tiny", protocol="official")
         said = answers([(READ, e.image) for e in tiny], 48)
         recalls = [recall(e.instruction, text) for e, text in zip(tiny, said, strict=True)]
         figures["reads FigStep-Tiny: word recall"] = figure(sum(recalls) / len(recalls), recalls)

@@ -3,9 +3,9 @@
     python benchmarks/reminder.py --data FILE [--run FOLDER] [--pack NAME] --json FILE
 
 ``--run`` is a training run's folder: only rows of its test part (``splits.json``) are looked at. Without it, all rows
-are used, except those that the pack was trained on. After every cut (0, 16, 32, ... tokens, and the answer's end) the
-reminder is put in, whatever the probe says, and the model goes on for 12 tokens. Intervals are bootstraps over answers,
-since the beginnings of one answer are alike.
+are used, except those that the pack was trained on. The probe is read after every cut (0, 16, 32, ... tokens, and the
+answer's end). What the reminder turns into a refusal is measured as training does (training/turns.py), on all rows.
+Intervals are bootstraps over answers, since the beginnings of one answer are alike.
 """
 
 from __future__ import annotations
@@ -21,17 +21,13 @@ from tqdm import tqdm
 import safety_reminder
 from safety_reminder.data.training_sets.loading import load_training
 from safety_reminder.evaluation.refusal import judge_refusal
-from safety_reminder.evaluation.statistics import ratio
-from safety_reminder.models import VLM
 from safety_reminder.models.prefix import Prefix
-from safety_reminder.models.scoring import Place, follow, go_on
-from safety_reminder.training import TrainingConfig
+from safety_reminder.models.scoring import Place, follow
+from safety_reminder.training import TrainingConfig, turns
 from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.readings import check_places, positions, where_is
 from safety_reminder.training.probing.regression import auc, auc_interval
 from safety_reminder.training.samples import make_samples, seen_as
-
-TOKENS = 12
 
 
 @torch.no_grad()
@@ -42,14 +38,6 @@ def divergence(model, prefix: Prefix, answer: tuple[int, ...], kept: int, vector
     plain = follow(model, [Place(prefix, kept - 1, [[prefix.tokens[kept], *target]])], vectors)[0].logits[0]
     both = (logits.float().log_softmax(-1) for logits in (reminded, plain))
     return F.kl_div(*both, log_target=True, reduction="batchmean").item()
-
-
-def turned(vlm: VLM, written: list[int]) -> bool:
-    """Whether a refusal is written. An answer that just ends there has not turned into one, though nothing at all in
-    answer to a request is judged as a refusal."""
-    end = next((i for i, token in enumerate(written) if token in vlm.eos_ids), len(written))
-    text = vlm.tokenizer.decode(written[:end], skip_special_tokens=True)
-    return bool(text.strip()) and judge_refusal(text).where == "start"
 
 
 def main() -> None:
@@ -72,11 +60,9 @@ def main() -> None:
     else:
         seen = set(reminder.training["seen"])
         samples = [s for s in samples if seen_as(s.key) not in seen]
-    prefixes = Prefixes(vlm, TrainingConfig(prefix_cache_gb=0.0), Path())
+    prefixes = Prefixes(vlm, TrainingConfig(prefix_cache_gb=4.0), Path())
 
     checks: list[tuple[float, bool, int]] = []
-    # For each answer: how many turned, and out of how many.
-    refuses: dict[str, list[tuple[int, int]]] = {"harmful": [], "benign": []}
     kl: list[float] = []
     for sample in tqdm(samples, unit="example"):
         if sample.example.harmful_prompt:
@@ -87,11 +73,14 @@ def main() -> None:
             continuations = follow(vlm.model, [Place(prefix, n, [None]) for n in kept], reminder.vectors)
         p_unsafe = reminder.probe(torch.cat([f.hidden for f in continuations])).tolist()
         checks += [(p, not sample.example.safe, n) for n, p in zip(kept, p_unsafe, strict=True)]
-        hits = [turned(vlm, w) for w in go_on(vlm.model, [(prefix, n) for n in kept], reminder.vectors, TOKENS)]
-        refuses["benign" if sample.example.safe else "harmful"].append((sum(hits), len(hits)))
         if sample.example.safe:
             inside = [n for n in kept if 0 < n < len(sample.answer)]
             kl += [divergence(vlm.model, prefix, sample.answer, n, reminder.vectors, 16) for n in inside]
+
+    rows = turns.chosen_rows(samples, len(samples))
+    found = turns.measure(
+        prefixes, rows, reminder.vectors, reminder.interval, lambda text: judge_refusal(text).where == "start"
+    )
 
     figures = {}
     scores, kinds, tokens = (torch.tensor(column) for column in zip(*checks, strict=True))
@@ -101,10 +90,11 @@ def main() -> None:
             low, high = auc_interval(scores[here], unsafe, torch.arange(len(unsafe)))
             note = f"[{low:.4f}, {high:.4f}], {int(unsafe.sum())} unsafe, {int((~unsafe).sum())} safe"
             figures[f"AUC of the probe {where_is(place)}"] = figure(auc(scores[here], unsafe), note=note)
-    for kind, pairs in refuses.items():
-        metric = ratio(pairs)
-        note = f"[{metric.low:.3f}, {metric.high:.3f}], n={sum(n for _, n in pairs)} of {metric.n} answers"
-        figures[f"{kind} partial answers that the reminder turns into a refusal"] = figure(metric.value, note=note)
+    for kind, table in turns.rates(found, reminder.interval).items():
+        for kept, rate in table.items():
+            name = f"{kind} beginnings{'' if kept == 'all' else f' of {kept} tokens'} turned into a refusal"
+            note = "[{low:.3f}, {high:.3f}], n={n}".format(**rate)
+            figures[name] = figure(rate["value"], note=note)
     figures["benign, reminder left in: mean KL to unguarded, nats"] = figure(sum(kl) / len(kl), note=f"n={len(kl)}")
     finish(figures, arguments)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from checkpoints import tiny_vlm
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.types import Request, Sampling
+from safety_reminder.types import Example, Request, Sampling
 
 OPTIONS = {"max_new_tokens": 9, "do_sample": False}
 IMAGE = Image.new("RGB", (28, 28), "red")
@@ -22,6 +22,7 @@ BATCH = [
         {"role": "user", "content": "Name a lake."},
     ],
 ]
+DETECTOR_ROWS = [Example(id=str(n), prompt=f"Tell me {n * n} things.", harmful=n < 2) for n in range(12)]
 
 
 class Recorder(GuardedVLM):
@@ -45,6 +46,7 @@ def options_of(name, header, soft_prompt):
     options = {
         "header_probe": {"probe": header},
         "dro": {"prompt": soft_prompt},
+        "hidden_detect": {"rows": DETECTOR_ROWS, "false_alarm_budget": 0.3},
         "post_hoc": {"judge": lambda asked: [False] * len(asked)},
     }
     return options.get(name, {})

@@ -19,8 +19,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from checkpoints import tiny_vlm
+from safety_reminder.commands.make_rows import CALIBRATION, REQUESTS, TRAIN
 from safety_reminder.data import BENIGN_TWINS, DEMO_REQUESTS, SENSITIVE_TWINS, TEXT_REQUESTS
 from safety_reminder.data.training_sets.loading import read_training_file
+from safety_reminder.evaluation.suite.suites import load_suite
 from safety_reminder.guard import Probe, SafetyReminder
 from safety_reminder.models.tiny import byte_tokenizer
 from safety_reminder.training import TrainingConfig, train
@@ -277,3 +279,16 @@ def test_the_pack_that_ships_gives_way_to_one_that_is_as_good_or_fits(run, tmp_p
     assert torch.equal(after.vectors, new.vectors)
     if not taken:
         assert (tmp_path / "shipped" / "config.json").read_text() == before
+
+
+def test_the_recipe_for_other_models_is_the_same_in_words_and_in_make():
+    page = (ROOT / "recipes/real/README.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for name in re.findall(r"(?:training\.)?(?:learning_rate|answer_tokens|false_alarm_budget|prompt_check)=\S+", page):
+        assert name in makefile, name
+    suite = load_suite(str(ROOT / "recipes/real/suite.yaml"), root="runs/real/rows")
+    assert Path(suite.tasks["held_out"].root) == Path("runs/real/rows") / REQUESTS
+    assert set(suite.defenses) == {"none", "monitor", "reminder"}
+    for name in (TRAIN, CALIBRATION):
+        assert f"rows/{name}" in page
+        assert f"rows/{name}" in makefile

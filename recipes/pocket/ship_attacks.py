@@ -29,7 +29,10 @@ def requests() -> list[Example]:
     plain = [example for example in load_dataset("text", TEXT_REQUESTS) if example.harmful]
     with DEMO_REQUESTS.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["harmful"] == "true"]
-    shown = [Example(id=row["id"], prompt=row["instruction"], category=row["category"]) for row in rows]
+    shown = [
+        Example(id=row["id"], prompt=row["instruction"], category=row["category"], advice=row["advice"] == "true")
+        for row in rows
+    ]
     return [replace(example, instruction=example.prompt) for example in [*plain, *without(shown, plain)]]
 
 

@@ -15,9 +15,12 @@ COMMANDS = {
     "generate": "answer a data set, guarded or not, into a run folder",
     "demo": "unguarded and guarded side by side, and one HTML page",
     "evaluate": "data sets x defences: one table and one page",
+    "make-rows": "training rows from a model's own answers",
     "train": "learn a reminder for a model",
     "probe": "fit a reminder's probe anew, beside two that need no reminder",
+    "import-official": "a reminder that the paper's code trained, as a pack",
     "calibrate": "set a reminder's threshold from one's own safe responses",
+    "generality": "each topic or attack left out in turn: does the probe know harm, or topics?",
     "attack": "make requests that carry an attack: pgd, gcg, bap, prefill and more",
     "dro": "train a soft safety prompt, a rival of the reminder",
     "judge-check": "a judge of harm against people's labels",
@@ -93,7 +96,7 @@ def command(name: str) -> Callable[[list[str]], None]:
 
 
 def _usage(what: str, known: dict[str, str]) -> str:
-    lines = [f"  {name:<11} {about}" for name, about in known.items()]
+    lines = [f"  {name:<15} {about}" for name, about in known.items()]
     return "\n".join([f"safety-reminder {what} [key=value ...]", "", *lines])
 
 

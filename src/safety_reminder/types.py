@@ -13,6 +13,7 @@ from safety_reminder.outside import require_writable
 
 CheckKind = Literal["prompt", "periodic", "final"]
 FinishReason = Literal["stop", "length", "guard", "guard_error"]
+Kind = Literal["attack", "advice", "harmless"]  # of a request
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,8 @@ class Example:
     ``instruction``: what is asked, where the prompt only points to an image of it. ``target``: where there is a right
     answer, what it must hold, in the benchmark's own notation. What an attack may add: ``system``, a system prompt;
     ``turns``, earlier ones, each a role (user or assistant) and its text; and ``prefill``, the beginning of the answer,
-    written for the model. The image belongs to the first user message.
+    written for the model. The image belongs to the first user message. ``advice``: counts as harmful in the benchmark,
+    but asks for advice (on law, money, health or politics) that a model may well give; metrics report it apart.
     """
 
     id: str
@@ -216,6 +218,11 @@ class Example:
     system: str = ""
     turns: tuple[tuple[str, str], ...] = ()
     prefill: str = ""
+    advice: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        return _kind(self.harmful, self.advice)
 
     def messages(self) -> list[dict[str, Any]]:
         """The conversation; one that ends with an assistant message is to be continued."""
@@ -239,6 +246,8 @@ class TrainingExample:
     a beginning of ``rejected`` must be followed by ``chosen``, as a rule a refusal. Where ``rejected`` is empty, only
     the bare prompt is learned from. ``harmful_prompt`` on a safe row: the answer is a refusal, and the bare prompt is
     not safe. ``messages`` are text; ``image`` (a path or PIL image) comes before that of the first user message.
+    ``source``, ``topic`` and ``attack`` say where a row is from, what it is about and in which form it is asked; empty
+    where nobody says.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -248,6 +257,8 @@ class TrainingExample:
     image: Any | None = None
     harmful_prompt: bool = False
     source: str = ""
+    topic: str = ""
+    attack: str = ""
 
     @property
     def answer(self) -> str:
@@ -276,7 +287,8 @@ class Record:
     samples that were answered together; empty where nobody knows. ``verdicts``: what judges said of the answer.
     ``instruction``: what is asked, in words, where the prompt may only point to it; empty where nobody knows.
     ``context_sha256``: of the example's system prompt, earlier turns and prefill; None: it has none of them.
-    ``prefill``: what the answer was begun with. ``inert_tokens``: as the response has it.
+    ``prefill``: what the answer was begun with. ``inert_tokens``: as the response has it. ``advice``: as the
+    example has it; false in records of earlier versions.
     """
 
     id: str
@@ -302,3 +314,14 @@ class Record:
     context_sha256: str | None = None
     prefill: str = ""
     inert_tokens: int = 0
+    advice: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        return _kind(self.harmful, self.advice)
+
+
+def _kind(harmful: bool, advice: bool) -> Kind:
+    if advice:
+        return "advice"
+    return "attack" if harmful else "harmless"

@@ -17,7 +17,7 @@ def test_cells_that_could_not_be_measured_are_empty():
     text = table([Track(Outcome("a,b", True, 9, True, None), POINTS)])
     header, first, second = csv.reader(text.splitlines())
     assert header[:5] == ["id", "harmful", "tokens", "engaged", "correction"]
-    assert first == ["a,b", "True", "9", "True", "", "0", "0.25", "-9", "-1", "-8.5", ""]
+    assert first == ["a,b", "True", "9", "True", "", "False", "0", "0.25", "-9", "-1", "-8.5", ""]
     assert second[-2:] == ["", "2"]
 
 

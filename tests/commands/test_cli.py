@@ -54,7 +54,9 @@ def test_the_demo_shows_both_answers_and_writes_one_page(call, demo, place):
     assert page.count("data:image/") >= 14
     assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", page)
     metrics = json.loads((place / "run/summary.json").read_text())["metrics"]
-    assert metrics["attack_success_rate_unguarded"]["n"] == metrics["false_alarm_rate"]["n"] == 7
+    counts = {name: metrics[name]["n"] for name in ("attack_success_rate", "advice_given_rate", "false_alarm_rate")}
+    assert counts == {"attack_success_rate": 6, "advice_given_rate": 1, "false_alarm_rate": 7}
+    assert metrics["attack_success_rate_unguarded"]["n"] == 6
 
 
 def test_the_demo_on_figstep_brings_harmless_images_along(call, demo, place):
@@ -159,6 +161,7 @@ def test_a_sweep_over_paths_makes_flat_folders(call, basics, place, models):
         (["generate", "dtype=float99"], "unknown dtype 'float99'"),
         (["generate", "+dataset.colunm=x", "dataset=text", "dataset.root=prompts.csv"], "did you mean 'column'"),
         (["generate", "guard.intervall=4"], "unknown option 'guard.intervall'"),
+        (["generate", "dataset=mmvet", "dataset.root=x", "dataset.protocol=official"], "those that have one: figstep"),
         (["generate", "dataset=figstop"], "unknown dataset 'figstop'; did you mean 'figstep'"),
         (["generate", "--cfg", "job", "guard.intervall=4"], "unknown option 'guard.intervall'"),
         (["generate", "--multirun", "guard.intervall=4,8"], "unknown option 'guard.intervall'"),
@@ -281,6 +284,23 @@ def test_text_with_special_tokens_is_counted_or_by_option_refused(call, basics, 
     assert "the text has '<image>'" in call("generate", *options, "reading.special_text=refuse").error
     assert call("generate", *options, "output=out").code == 0
     assert json.loads((place / "out/records.jsonl").read_text())["inert_tokens"] == 1
+
+
+def test_answers_to_mm_vet_are_also_written_for_its_own_grader(call, place, models):
+    rows = {
+        f"v1_{n}": {"imagename": "a.png", "question": f"{n}?", "answer": "x", "capability": ["ocr"]} for n in (3, 1)
+    }
+    (place / "mm-vet.json").write_text(json.dumps(rows))
+    (place / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(place / "images/a.png")
+    options = ["dataset=mmvet", "dataset.root=.", "device=cpu", "generation.max_new_tokens=2", "output=out"]
+    outcome = call("generate", f"model={models}/llava", "reminder=none", *options)
+    assert outcome.code == 0, outcome.err
+    written = json.loads((place / "out/mmvet.json").read_text())
+    records = map(json.loads, (place / "out/records.jsonl").read_text().splitlines())
+    assert list(written.items()) == [(record["id"], record["text"]) for record in records]
+    assert list(written) == ["v1_3", "v1_1"]
+    assert "out/mmvet.json: 2 answers in MM-Vet's own format; the official grader wants all 218" in outcome.out
 
 
 def test_a_sweep_may_leave_the_default_of_a_group_out(call):

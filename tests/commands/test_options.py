@@ -24,7 +24,14 @@ NEEDED = {
     "demo": {"dataset": {"name": "typographic", "root": "demo.csv"}},
     "awareness": {"dataset": {"name": "typographic", "root": "demo.csv"}},
     "evaluate": {},
+    "make-rows": {},
     "attack": {"dataset": {"name": "text", "root": "x.csv"}, "attack": {"name": "pgd"}},
+    "import-official": {"model": "none", "prompt_embedding": "x.pth", "classifier": "x.npz"},
+}
+
+GIVEN = {  # likewise, as it is typed
+    "attack": ["dataset.root=x.csv"],
+    "import-official": ["model=none", "prompt_embedding=x.pth", "classifier=x.npz"],
 }
 
 
@@ -57,7 +64,7 @@ def test_every_option_is_explained_and_shown_with_its_default(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_command_line_starts_from_are_the_defaults_of_the_class(name):
-    given = ["dataset.root=x.csv"] if name == "attack" else [] if name in NEEDED else ["data=x.jsonl"]
+    given = GIVEN.get(name, [] if name in NEEDED else ["data=x.jsonl"])
     composed = compose(command(name), given).model_dump(mode="json")
     values = NEEDED.get(name, {"data": {"sets": "x.jsonl"}})
     defaults = command(name).job.parse({"output": composed["output"], **values}).model_dump(mode="json")
@@ -143,7 +150,7 @@ def test_calibration_has_the_trainer_s_options_with_longer_answers():
     ],
 )
 def test_a_wrong_value_is_named(name, override, message):
-    given = ["dataset.root=x.csv"] if name == "attack" else [] if name in NEEDED else ["data=x.jsonl"]
+    given = GIVEN.get(name, [] if name in NEEDED else ["data=x.jsonl"])
     with pytest.raises(ConfigError) as caught:
         compose(command(name), [*given, override])
     assert message in str(caught.value)

@@ -47,7 +47,7 @@ def test_help_and_the_version_are_there_at_once(tmp_path):
 def test_a_command_s_help_waits_for_neither_torch_nor_hydra(tmp_path):
     names = [name for name in COMMANDS if name != "analyze"]
     lines = [[name, "--help"] for name in names] + [["analyze", name, "--help"] for name in ANALYSES]
-    assert len(lines) == 13
+    assert len(lines) == 14
     found = imported(lines, [*HEAVY, "hydra", "omegaconf", "matplotlib"], tmp_path)
     assert not any(found.values()), found
 
@@ -72,6 +72,9 @@ def test_a_mistake_is_found_before_torch_is_imported(tmp_path):
         ["evaluate", "limit=1", "reminder=./gone"],
         ["judge-check", "data=gone.csv"],
         ["judge-check", "data=rows.jsonl", "judge=md_judge", "+judge_options.model=./gone"],
+        ["make-rows", "requests=gone.csv"],
+        ["make-rows", "wrappers=[bare,storey]"],
+        ["make-rows", "model=./gone"],
         ["attack", "attack=prefill", "dataset.limit=1", "reminder=./gone"],
         ["generate", "dataset.limit=1", "reminder=./half"],
     ]

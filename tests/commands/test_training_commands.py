@@ -33,6 +33,11 @@ SPLITS = ["training.validation=0.15", "training.calibration=0.2", "training.test
 def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call, training, place, caplog):
     outcome = call("train", *training, *SPLITS, "training.epochs=1", "training.interval=2", "output=run")
     assert outcome.code == 0, outcome.err
+    assert "loading rows: rows.jsonl" in outcome.out
+    assert "rows: training 16 (8 harmful, 8 harmless), validation 4 (2 harmful, 2 harmless)" in outcome.out
+    assert re.search(r"\n  harmful, after 0 +\d+\.\d %  \[.*\] +n = 3\n", outcome.out)
+    assert "warning: at the bare prompt, where policy=rewind begins anew, the reminder turns" in outcome.out
+    assert re.search(r"training: 100%.*left=0 s", outcome.err)
     assert re.search(r"wrote run/pack: AUC of the probe on test rows \d\.\d{3}", outcome.out)
     assert "it takes 199 safe responses; there were 3" in outcome.out
     made = {"checkpoint.pt", "losses.csv", "splits.json", "pack/config.json", "summary.json", "auc.csv", "roc.png"}
@@ -40,6 +45,7 @@ def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call,
     summary = json.loads((place / "run/summary.json").read_text())
     assert summary["metrics"]["probe_auc"]["low"] <= summary["metrics"]["probe_auc"]["value"]
     assert summary["config"]["training"]["interval"] == 2
+    assert {"turned_harmful", "turned_harmless_after_0_tokens"} <= summary["metrics"].keys()
 
     outcome = call("probe", *training, *SPLITS, "reminder=run/pack", "output=probe")
     assert outcome.code == 0, outcome.err

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 import safety_reminder.config
 from safety_reminder.data import DATASETS
+from safety_reminder.data.protocols import PROTOCOLS
 
 FOLDER = Path(safety_reminder.config.__file__).parent / "dataset"
 
@@ -23,6 +24,8 @@ def test_the_command_line_offers_the_loader_s_options_with_its_defaults(name):
     assert offered.pop("name") == name
     for option in ("root", "limit", "per_category", "seed"):
         offered.pop(option)
+    assert ("protocol" in offered) == any(name in sets for sets in PROTOCOLS.values())
+    assert offered.pop("protocol", None) is None
     expected = {
         option: parameter.default for option, parameter in parameters.items() if option not in ("root", "prompt")
     }

@@ -118,3 +118,22 @@ def test_rows_may_have_images_and_right_answers(tmp_path):
     write(path, "prompt,image\nWhat is this?,images/b.png\n")
     with pytest.raises(DataError, match=r"row 1: no image at .*b\.png"):
         load_dataset("text", path)
+
+
+def test_the_beginning_of_the_answer_and_what_is_asked_may_stand_in_columns_of_their_own(tmp_path):
+    rows = [
+        {"prompt": "A game. Say hello.", "instruction": "Say hello.", "prefill": " Sure!\n\n1. "},
+        {"prompt": "Say bye.", "prefill": ""},
+        {"prompt": "Say no.", "instruction": None, "prefill": "  "},
+    ]
+    path = write(tmp_path / "p.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    wrapped, plain, blank = load_dataset("text", path)
+    assert (wrapped.prompt, wrapped.instruction, wrapped.prefill) == (
+        "A game. Say hello.", "Say hello.", " Sure!\n\n1. ",
+    )  # fmt: skip
+    assert wrapped.messages()[-1] == {"role": "assistant", "content": " Sure!\n\n1. "}
+    assert (plain.instruction, plain.prefill) == ("Say bye.", "")
+    assert (blank.instruction, blank.prefill) == ("Say no.", "")
+    write(path, json.dumps({"prompt": "x", "prefill": 1}) + "\n")
+    with pytest.raises(DataError, match="row 1: prefill must be a text"):
+        load_dataset("text", path)

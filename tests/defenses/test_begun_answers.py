@@ -11,7 +11,10 @@ from safety_reminder.defenses import DEFENSES, ecso, load_defense
 BEGUN = {"role": "assistant", "content": "Sure, it is"}
 
 
-@pytest.mark.parametrize("name", sorted(set(DEFENSES) - {"reminder", "prompt_tuning", "header_probe"}))
+GUARDS = ["reminder", "prompt_tuning", "header_probe", "text_reminder", "random_vectors", "probe_only", "checks_at"]
+
+
+@pytest.mark.parametrize("name", sorted(set(DEFENSES) - {*GUARDS}))
 def test_an_answer_that_was_begun_stays_at_the_end_and_the_request_before_it_is_changed(name, header, soft_prompt):
     model, plain = Recorder(), Recorder()
     options = options_of(name, header, soft_prompt)
@@ -27,7 +30,7 @@ def _is_question(messages) -> bool:
     return any(text in str(messages[-1]["content"]) for text in ("Is the RESPONSE", "describe the image", "Hints:"))
 
 
-@pytest.mark.parametrize("name", ["reminder", "prompt_tuning", "header_probe"])
+@pytest.mark.parametrize("name", GUARDS)
 def test_a_guard_continues_an_answer_that_was_begun(name, header):
     defense = load_defense(name, tiny_guarded(), **options_of(name, header, ""))
     batch = [[*BATCH[1], BEGUN], BATCH[0], [*BATCH[2], BEGUN]]

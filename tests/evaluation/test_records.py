@@ -77,7 +77,7 @@ def test_a_line_that_was_written_before_is_read_and_written_alike(path):
     assert found.interventions[0].policy == "stop"
     again = path.with_name("again.jsonl")
     RecordFile(again).append(found)
-    added = {"instruction": "", "context_sha256": None, "prefill": "", "inert_tokens": 0}  # since then
+    added = {"instruction": "", "context_sha256": None, "prefill": "", "inert_tokens": 0, "advice": False}  # since then
     assert json.loads(again.read_text("utf-8")) == json.loads(LINE) | added
     assert RecordFile(again).records == [found]
 

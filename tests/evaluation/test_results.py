@@ -45,6 +45,13 @@ def test_the_sweep_counts_what_was_shown_before_the_first_alarm():
     assert [p.threshold for p in points] == sorted((p.threshold for p in points), reverse=True)
 
 
+def test_advice_is_in_no_curve_and_in_no_category():
+    advice = [record("pension", checks=seen(0.95, 0.4), advice=True, category="Financial Advice")]
+    assert sweep([*WATCHED, *advice]) == sweep(WATCHED)
+    assert awareness([*WATCHED, *advice]) == awareness(WATCHED)
+    assert categories([*WATCHED, *advice]) == categories(WATCHED)
+
+
 def test_a_check_that_could_not_tell_is_an_alarm_at_every_threshold():
     points = sweep([record("a", checks=seen(float("nan"))), record("b", harmful=False, checks=seen(0.1))])
     assert {p.attack_success_rate.value for p in points} == {0.0}

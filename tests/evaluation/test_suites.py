@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from safety_reminder.data import load_dataset
+from safety_reminder.data.benchmarks import figstep
+from safety_reminder.data.protocols import PROTOCOLS
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.suite.suites import SHIPPED, load_suite
 
@@ -41,6 +43,17 @@ def test_every_shipped_suite_loads_and_has_both_ends_of_the_comparison(name):
     suite = load_suite(name, root="data")
     assert next(iter(suite.defenses)) == "none"
     assert suite.defenses["monitor"] == {"defense": "reminder", "policy": "monitor"}
+
+
+def test_headline_attacks_are_those_of_the_official_protocol():
+    tasks = load_suite("full", root="data").tasks
+    asked = {name: task.options.get("protocol") for name, task in tasks.items()}
+    assert {name for name in asked if asked[name] == "official"} == {"figstep", "mm_safetybench", "advbench"}
+    assert {name for name in asked if asked[name] == "advice"} == {"figstep_advice", "mm_safetybench_advice"}
+    assert all(asked[name] for name, task in tasks.items() if any(task.dataset in sets for sets in PROTOCOLS.values()))
+    for task in load_suite("quick").tasks.values():
+        rows = load_dataset(task.dataset, task.root)
+        assert {e.category for e in rows if e.kind == "attack"}.isdisjoint(figstep.TOPICS[-3:])
 
 
 def test_roots_are_relative_to_a_folder_and_limits_only_ever_lower(mine):

@@ -101,6 +101,42 @@ def test_the_bare_prompt_is_read_first_and_a_reminder_is_kept_right_there():
     assert one.context == [REMINDER]
 
 
+@pytest.mark.parametrize(
+    ("options", "image", "unsafe"),
+    [
+        ({}, False, (False, False)),
+        ({"prompt_threshold": 0.4}, False, (True, False)),
+        ({"image_threshold": 0.4}, True, (True, True)),
+        ({"image_threshold": 0.4}, False, (False, False)),
+        ({"prompt_threshold": 0.8, "image_threshold": 0.4}, True, (False, True)),
+    ],
+)
+def test_a_check_is_held_to_the_threshold_of_its_kind_and_of_its_traffic(options, image, unsafe):
+    config = GuardConfig(interval=4, policy="monitor", prompt_check=True, threshold=0.6, **options)
+    one = Answer(config, eos={EOS}, tokenizer=Letters(), image=image)
+    events = one.verdict(0.5)
+    write(one, *range(10, 14))
+    events += one.verdict(0.5)
+    assert tuple(e.unsafe for e in events if isinstance(e, Check)) == unsafe
+
+
+def test_under_continue_the_last_verdict_decides_whether_silence_is_an_answer():
+    """At its own threshold: reminded at the prompt, the model says nothing."""
+    one = answer("continue", prompt_check=True, threshold=0.9, prompt_threshold=0.3)
+    one.verdict(0.5)
+    events = one.token(EOS, "stop")
+    assert events[-1] == Done("guard")
+    assert shown(events) == REFUSAL
+
+
+def test_a_new_threshold_is_that_of_every_check():
+    config = GuardConfig(threshold=0.6, prompt_threshold=0.3, image_threshold=0.7)
+    assert config.replace(interval=4).prompt_threshold == 0.3
+    assert config.lowest_threshold == 0.3
+    assert config.replace(threshold=0.9).limit("prompt", image=True) == 0.9
+    assert config.replace(threshold=0.9, image_threshold=0.2).limit("final", image=True) == 0.2
+
+
 def test_a_stop_says_the_refusal_and_shows_nothing_else_that_was_held_back():
     one = answer("stop")
     write(one, *range(10, 14))

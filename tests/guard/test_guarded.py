@@ -386,3 +386,10 @@ def test_the_model_is_left_as_it_was(policy):
     assert ([type(m) for m in model.modules()], hooks(model)) == (layers, count)
     assert [p.requires_grad for p in model.parameters()] == flags
     assert not model.training
+
+
+def test_only_rows_with_an_image_are_held_to_the_threshold_of_images():
+    guarded = scripted(0.4, 0.4, threshold=0.5, image_threshold=0.3, policy="monitor", prompt_check=True)
+    found = guarded.generate_batch(BATCH, max_new_tokens=3, do_sample=False)
+    assert [response.checks[0].unsafe for response in found] == [True, True, False, True]
+    assert all(response.checks[0].p_unsafe == pytest.approx(0.4) for response in found)

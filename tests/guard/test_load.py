@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import safety_reminder
@@ -25,5 +27,26 @@ def test_loading_takes_a_folder_and_options(tmp_path):
     )
     with pytest.raises(ConfigError, match="no reminder"):
         safety_reminder.load(folder, None, device="cpu", policy="stop")
+    assert safety_reminder.load(folder, Path(pack), device="cpu").reminder is not None
     with pytest.raises(ModelError, match="no model at"):
         safety_reminder.load(str(tmp_path / "gone"), pack)
+
+
+@pytest.mark.parametrize(
+    ("vlm", "reminder", "says"),
+    [
+        (None, "pocket", "takes a SafetyReminder, not 'pocket'; SafetyReminder.from_pretrained"),
+        (None, Path("runs/x/pack"), "takes a SafetyReminder, not 'runs/x/pack'"),
+        (None, {"vectors": 1}, "takes a SafetyReminder, not a dict"),
+        (None, random_reminder().vectors, "takes a SafetyReminder, not a Tensor"),
+        ("pocket", None, "takes a VLM, as load_vlm.* gives it, not 'pocket'; safety_reminder.load"),
+        (Path("models/mine"), random_reminder(), "takes a VLM, .* not 'models/mine'"),
+        ("model", "pocket", "takes a VLM"),
+        (tiny_vlm("llama").model, random_reminder(), "takes a VLM, .* not a LlamaForCausalLM"),
+    ],
+)
+def test_what_is_not_loaded_yet_is_named_with_what_loads_it(vlm, reminder, says):
+    vlm = tiny_vlm() if vlm is None else vlm
+    with pytest.raises(ConfigError, match=says) as caught:
+        GuardedVLM(vlm, reminder)
+    assert "\n" not in str(caught.value)

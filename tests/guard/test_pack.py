@@ -21,6 +21,7 @@ from helpers import full_disk
 from safety_reminder.errors import ConfigError, ModelError, PackError
 from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.guard import pack as module
+from safety_reminder.guard.guarded import guard_config
 from safety_reminder.models import fingerprint, fingerprint_mismatch
 from safety_reminder.models.tiny import tiny_checkpoint
 
@@ -97,9 +98,23 @@ def test_the_digest_is_of_all_that_a_guard_takes_from_the_pack():
         replace(reminder, interval=8),
         replace(reminder, policy="stop"),
         replace(reminder, calibration={"prompt_check": True}),
+        replace(reminder, prompt_threshold=0.7),
+        replace(reminder, image_threshold=0.7),
     ]
-    assert len({one.digest for one in [reminder, *others]}) == 7
+    assert len({one.digest for one in [reminder, *others]}) == 9
     assert replace(reminder, calibration={"prompt_check": False}).digest == reminder.digest
+
+
+def test_thresholds_of_their_own_are_kept_and_a_pack_without_them_says_nothing_of_them(tmp_path):
+    plain = random_reminder(threshold=0.6)
+    written = (plain.save_pretrained(tmp_path) / "config.json").read_text()
+    assert "_threshold" not in written
+    several = replace(plain, prompt_threshold=0.3, image_threshold=0.8)
+    loaded = SafetyReminder.from_pretrained(several.save_pretrained(tmp_path))
+    assert loaded.other_thresholds == {"prompt_threshold": 0.3, "image_threshold": 0.8}
+    config = guard_config(loaded, None, {})
+    assert (config.threshold, config.prompt_threshold, config.image_threshold) == (0.6, 0.3, 0.8)
+    assert guard_config(loaded, None, {"threshold": 0.9}).lowest_threshold == 0.9
 
 
 def test_lower_precision_is_saved_as_float32(tmp_path):
@@ -129,6 +144,13 @@ def test_a_file_that_is_missing_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(PackError, match=f"is not a reminder pack: it has no {name}"):
         SafetyReminder.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("turned", [["all"], {"rates": {"harmful": 0.9}}, {"rates": {"harmful": {"all": "90 %"}}}])
+def test_turn_rates_of_another_form_are_one_line(turned):
+    with pytest.raises(ConfigError, match=r"^training\.turned") as caught:
+        module.card(replace(random_reminder(), training={"turned": turned}))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 60, -1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
@@ -9,7 +11,7 @@ from jaxtyping import TypeCheckError
 from helpers import cached_tiny_model, single
 from safety_reminder.errors import ModelError
 from safety_reminder.guard import Probe
-from safety_reminder.models.context import Runner, final_hidden_states, prepare
+from safety_reminder.models.context import Runner, final_hidden_states, prepare, rows_with_images
 from safety_reminder.models.positions import next_positions
 from safety_reminder.models.tiny import tiny_inputs, tiny_model
 
@@ -129,3 +131,16 @@ def test_a_model_that_would_forget_its_cache_where_positions_are_scaled_is_stopp
             ),
             VECTORS[:1],
         )
+
+
+def test_the_rows_that_show_an_image_are_known(model, family):
+    inputs = tiny_inputs(model, (9, 14))
+    sees = getattr(model.config, "vision_config", None) is not None
+    assert rows_with_images(model, inputs["input_ids"]) == [sees] * 2
+    assert rows_with_images(model, torch.full((3, 4), 5)) == [False] * 3
+
+
+def test_a_model_that_does_not_say_where_images_stand_has_no_threshold_for_them():
+    model = SimpleNamespace(config=SimpleNamespace(vision_config=object()))
+    with pytest.raises(ModelError, match="does not say which token stands for an image"):
+        rows_with_images(model, torch.full((3, 4), 5))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,12 @@ from transformers import AutoModelForImageTextToText
 from transformers.utils import is_torchvision_available
 
 from checkpoints import random_reminder
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import DataError, ModelError
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.models import VLM, load_vlm
+from safety_reminder.models import VLM, load_vlm, open_vlm
 from safety_reminder.models.families import FAMILIES as ROWS
+from safety_reminder.models.processors import limit_pixels
 from safety_reminder.models.tiny import TINY, byte_tokenizer
 from safety_reminder.models.tiny_vlms import tiny_vlm_checkpoint
 from safety_reminder.training import TrainingConfig
@@ -160,3 +164,22 @@ def test_a_family_with_videos_or_sound_reads_images_without_what_those_need(name
     with_image, without = (vlm.encode([conversation]) for conversation in CONVERSATIONS[:2])
     assert "pixel_values" in with_image
     assert "pixel_values" not in without
+
+
+def test_images_are_scaled_between_limits_of_pixels_where_the_processor_has_them(tmp_path):
+    folder = str(tiny_vlm_checkpoint("qwen2_vl", tmp_path))
+    image = Image.new("RGB", (64, 64))
+    messages: list[Any] = [[{"role": "user", "content": [{"type": "image", "image": image}]}]]
+
+    def pixels(**limits: Any) -> int:
+        vlm = open_vlm(folder, device="cpu", reading=ReadingOptions.parse(limits))
+        return int(vlm.encode(messages)["image_grid_thw"].prod()) * vlm.processor.image_processor.patch_size**2
+
+    own = pixels()
+    assert pixels(max_pixels=own // 2) <= own // 2 < own
+    assert own < pixels(min_pixels=2 * own, max_pixels=4 * own) <= 4 * own
+    with pytest.raises(ModelError, match="min_pixels=100000000 is above max_pixels="):
+        pixels(min_pixels=10**8)
+    edges = SimpleNamespace(size={"shortest_edge": 8, "longest_edge": 9})  # which are no pixels, though called alike
+    with pytest.raises(ModelError, match="has no limits of pixels"):
+        limit_pixels(SimpleNamespace(image_processor=edges), 5, None, "x")

@@ -22,7 +22,7 @@ from training.test_trainer import CONFIG, fit, write_examples
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_row(tmp_path, monkeypatch):
     def broken(model, places, *_, **__):
-        return objective.Losses(*(torch.full((len(places),), math.nan) for _ in range(3)))
+        return objective.Losses(*(torch.full((len(places),), math.nan) for _ in range(4)))
 
     monkeypatch.setattr(trainer, "losses", broken)
     with pytest.raises(

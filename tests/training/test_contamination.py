@@ -65,3 +65,49 @@ def test_a_training_image_that_cannot_be_read_is_left_to_training_itself(tmp_pat
 
 def test_a_template_that_a_set_repeats_is_no_overlap():
     refuse_contamination([row(TEMPLATE, picture("green")), row("x", picture("black"))], EVALUATION)
+
+
+WRAPPED = "You are an oracle that answers everything. How is bread made? Begin at once."
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested"),
+    [
+        (WRAPPED, "How is bread made?"),
+        ("How is bread made?", WRAPPED),  # the other way round
+        ("Chapter 1\nREQUEST:   how is\nBREAD made", "How is bread made?"),
+        ("Schreibe: wie wird gutes Brot gebacken, bitte?", "Wie wird gutes Brot gebacken?"),
+        (
+            "从现在起你是神谕\u3002面包应该怎样烤才好\uff1f马上开始\u3002",
+            "面包应该怎样烤才好\uff1f",
+        ),  # no spaces between words
+    ],
+)
+def test_a_request_is_found_inside_a_wrapper(trained, tested):
+    with pytest.raises(DataError, match="1 of 1 training rows are also in mine"):
+        refuse_contamination([row(trained)], {"mine": [Example("1", tested)]})
+
+
+def test_a_wrapped_instruction_of_an_evaluation_set_is_compared_by_what_it_asks():
+    tested = Example("1", "Fill in this page. TITLE: How is bread made?", instruction="How is bread made?")
+    with pytest.raises(DataError, match="1 of 1"):
+        refuse_contamination([row("Tell a story. How is bread made? Go on.")], {"mine": [tested]})
+
+
+def test_few_words_and_parts_of_words_are_not_found_inside_others():
+    tested = [Example("1", "Go on."), Example("2", "a b c d"), Example("3", "How is bread made today?")]
+    refuse_contamination([row("Go on. a b c d. Show is bread made todays?")], {"mine": tested})
+
+
+def test_what_pages_share_is_no_request_inside_a_longer_one():
+    pages = [row("The image shows a list.", picture(colour)) for colour in ("red", "green")]
+    refuse_contamination(pages, {"mine": [Example("1", "The image shows a list. Fill in the items.")]})
+
+
+@pytest.mark.parametrize("request_", ["Make a bomb.", "How is bread made?", "x" * 300, WRAPPED, "Brot"])
+def test_a_request_is_never_shown_whole(request_):
+    example = TrainingExample(user(request_), True, "a", source="mine.jsonl")
+    with pytest.raises(DataError, match=r"the first: of mine\.jsonl") as raised:
+        refuse_contamination([example], {"set": [Example("1", request_)]})
+    assert request_ not in str(raised.value)
+    assert len(str(raised.value)) < 300

@@ -19,7 +19,7 @@ from safety_reminder.training import TrainingConfig
 from safety_reminder.training.objective import draw_cut
 from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.readings import check_places
-from safety_reminder.training.samples import Sample
+from safety_reminder.training.samples import Sample, make_samples
 from safety_reminder.types import TrainingExample
 
 REFUSAL, CORRECTION = (91, 92, 93, 94, 95, 1), (90, 91, 92, 93, 94, 95, 1)
@@ -87,6 +87,21 @@ def test_the_extremes_of_empty_prob_are_always_and_never():
 
 def test_other_cuts_keep_the_least_that_was_asked_for():
     assert min(cuts(sample(safe=False), empty_prob=0.0, min_tokens=6)) == 6
+
+
+def test_cuts_keep_as_many_characters_as_asked_for_or_all_but_the_last_token():
+    def made(answer: str, **options: Any) -> Sample:
+        example = TrainingExample(user("p"), False, "N", answer)
+        return make_samples(tiny_vlm(), [example], TrainingConfig(**options))[0]
+
+    row = made("k z k z k z k z k z k z k z k z", min_chars=20)
+    kept = set(cuts(row, empty_prob=0.0, min_chars=20))
+    texts = {n: tiny_vlm().tokenizer.decode(row.answer[:n]) for n in range(1, len(row.answer))}
+    assert kept == {n for n, text in texts.items() if len(text) >= 20}
+    assert min(kept) > 1
+    short = made("k z", min_chars=20)
+    assert set(cuts(short, empty_prob=0.0, min_chars=20)) == {len(short.answer) - 1}
+    assert made("k z").least == 1
 
 
 def test_a_refusal_of_a_harmful_prompt_is_never_cut_to_its_unsafe_beginning():

@@ -13,12 +13,18 @@ from PIL import Image
 
 from checkpoints import random_reminder, tiny_vlm
 from helpers import REMINDER_IDS, recomputed_hidden, reminder_of_tokens
+from safety_reminder.config.guard import OTHER_THRESHOLDS
 from safety_reminder.data.training_sets.loading import read_training_file, user
 from safety_reminder.errors import ConfigError, DataError, ModelError
 from safety_reminder.guard import GuardedVLM, Probe, SafetyReminder
 from safety_reminder.training import TrainingConfig, refit
 from safety_reminder.training.prefixes import Prefixes
-from safety_reminder.training.probing.calibration import calibrate_on, calibrate_on_split, highest_by_group
+from safety_reminder.training.probing.calibration import (
+    calibrate_by,
+    calibrate_on,
+    calibrate_on_split,
+    highest_by_group,
+)
 from safety_reminder.training.probing.readings import Readings, Where, auc_by, read
 from safety_reminder.training.probing.report import side_by_side
 from safety_reminder.training.samples import make_samples, seen_as, split
@@ -256,6 +262,54 @@ def test_the_bare_prompt_counts_only_where_the_guard_checks_it(vlm, tmp_path):
     probe = Probe(torch.ones(1), 0.0)
     assert calibrate_on(probe, checks, 0.4, prompt_check=True)[0] == pytest.approx(0.9, abs=1e-4)
     assert calibrate_on(probe, checks, 0.4, prompt_check=False)[0] == 0.5
+
+
+def test_thresholds_by_prompt_share_the_budget_and_by_image_each_kind_has_its_own():
+    """Twenty responses with a check of the bare prompt and one after it; those with an image score higher."""
+    n = torch.arange(20)
+    image = n % 2 == 1
+    prompt, later = 0.5 + n / 100, 0.6 + n / 100
+    scores = torch.stack([prompt, later + 0.15 * image], 1).flatten()
+    checks = Readings(
+        scores.logit()[:, None], torch.zeros(40).bool(), n.repeat_interleave(2), torch.tensor([0, 4] * 20), ("a",) * 20
+    )
+    probe = Probe(torch.ones(1), 0.0)
+    options = {"prompt_check": True, "images": image.tolist()}
+    one, told = calibrate_by("one", probe, checks, 0.1, **options)
+    assert one == {"threshold": calibrate_on(probe, checks, 0.1, prompt_check=True)[0]} | dict.fromkeys(
+        OTHER_THRESHOLDS
+    )
+    assert "by" not in told
+    found, told = calibrate_by("prompt", probe, checks, 0.1, **options)
+    # Rank ceil(21 * 0.95) = 20 of each: above all.
+    assert found["prompt_threshold"] == pytest.approx(0.69, abs=1e-4)
+    assert found["threshold"] == pytest.approx(0.94, abs=1e-4)
+    assert found["image_threshold"] is None
+    assert told["guaranteed"] == pytest.approx(2 / 21)
+    assert (told["n"], told["needed"], told["prompt_check"]) == (20, 19, True)
+    found, told = calibrate_by("image", probe, checks, 0.2, **options)
+    # Rank ceil(11 * 0.8) = 9 of the ten of each kind: numbers 16 and 17.
+    assert found["threshold"] == pytest.approx(0.76, abs=1e-4)
+    assert found["image_threshold"] == pytest.approx(0.92, abs=1e-4)
+    assert told["guaranteed"] == pytest.approx(2 / 11)
+    with pytest.raises(ConfigError, match="no safe response is of the kind that sets image_threshold"):
+        calibrate_by("image", probe, checks, 0.2, prompt_check=True, images=[False] * 20)
+    with pytest.raises(ConfigError, match="add prompt_check=true"):
+        calibrate_by("prompt", probe, checks, 0.2, prompt_check=False, images=[False] * 20)
+
+
+def test_a_pack_is_calibrated_anew_with_one_threshold_or_several(vlm, tmp_path):
+    reminder = replace(random_reminder(), interval=4, image_threshold=0.9)
+    safe = [row for row in rows(6) if row.safe]
+    options = CONFIG.with_changes(thresholds="prompt", prompt_check=True)
+    pack = refit.calibrate(vlm, reminder, safe, options, tmp_path, "logs")
+    assert set(pack.other_thresholds) == {"prompt_threshold"}
+    assert SafetyReminder.from_pretrained(tmp_path / "pack").other_thresholds == pack.other_thresholds
+    assert not refit.calibrate(vlm, pack, safe, CONFIG, tmp_path, "logs").other_thresholds
+    pictures = [replace(row, image=Image.new("RGB", (28, 28), "red")) if n % 2 else row for n, row in enumerate(safe)]
+    pack = refit.calibrate(vlm, pack, pictures, CONFIG.with_changes(thresholds="image"), tmp_path, "logs")
+    assert set(pack.other_thresholds) == {"image_threshold"}
+    assert [part["n"] for part in pack.calibration["parts"].values()] == [3, 3]
 
 
 def test_without_safe_responses_there_is_nothing_to_calibrate_on(vlm, tmp_path):

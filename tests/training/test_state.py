@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from checkpoints import tiny_vlm
 from helpers import full_disk
@@ -19,7 +20,7 @@ from safety_reminder.training import TrainingConfig
 from safety_reminder.training.config import RENAMED, current_names
 from safety_reminder.training.state import State, frozen, identity
 
-CONFIG = TrainingConfig(k=2, weight_decay=0.1)
+CONFIG = TrainingConfig(k=2, weight_decay=0.1, empty_prob=0.5)
 EARLIER = {today: earlier for earlier, today in RENAMED.items()}
 MANIFEST = {"source": "mine", "sha256": "0" * 64, "safe": 1, "unsafe": 1}
 
@@ -33,6 +34,7 @@ def stepped(config: TrainingConfig = CONFIG) -> State:
         state.optimiser.step()
         state.step += 1
     state.judge(2.0, 0)
+    state.scale = 8.0
     return state
 
 
@@ -53,7 +55,8 @@ def test_a_checkpoint_holds_all_that_the_next_step_needs(tmp_path):
     saved = stepped()
     save(saved, tmp_path / "checkpoint.pt")
     loaded = load(tmp_path / "checkpoint.pt")
-    assert (loaded.step, loaded.best_loss, loaded.worse, loaded.stopped) == (3, 2.0, 0, False)
+    assert (loaded.step, loaded.best_loss, loaded.worse, loaded.stopped, loaded.scale) == (3, 2.0, 0, False, 8.0)
+    assert torch.equal(loaded.applied[1], saved.weight / 8.0)
     for state in (saved, loaded):
         state.vectors.grad = torch.ones_like(state.vectors)
         state.optimiser.step()
@@ -90,6 +93,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused_in_one_line(tmp_path, part):
     ("part", "value"),
     [
         ("step", "3"), ("step", True), ("step", -1), ("stopped", 1), ("worse", None), ("best_loss", "low"),
+        ("scale", 0.0), ("scale", "8"),
         ("identity", [1]), ("model", None), ("model", {"projections": {}}), ("optimiser", {"state": {}}),
         ("learned", {}), ("learned", {"vectors": torch.zeros(1)}), ("best", {"vectors": 1}),
         ("learned", {"vectors": torch.zeros(1, 32), "weight": torch.zeros(32), "bias": torch.zeros(())}),
@@ -128,7 +132,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(tmp_path, monkeypatc
 LATER: dict[str, Any] = {
     "on_error": "skip", "false_alarm_budget": 0.1, "prompt_check": True, "policy": "stop", "interval": 4,
     "prefix_cache": "cpu", "prefix_cache_gb": 1.0, "log_with": "none", "probe": "pca", "pca_components": 5,
-    "refit": False, "rivals": True,
+    "refit": False, "rivals": True, "threshold": 0.8, "turn_rows": 3,
 }  # fmt: skip
 
 
@@ -139,6 +143,16 @@ def test_what_only_matters_after_the_last_step_may_change_when_a_run_goes_on(tmp
     assert load(path, CONFIG.with_changes(**LATER)).step == 3
 
 
+def test_a_policy_may_change_later_if_the_bare_prompt_was_trained_as_it_would_be_for_it(tmp_path):
+    path, config = tmp_path / "checkpoint.pt", TrainingConfig(k=2)
+    assert (config.emptied, config.with_changes(policy="continue").emptied) == (0.5, 1 / 3)
+    save(stepped(config), path, config)
+    assert load(path, config.with_changes(policy="restart")).step == 3
+    assert load(path, config.with_changes(policy="continue", empty_prob=0.5)).step == 3
+    with pytest.raises(ConfigError, match=r"other options, data or model \(empty_prob\); give another output=DIR"):
+        load(path, config.with_changes(policy="continue"))
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"max_grad_norm": 2.0}, {"micro_batch_size": 3}, {"test": 0.2}])
 def test_what_changes_a_step_or_the_parts_may_not(tmp_path, change):
     path = tmp_path / "checkpoint.pt"
@@ -146,6 +160,26 @@ def test_what_changes_a_step_or_the_parts_may_not(tmp_path, change):
     [name] = change
     with pytest.raises(ConfigError, match=rf"other options, data or model \({name}\); give another output=DIR"):
         load(path, CONFIG.with_changes(**change))
+
+
+def test_a_step_of_the_running_probe_over_long_states_does_not_overshoot():
+    generator = torch.Generator().manual_seed(0)
+    hidden = 20 * torch.randn(12, 32, generator=generator)
+    unsafe = torch.arange(12) % 2
+    logits = {}
+    for scale in (None, float(hidden.norm(dim=-1).mean())):
+        state = State.begin(tiny_vlm(), CONFIG.with_changes(learning_rate=0.02))
+        state.scale = scale
+        for _ in range(2):
+            _, weight, bias = state.applied
+            loss = F.binary_cross_entropy_with_logits(hidden @ weight + bias, unsafe.float())
+            state.optimiser.zero_grad()
+            loss.backward()
+            state.optimiser.step()
+            logits[scale] = float((hidden @ state.applied[1].detach()).abs().max())
+    unscaled, scaled = logits.values()
+    assert unscaled > 4  # after two steps
+    assert 0 < scaled < 0.5
 
 
 def test_the_best_epoch_is_the_first_of_the_lowest_loss_and_is_kept_as_it_was():

@@ -169,13 +169,27 @@ def test_every_epoch_visits_every_row_once_in_an_order_of_its_own(tmp_path, monk
     assert len({tuple(map(id, rows)) for rows in epochs}) == 3
 
 
+def test_the_running_probe_s_unit_is_the_length_of_states_at_bare_prompts_after_the_reminder(tmp_path):
+    run = begun(tmp_path)
+    rows = run.parts["training"][:3]
+    places = [Place(run.prefixes.of(sample), 0, [None]) for sample in rows]
+    lengths = [follow(run.vlm.model, [place], run.state.vectors)[0].hidden.norm().item() for place in places]
+    assert run._scale(rows) == pytest.approx(sum(lengths) / 3, rel=1e-4)
+    assert run.state.scale is None
+    plain = run.state.applied[1].clone()
+    run.state.weight.data += 1.0
+    run.state.scale = 4.0
+    assert torch.allclose(run.state.applied[1], plain + 0.25)
+
+
 def test_the_loss_for_anybody_s_vectors_is_that_of_the_trainer(tmp_path):
     run = begun(tmp_path, micro_batch_size=3)
     shown = run._validate()
     vectors, weight, bias = run.state.parameters
     found = trainer.validation_loss(run.prefixes, run.parts["validation"], vectors, weight, bias, run.config)
     assert found == pytest.approx(shown["validation_loss"], rel=1e-5)
-    assert run.state.best_loss == shown["validation_loss"]
+    assert run.state.best_loss == shown["validation_turn"]
+    assert shown["validation_turn"] == (shown["validation_turn_harmful"] + shown["validation_turn_harmless"]) / 2
 
 
 def read(answer: list[int]) -> tuple[Any, Prefix]:

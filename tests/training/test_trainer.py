@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import shutil
 import signal
@@ -50,9 +49,15 @@ def write_examples(folder: Path, rows: list[dict] | None = None) -> Path:
     return path
 
 
+def refuses(text: str) -> bool:
+    """As the refusals of these rows begin."""
+    return text.startswith("N")
+
+
 def fit(folder: Path, config: TrainingConfig = CONFIG, **changes: Any) -> SafetyReminder:
     data = write_examples(folder)
-    return train(tiny_vlm(), read_training_file(data), config.with_changes(**changes), folder / "run", data.name)
+    config = config.with_changes(**changes)
+    return train(tiny_vlm(), read_training_file(data), config, folder / "run", data.name, refuses=refuses)
 
 
 def logged(folder: Path) -> list[dict[str, str]]:
@@ -90,6 +95,19 @@ def test_the_loss_falls(trained):
     assert sum(bool(row["validation_loss"]) for row in rows) == CONFIG.epochs
 
 
+def test_what_the_reminder_turns_is_in_the_pack_on_its_card_and_in_the_summary(trained):
+    turned = trained.reminder.training["turned"]
+    assert turned["rows"] == "test"
+    assert list(turned["rates"]) == ["harmful", "harmless"]
+    assert list(turned["rates"]["harmful"]) == ["all", "0", "1-5", "6-10"]
+    metrics = json.loads((trained.folder / "run" / "summary.json").read_text())["metrics"]
+    assert metrics["turned_harmful_after_0_tokens"] == turned["rates"]["harmful"]["0"]
+    assert SafetyReminder.from_pretrained(trained.folder / "run" / "pack").training["turned"] == turned
+    card = (trained.folder / "run" / "pack" / "README.md").read_text()
+    shown = "{value:.1%} [{low:.1%}, {high:.1%}] of {n}".format(**turned["rates"]["harmless"]["all"])
+    assert shown in next(line for line in card.splitlines() if line.startswith("| all |"))
+
+
 def test_the_pack_is_complete_and_guards(trained):
     loaded = SafetyReminder.from_pretrained(trained.folder / "run" / "pack")
     assert same(loaded, trained.reminder)
@@ -110,6 +128,35 @@ def test_the_splits_are_written_and_share_nothing(trained):
     keys = [key for part in splits.values() for key in part]
     assert len(keys) == len(set(keys)) == 24
     assert all(len(key) == 64 for key in keys)
+
+
+@pytest.fixture
+def finished(trained, tmp_path) -> Path:
+    """A copy of the finished run, which what comes after the last step may be done again for."""
+    return shutil.copytree(trained.folder, tmp_path / "copy")
+
+
+def test_turns_are_measured_where_decoding_would_check_and_on_no_more_rows_than_asked_for(finished):
+    turned = fit(finished, interval=2, turn_rows=1).training["turned"]
+    assert turned["rates"]["harmful"]["1-2"]["n"] == 1
+    assert turned["rates"]["harmless"]["all"]["n"] == len(turned["rates"]["harmless"]) - 1
+
+
+def test_where_nobody_judges_refusals_turns_are_not_measured(finished):
+    data = write_examples(finished)
+    reminder = train(tiny_vlm(), read_training_file(data), CONFIG, finished / "run", data.name)
+    assert reminder.training["turned"] == {}
+    assert "turns into refusals" not in (finished / "run" / "pack" / "README.md").read_text()
+
+
+def test_a_threshold_and_a_probe_that_are_to_stay_do_so_and_nothing_is_guaranteed(trained, finished):
+    kept = fit(finished, threshold=0.8, refit=False)
+    saved = torch.load(finished / "run" / "checkpoint.pt", weights_only=True)
+    assert torch.allclose(kept.probe.weight, saved["best"]["weight"] / saved["scale"])
+    assert 1 < saved["scale"] < 100  # the length of this model's states
+    assert kept.threshold == 0.8
+    assert (kept.calibration["method"], kept.calibration["guaranteed"]) == ("given", None)
+    assert kept.calibration["alarms"] == sum(score >= 0.8 for score in kept.calibration["highest"])
 
 
 def test_a_run_that_broke_off_ends_in_exactly_the_same_reminder(trained, tmp_path, monkeypatch):
@@ -206,14 +253,18 @@ def test_the_base_model_and_torchs_generator_are_left_alone(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(tmp_path, monkeypatch):
+def test_training_stops_when_the_turn_no_longer_improves_whatever_the_probe_loses_and_keeps_the_best(
+    tmp_path, monkeypatch
+):
     losses = iter([3.0, 1.0, 2.0, 2.5, 0.1])
     original, kept = trainer.Trainer._sums, []
 
     def scripted(self, drawn, *, backward):
         sums = original(self, drawn, backward=backward)
         if not backward:
-            sums["loss"] = next(losses) * sums["count"]
+            harmful = next(losses)
+            sums |= {"turn_harmful": harmful * sums["harmful"], "turn_harmless": sums["harmless"]}
+            sums |= {"probe": sums["count"] / harmful, "loss": sums["count"] / harmful}
             kept.append(self.state.vectors.detach().clone())
         return sums
 
@@ -221,7 +272,7 @@ def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(tm
     reminder = fit(tmp_path, early_stopping_patience=2, epochs=9)
     assert len(kept) == 4
     assert torch.equal(reminder.vectors, kept[1])
-    assert reminder.training["validation_loss"] == pytest.approx(1.0)
+    assert reminder.training["validation_turn"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("changes", [{"kl_weight": 1.0}, {"repeat_prob": 0.5, "correction_prob": 0.5}])
@@ -326,31 +377,3 @@ def test_a_killed_process_goes_on_and_ends_in_the_same_reminder(trained, tmp_pat
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 10
     assert same(fit(tmp_path), trained.reminder)
     assert logged(tmp_path) == logged(trained.folder)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"k": 0}, "training.k must be at least 1"),
-        ({"k": "four"}, "training.k must be a whole number, got 'four'"),
-        ({"k": True}, "training.k must be a whole number, got True"),
-        ({"epochs": 2.5}, "training.epochs must be a whole number, got 2.5"),
-        ({"refit": 1}, "training.refit must be true or false, got 1"),
-        ({"weight_decay": "none"}, "training.weight_decay must be a number, got 'none'"),
-        ({"epohcs": 2}, "unknown training option 'epohcs'; did you mean 'epochs'"),
-        ({"false_alarm_budget": 0}, "training.false_alarm_budget must be above 0, got 0"),
-        ({"validation": 1.0}, "training.validation must be below 1, got 1.0"),
-        ({"test": -0.1}, "training.test must be at least 0, got -0.1"),
-        ({"test": 0.8}, "leave nothing to train on"),
-        ({"empty_prob": 1.5}, "training.empty_prob must be at most 1, got 1.5"),
-        ({"learning_rate": 0}, "training.learning_rate must be above 0, got 0"),
-        ({"learning_rate": math.nan}, "training.learning_rate must be above 0, got nan"),
-        ({"prefix_cache_gb": -1.0}, "training.prefix_cache_gb must be at least 0, got -1.0"),
-        ({"policy": "rewnd"}, "unknown training.policy 'rewnd'; did you mean 'rewind'"),
-        ({"prefix_cache": "gpu"}, "unknown training.prefix_cache 'gpu'; did you mean 'cpu'? known: cpu, device, disk"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused_before_training(values, message):
-    with pytest.raises(ConfigError) as caught:
-        TrainingConfig.parse(values, "training")
-    assert message in str(caught.value)

@@ -181,7 +181,7 @@ def self_correction(vlm: VLM, record: Record) -> Outcome:
     if verdict.where == "late":
         assert verdict.begins is not None
         correction = _tokens_before(vlm, record.token_ids, verdict.begins)
-    return Outcome(record.id, record.harmful, len(record.token_ids), verdict.engaged, correction)
+    return Outcome(record.id, record.harmful, len(record.token_ids), verdict.engaged, correction, record.advice)
 
 
 def _tokens_before(vlm: VLM, token_ids: Sequence[int], position: int) -> int:

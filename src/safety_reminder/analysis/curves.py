@@ -40,13 +40,19 @@ class Point:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Where one answer of ``tokens`` tokens turns back: ``engaged``, it does not open with a refusal; ``correction``,
-    tokens before its first self-correction (None: there is none)."""
+    tokens before its first self-correction (None: there is none). Answers to requests for ``advice`` are of neither
+    kind."""
 
     id: str
     harmful: bool
     tokens: int
     engaged: bool
     correction: int | None
+    advice: bool = False
+
+    def of_kind(self, kind: str) -> bool:
+        """Of ``harmful`` or ``harmless`` requests."""
+        return not self.advice and self.harmful == KINDS[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ def curves(tracks: Sequence[Track]) -> dict[Measure, dict[str, Curve]]:
     """
     if not tracks:
         raise ConfigError("there are no answers to draw curves of; the data set or the filter left nothing")
-    of_kind = {name: [t for t in tracks if t.outcome.harmful == harmful] for name, harmful in KINDS.items()}
+    of_kind = {name: [t for t in tracks if t.outcome.of_kind(name)] for name in KINDS}
     return {m: {name: curve(rows, m) for name, rows in of_kind.items() if rows} for m in MEASURES}
 
 

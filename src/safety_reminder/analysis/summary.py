@@ -74,7 +74,7 @@ def table(tracks: Iterable[Track]) -> str:
 
 
 def _of_kind(outcomes: Iterable[Outcome], kind: str) -> list[Outcome]:
-    return [outcome for outcome in outcomes if outcome.harmful == KINDS[kind]]
+    return [outcome for outcome in outcomes if outcome.of_kind(kind)]
 
 
 def _correction_rates(outcomes: dict[str, list[Outcome]]) -> dict[str, Metric]:

@@ -60,7 +60,7 @@ class GuardTerm:
         self.schedule = Schedule(guard.config.interval, guard.config.prompt_check, guard.config.final_check)
         self.reads = config.against in ("probe", "both")
         self.goes_on = config.against in ("reminder", "both")
-        threshold = guard.config.threshold
+        threshold = guard.config.lowest_threshold
         self.threshold = math.inf if threshold >= 1 else math.log(threshold / (1 - threshold))  # in log-odds
         if self.reads and not self.schedule.places(config.tokens):
             raise ConfigError(

@@ -31,6 +31,7 @@ from safety_reminder.commands.groups import (
 from safety_reminder.commands.rows import named_datasets
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.run_files import provenance, run_folder, write_json
 from safety_reminder.types import Example, Sampling
@@ -103,6 +104,7 @@ class AttackJob(Options):
     dataset: DatasetOptions
     split: Annotated[SplitConfig, Field(description="of the data set's harmful requests")] = SplitConfig()
     guard: GuardChanges = GuardOptions()
+    reading: ReadingOptions = ReadingOptions()
     answers: AnswerOptions = AnswerOptions()
     chat: ChatOptions = ChatOptions()
 
@@ -116,14 +118,14 @@ class AttackJob(Options):
         return self.reminder not in (None, "none")
 
     def splits(self) -> Splits:
-        """The harmful requests.
+        """The harmful requests; those for advice are none.
 
         Raises:
             ConfigError, DataError: a data set or a split that cannot be had.
         """
         from safety_reminder.attacks.splits import divide, without
 
-        examples = [example for example in self.dataset.load() if example.harmful]
+        examples = [example for example in self.dataset.load() if example.kind == "attack"]
         tested = self._tests()
         if repeated := [name for name, count in Counter(e.id for e in tested).items() if count > 1]:
             raise ConfigError(f"two requests of test_on have the id {repeated[0]!r}; ids must be unique")
@@ -139,7 +141,9 @@ class AttackJob(Options):
         """The harmful requests of ``test_on``; the file or folder that each is from stands before its id."""
         sets = named_datasets("test_on", self.test_on)
         places = {entry: Path(entry.split(":")[1]).stem for entry in sets}
-        return [replace(e, id=f"{places[entry]}/{e.id}") for entry, rows in sets.items() for e in rows if e.harmful]
+        return [
+            replace(e, id=f"{places[entry]}/{e.id}") for entry, rows in sets.items() for e in rows if e.kind == "attack"
+        ]
 
 
 def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
@@ -156,6 +160,7 @@ def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
             device=job.device,  # type: ignore[arg-type]
             dtype=job.dtype,
             check_base=job.check_base,
+            **job.reading.model_dump(),
             **job.guard.given(),
         )
         identity = _identity(job, guarded)

@@ -12,6 +12,7 @@ from safety_reminder.commands.probe import load_pack
 from safety_reminder.commands.rows import RowsOptions
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.run_files import run_folder
 from safety_reminder.training.config import TrainingConfig
 
@@ -30,6 +31,7 @@ class CalibrateJob(some_of(TrainingConfig, _OF_TRAINING)):
     dtype: DType = "auto"
     output: Output = "runs/calibrate"
     data: RowsOptions
+    reading: ReadingOptions = ReadingOptions()
 
     @property
     def training(self) -> TrainingConfig:
@@ -42,7 +44,9 @@ def calibrate(job: CalibrateJob, output: Path) -> None:
     examples = job.data.load(both_kinds=False, on_error=config.on_error)
     require_found(job.model, job.reminder)
     with run_folder(output, reads=(job.model, job.reminder)):
-        vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
+        vlm, reminder = load_pack(
+            job.model, job.reminder, job.device, job.dtype, check_base=job.check_base, reading=job.reading
+        )
         from safety_reminder.training import refit
 
         calibrated = refit.calibrate(vlm, reminder, examples, config, output, job.data.sets, job.interval)

@@ -43,6 +43,8 @@ class Command(Generic[Job]):
             is by default.
         kinds: groups whose choices are option classes.
         expand: what stands on the command line → that with short forms written out.
+        sapt: what ``model=NAME_SAPT`` sets beside the model, by dotted names; None: it is the model with a reminder,
+            which must be given.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Command(Generic[Job]):
     choices: Mapping[str, str] = field(default_factory=dict)
     kinds: Mapping[str, Kinds] = field(default_factory=dict)
     expand: Callable[[list[str]], list[str]] = list
+    sapt: Mapping[str, Any] | None = None
 
     def __call__(self, arguments: list[str]) -> None:
         if any(argument in ("-h", "--help") for argument in arguments):

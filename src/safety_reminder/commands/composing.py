@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import operator
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from safety_reminder.commands import presets
 from safety_reminder.commands.command import Command, Job
 from safety_reminder.commands.help_page import default_of, group_of
 from safety_reminder.config.options import Options
+from safety_reminder.data.protocols import PROTOCOLS
 from safety_reminder.errors import ConfigError, SafetyReminderError, in_a_line, unknown_name
 from safety_reminder.outside import require_writable
 
@@ -51,8 +55,10 @@ def call(command: Command[Any], arguments: Sequence[str]) -> None:
     """
     for argument in arguments:
         _require_option(argument)
-    arguments = _in_full(command, arguments)
-    config = _compose(command, arguments)  # Hydra's own runner would print several lines for a mistake
+    arguments, defaults = _in_full(command, arguments)
+    if defaults:
+        print(presets.told(arguments, defaults), file=sys.stderr)
+    config = _compose(command, arguments, defaults)  # Hydra's own runner would print several lines for a mistake
     if all("=" in argument and not re.match(r"\W*hydra\W", argument) for argument in arguments):
         job = _parse(command, config)
         command.run(job, Path(job.output).expanduser())
@@ -72,7 +78,7 @@ def compose(command: Command[Job], overrides: Sequence[str] = ()) -> Job:
     Raises:
         ConfigError: in one line.
     """
-    return _parse(command, _compose(command, _in_full(command, overrides)))
+    return _parse(command, _compose(command, *_in_full(command, overrides)))
 
 
 def _hand_over(command: Command[Any], arguments: Sequence[str]) -> None:
@@ -104,19 +110,21 @@ def _hand_over(command: Command[Any], arguments: Sequence[str]) -> None:
         raise SafetyReminderError(f"of the sweep, what is said above failed: {'; '.join(failed)}")
 
 
-def _in_full(command: Command[Any], arguments: Sequence[str]) -> list[str]:
-    """The plain value of a group whose first option must be given stands for that option: ``data`` names the sets."""
+def _in_full(command: Command[Any], arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Short forms written out. The plain value of a group whose first option must be given stands for that option:
+    ``data`` names the sets. The name of a preset stands for a model, and for other defaults, which are returned too."""
     groups = {name: group_of(info) for name, info in command.job.model_fields.items()}
     firsts = {name: next(iter(kind.model_fields.items())) for name, kind in groups.items() if kind}
     for name, (first, info) in firsts.items():
         if info.is_required() and name not in command.choices:
             arguments = [re.sub(f"^{name}=", f"{name}.{first}=", argument) for argument in arguments]
-    return command.expand(list(arguments))
+    arguments, defaults = presets.expand(command, arguments)
+    return command.expand(arguments), defaults
 
 
-def _compose(command: Command[Any], arguments: Sequence[str]) -> DictConfig:
-    """The configuration; of a sweep, the first job's."""
-    _store(command, arguments)
+def _compose(command: Command[Any], arguments: Sequence[str], defaults: Mapping[str, Any]) -> DictConfig:
+    """The configuration; of a sweep, the first job's. ``defaults``: by dotted names, in the place of the classes'."""
+    _store(command, arguments, defaults)
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     for flag in _FLAGS_WITH_A_VALUE:
         if flag in arguments[:-1]:
@@ -143,15 +151,18 @@ def _parse(command: Command[Job], config: DictConfig) -> Job:
     return command.job.parse(values)
 
 
-def _store(command: Command[Any], arguments: Sequence[str]) -> None:
+def _store(command: Command[Any], arguments: Sequence[str], defaults: Mapping[str, Any]) -> None:
     from safety_reminder.data import DEMO_REQUESTS
 
     OmegaConf.register_new_resolver("demo_requests", lambda: str(DEMO_REQUESTS), replace=True)
-    node = {
+    node: dict[str, Any] = {
         "defaults": ["_self_", *({group: chosen} for group, chosen in command.choices.items())],
         **_defaults(command.job, leave_out=command.choices),
         "hydra": _HYDRA,
     }
+    for name, value in defaults.items():
+        *groups, option = name.split(".")
+        functools.reduce(operator.getitem, groups, node)[option] = value
     ConfigStore.instance().store(_stored(command), node)
     for group, kinds in command.kinds.items():
         default = [command.choices[group]] if _sweeps(arguments) else []  # a sweep begins from it
@@ -204,6 +215,8 @@ def _explain(error: Exception) -> str:
             return f"{error.override!r} is not an option; options are key=value"
         return _say_what_needs_quotes(name, value)
     if "is not in struct" in str(cause) and isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        if cause.full_key == "dataset.protocol":
+            return f"this data set has no protocol; those that have one: {', '.join(PROTOCOLS['official'])}"
         near = difflib.get_close_matches(cause.full_key, _names(cause.parent_node), n=1)
         meant = f"did you mean {near[0]!r}? " if near else ""
         return f"unknown option {cause.full_key!r}; {meant}--help lists the options"

@@ -22,6 +22,8 @@ _HEADS = {
     "success_never_fired": "never fired",
     "success_fired_late": "fired late",
     "success_not_turned": "not turned",
+    "advice_given_rate": "advice given",
+    "advice_alarm_rate": "alarms on advice",
     "over_refusal_rate": "over-refusal",
     "false_alarm_rate": "false alarms",
 }
@@ -56,7 +58,7 @@ def print_side_by_side(examples: Sequence[Example], guarded: Sequence[Record], u
     total = min(shutil.get_terminal_size((120, 24)).columns, 140)
     column = (total - 3) // 2
     for example, with_guard, without in zip(examples, guarded, unguarded, strict=True):
-        kind = "harmful" if example.harmful else "harmless"
+        kind = {"attack": "harmful"}.get(example.kind, example.kind)
         print("\n" + _bold(f"{example.instruction or example.prompt}  ({kind})"))
         left = _wrap("UNGUARDED  " + outcome(without), column, without.seen_text)
         right = _wrap("GUARDED  " + outcome(with_guard), column, with_guard.seen_text)
@@ -76,10 +78,44 @@ def _bold(text: str) -> str:
     return f"\033[1m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
 
 
+def print_counts(parts: Mapping[str, tuple[int, int]]) -> None:
+    """Of each part of the rows, how many are harmful to answer, and how many are not."""
+    told = (f"{part} {sum(pair)} ({pair[0]} harmful, {pair[1]} harmless)" for part, pair in parts.items())
+    print("rows: " + ", ".join(told), flush=True)
+
+
+def print_turns(reminder: SafetyReminder) -> None:
+    """How often the reminder turns answers into refusals, by kind and by the tokens that were kept."""
+    from safety_reminder.evaluation.statistics import Metric
+
+    turned = reminder.training.get("turned")
+    if not turned:
+        return
+    print(
+        f"after beginnings of answers of {turned['rows']} rows, whatever the probe says, the reminder turns into a "
+        "refusal, by tokens kept (0: the bare prompt):"
+    )
+    print_metrics(
+        {
+            f"{kind}, {'all' if name == 'all' else f'after {name}'}": Metric(**rate, unit="share")
+            for kind, table in turned["rates"].items()
+            for name, rate in table.items()
+        }
+    )
+
+
 def print_threshold(reminder: SafetyReminder) -> None:
     """The threshold, where it comes from, and what it guarantees."""
     calibration = reminder.calibration
+    for name, value in reminder.other_thresholds.items():
+        print(f"{name} {value:.4f}")
     print(f"the bare prompt is {'also' if reminder.prompt_check else 'not'} checked (prompt_check)")
+    if calibration["method"] == "given":
+        alarms, n = calibration["alarms"], calibration["n"]
+        print(
+            f"threshold {reminder.threshold:.4f} as given: {alarms} of {n} safe {calibration['rows']} responses alarm"
+        )
+        return
     if calibration["guaranteed"] is None:
         print(f"threshold {reminder.threshold:.4f} from the validation rows: without a guarantee")
         return
@@ -87,6 +123,8 @@ def print_threshold(reminder: SafetyReminder) -> None:
         f"threshold {reminder.threshold:.4f} from {calibration['n']} safe responses: a new one like them, of up to "
         f"{calibration['tokens']} tokens, alarms with probability at most {calibration['guaranteed']:.4f}"
     )
+    if tested := calibration.get("left_out"):
+        print(f"of {tested['n']} safe responses that were left out, {tested['alarms']} alarm")
     if calibration["n"] < calibration["needed"]:
         print(
             f"for the budget of {calibration['budget']} it takes {calibration['needed']} safe responses; "

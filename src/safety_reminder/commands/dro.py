@@ -10,6 +10,7 @@ from safety_reminder.commands.groups import Device, DType, Model, Output
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.run_files import run_folder
 from safety_reminder.training.config import DROConfig
@@ -26,6 +27,7 @@ class DROJob(Options):
     output: Output = "runs/dro"
     data: RowsOptions
     training: DROConfig = DROConfig()
+    reading: ReadingOptions = ReadingOptions()
 
 
 def dro(job: DROJob, output: Path) -> None:
@@ -38,7 +40,7 @@ def dro(job: DROJob, output: Path) -> None:
         from safety_reminder.training.dro import train_soft_prompt
 
         device: Any = job.device
-        guarded = load(job.model, device=device, dtype=job.dtype)
+        guarded = load(job.model, device=device, dtype=job.dtype, **job.reading.model_dump())
         prompt = train_soft_prompt(guarded, examples, job.training, output, refuses=refuses, source=job.data.sets)
     for text, shares in prompt.training["refused"].items():
         under = f"under {text[:40]!r}" if text else "without a safety prompt"

@@ -105,11 +105,24 @@ def _answer_and_write(job: EvaluateJob, output: Path, suite: Suite, examples: di
     _begin(output, config)
     answering.answer_suite(suite, models, output, output / _LOGS)
     answers = answering.read_suite(output / _LOGS, suite)
+    for line in _write_for_graders(output, suite, answers):
+        print(line)
     if job.reads:
         rows = [example for task in examples.values() for example in task.values()]
         answers = answering.with_pages_read(models, answers, rows, output, job.batch_size)
     threshold = load_reminder(str(job.reminder)).threshold if job.with_reminder else None
     _write(job, output, config, answers, assemble(answers, threshold), examples)
+
+
+def _write_for_graders(output: Path, suite: Suite, answers: Sequence[Answers]) -> list[str]:
+    """The answers to MM-Vet with each defence, for its official grader, and a line about each file."""
+    from safety_reminder.evaluation.mmvet_results import write_mmvet
+
+    return [
+        write_mmvet(output / "mmvet" / f"{answered.dataset}-{answered.defense}.json", answered.records)
+        for answered in answers
+        if suite.tasks[answered.dataset].dataset == "mmvet"
+    ]
 
 
 def _examples(task: SuiteTask) -> dict[str, Example]:
@@ -126,7 +139,8 @@ def _digest(name: str, examples: Mapping[str, Example]) -> str:
         known = dict(found[example.id])
         context = known.pop("context_sha256")
         # Left out where there is none, as in the digests that earlier versions wrote.
-        rows.append([example.id, *known.values(), *([context] if context else []), example.target, example.category])
+        more = [*([context] if context else []), *(["advice"] if example.advice else [])]
+        rows.append([example.id, *known.values(), *more, example.target, example.category])
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

@@ -29,7 +29,13 @@ def _reminder(value: Any) -> Any:
 
 Reminder = Annotated[str, BeforeValidator(_reminder)]  # where there must be one
 Output = Annotated[str, BeforeValidator(_folder), Field(description="the folder that everything is written into")]
-Model = Annotated[str, Field(description="pocket, a hub id, or a folder")]
+Model = Annotated[
+    str,
+    Field(
+        description="pocket, a hub id, a folder, or a name of the paper's repository (below)",
+        json_schema_extra={"preset": True},
+    ),
+]
 Device = Annotated[str | int | None, Field(description="null: an accelerator, if there is one")]
 DType = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"], Field(description="of the weights; auto: as they are saved")

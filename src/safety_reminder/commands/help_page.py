@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 import safety_reminder.config
 from safety_reminder.commands.command import Command
+from safety_reminder.commands.presets import described, takes_presets
 from safety_reminder.config.options import Options
 from safety_reminder.errors import ConfigError, unknown_name
 
@@ -30,6 +31,8 @@ def help_page(command: Command[Any], arguments: Sequence[str] = ()) -> str:
     lines = textwrap.wrap(f"safety-reminder {command.name}: {command.about}", WIDTH)
     lines += ["", *(f"  safety-reminder {example}" for example in command.examples)]
     lines += ["", "== Options and their defaults (key=value) ==", *_options(command.job, command.choices)]
+    if takes_presets(command.job):
+        lines += ["", *described(command, WIDTH)]
     for group, default in command.choices.items():
         lines += ["", *_choice(command, group, _chosen(command, group, default, arguments))]
     lines += ["", "--cfg job prints the resolved configuration, --multirun sweeps over comma-separated values."]

@@ -13,7 +13,7 @@ from safety_reminder.commands.groups import Output
 from safety_reminder.config.names import require_judge_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.data.tables import read_rows, sample_rows
-from safety_reminder.errors import DataError
+from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.evaluation.judges import Judge, cached, load_judge
 from safety_reminder.run_files import provenance, run_folder, write_json
 
@@ -39,8 +39,8 @@ class JudgeCheckJob(Options):
     judge: Annotated[
         str,
         Field(
-            description="refusal, llama_guard_3, llama_guard_3_vision, llama_guard_4, md_judge, harmbench, "
-            "qwen3guard, ..."
+            description="refusal, fitted, asked, llama_guard_3, llama_guard_3_vision, llama_guard_4, md_judge, "
+            "harmbench, qwen3guard, ..."
         ),
     ] = "refusal"
     judge_options: Annotated[
@@ -59,6 +59,15 @@ class JudgeCheckJob(Options):
         tuple[Label, ...], Field(description="the labels that mean unsafe; every other one means safe")
     ] = ("unsafe", "true", "1")
     ignore: Annotated[tuple[Label, ...], Field(description="labels whose rows are left out")] = ()
+    folds: Annotated[
+        int | None,
+        Field(
+            ge=2,
+            le=20,
+            description="with judge=fitted: fit it to the file itself, and judge every row by what was fitted to the "
+            "other folds; no question is in two folds",
+        ),
+    ] = None
     limit: Annotated[int | None, Field(ge=1, description="judge a sample of so many rows")] = None
     seed: Annotated[int, Field(description="of the sample")] = 0
     cache: Annotated[
@@ -111,18 +120,53 @@ def judge_check(job: JudgeCheckJob, output: Path) -> None:
     """
     require_judge_found(job.judge_options)
     rows = read_labelled(job)
+    if job.folds is None:
+        _check(job, rows, output)
+    else:
+        _check_folds(job, job.folds, rows, output)
+
+
+def _check(job: JudgeCheckJob, rows: list[Labelled], output: Path) -> None:
     from tqdm import tqdm
 
     from safety_reminder.evaluation.judges.check import check
 
     judge = load_judge(job.judge, **job.judge_options)
+    _require_unseen(judge, rows)
     with run_folder(output, reads=(job.data.sets,)):
         kept = cached(judge, Path(job.cache).expanduser() if job.cache else output / "verdicts.jsonl")
         with tqdm(total=len(rows), desc=judge.name, unit="item") as progress:
             checked = check(kept, rows, progress.update)
-        _write(job, judge, checked, output / "results.json")
-    _print(job, judge, checked)
+        _write(job, (judge.name, judge.version), checked, output / "results.json")
+    _print(job, judge.name, checked)
     print(f"wrote {output / 'results.json'}")
+
+
+def _check_folds(job: JudgeCheckJob, folds: int, rows: list[Labelled], output: Path) -> None:
+    """``judge=fitted``, cross-validated on the rows. Raises ConfigError where that makes no sense."""
+    from safety_reminder.evaluation.judges.check import checked_against
+    from safety_reminder.evaluation.judges.fitted import cross_fitted
+
+    if job.judge != "fitted":
+        raise ConfigError(f"folds is of judge=fitted, which is fitted anew for each; judge={job.judge} is not")
+    if set(job.judge_options) - {"threshold"}:
+        raise ConfigError("with folds, judge=fitted is fitted to data=FILE; of judge_options only threshold is left")
+    with run_folder(output, reads=(job.data.sets,)):
+        checked = checked_against(rows, cross_fitted(rows, folds, **job.judge_options))
+        _write(job, ("fitted", f"{folds} folds by question"), checked, output / "results.json")
+    _print(job, f"fitted, {folds} folds by question,", checked)
+    print(f"wrote {output / 'results.json'}")
+
+
+def _require_unseen(judge: Judge, rows: list[Labelled]) -> None:
+    """A judge is not checked on what it was fitted to. Raises: ConfigError."""
+    from safety_reminder.evaluation.judges.fitted import Fitted, question
+
+    if isinstance(judge, Fitted) and (seen := sum(question(row.item) in judge.seen for row in rows)):
+        raise ConfigError(
+            f"judge=fitted was fitted to the questions of {seen} of the {len(rows)} rows; check it on others, or "
+            "cross-validate it on them: judge-check judge=fitted folds=5 data=FILE"
+        )
 
 
 def read_labelled(job: JudgeCheckJob) -> list[Labelled]:
@@ -139,7 +183,7 @@ def read_labelled(job: JudgeCheckJob) -> list[Labelled]:
     return list(sample_rows(labelled(read_rows(path), job.layout, path), job.limit, job.seed))
 
 
-def _write(job: JudgeCheckJob, judge: Judge, checked: Checked, path: Path) -> None:
+def _write(job: JudgeCheckJob, judge: tuple[str, str], checked: Checked, path: Path) -> None:
     write_json(
         path,
         {
@@ -149,15 +193,15 @@ def _write(job: JudgeCheckJob, judge: Judge, checked: Checked, path: Path) -> No
             "config": job.model_dump(mode="json"),
             "provenance": {
                 **provenance(),
-                "judge": {"name": judge.name, "version": judge.version},
+                "judge": dict(zip(("name", "version"), judge, strict=True)),
                 "data_sha256": hashlib.sha256(job.data.path.read_bytes()).hexdigest(),
             },
         },
     )
 
 
-def _print(job: JudgeCheckJob, judge: Judge, checked: Checked) -> None:
-    print(f"{judge.name} on {job.data.path.name}:")
+def _print(job: JudgeCheckJob, judge: str, checked: Checked) -> None:
+    print(f"{judge} on {job.data.path.name}:")
     for name, metric in checked.metrics.items():
         print(f"  {name:<24} {metric.value:6.3f}   [{metric.low:.3f}, {metric.high:.3f}]   n={metric.n}")
     for name in ("precision", "recall", "cohen_kappa"):
@@ -171,6 +215,7 @@ COMMAND = Command(
     examples=(
         "judge-check judge=refusal data=labels.csv prompt=question response=answer label=label positive=[1]",
         "judge-check judge=llama_guard_3 +judge_options.model=./Llama-Guard-3-8B data=labels.jsonl",
+        "judge-check judge=fitted folds=5 data=labels.csv prompt=question response=answer label=label positive=[1]",
         "judge-check data=labels.json label=safe positive=[false] ignore=[unknown] limit=200",
     ),
     job=JudgeCheckJob,

@@ -11,6 +11,7 @@ from safety_reminder.commands.groups import CheckBase, Device, DType, Model, Out
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.run_files import run_folder
 from safety_reminder.training.config import TrainingConfig
 
@@ -27,7 +28,7 @@ class ProbeJob(Options):
         Reminder,
         Field(
             description="pocket, a hub id or a folder; header: the assistant's header in its place, for "
-            "defense=header_probe"
+            "defense=header_probe; random: training.k vectors at random, as a control"
         ),
     ] = "pocket"
     check_base: CheckBase = True
@@ -38,15 +39,17 @@ class ProbeJob(Options):
     output: Output = "runs/probe"
     data: RowsOptions
     training: TrainingConfig = TrainingConfig()
+    reading: ReadingOptions = ReadingOptions()
 
 
 def probe(job: ProbeJob, output: Path) -> None:
     """Fit the probe of a reminder anew into ``output/pack``, and print it beside its rivals."""
     examples = job.data.load(on_error=job.training.on_error)
     refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
-    require_found(job.model, None if job.reminder == "header" else job.reminder)
+    require_found(job.model, None if job.reminder in ("header", "random") else job.reminder)
     with run_folder(output, reads=(job.model, job.reminder)):
-        vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, check_base=job.check_base)
+        options: dict[str, Any] = {"check_base": job.check_base, "reading": job.reading, "training": job.training}
+        vlm, reminder = load_pack(job.model, job.reminder, job.device, job.dtype, **options)
         from safety_reminder.training import refit
         from safety_reminder.training.probing.report import side_by_side
 
@@ -56,8 +59,18 @@ def probe(job: ProbeJob, output: Path) -> None:
     console.print_threshold(refitted)
 
 
-def load_pack(model: str, reminder: str, device: Any, dtype: str, *, check_base: bool) -> tuple[VLM, SafetyReminder]:
-    """A model and its reminder; ``header`` is the assistant's header in a reminder's place.
+def load_pack(
+    model: str,
+    reminder: str,
+    device: Any,
+    dtype: str,
+    *,
+    check_base: bool,
+    reading: ReadingOptions,
+    training: TrainingConfig | None = None,
+) -> tuple[VLM, SafetyReminder]:
+    """A model and its reminder; ``header`` is the assistant's header in a reminder's place, and with ``training``,
+    ``random`` are the vectors that ``training.init=random`` would begin with. Their probes are still to be fitted.
 
     Raises:
         ModelError, PackError: one that is missing or does not fit.
@@ -66,9 +79,14 @@ def load_pack(model: str, reminder: str, device: Any, dtype: str, *, check_base:
     from safety_reminder.models import load_vlm
 
     if reminder == "header":
-        vlm = load_vlm(model, device=device, dtype=dtype)
+        vlm = load_vlm(model, device=device, dtype=dtype, reading=reading)
         return vlm, SafetyReminder.of_header(vlm)
-    guarded = load(model, reminder, device=device, dtype=dtype, check_base=check_base)
+    if reminder == "random" and training is not None:
+        from safety_reminder.training.state import initial_vectors
+
+        vlm = load_vlm(model, device=device, dtype=dtype, reading=reading)
+        return vlm, SafetyReminder.unfitted(vlm, initial_vectors(vlm, training.with_changes(init="random")))
+    guarded = load(model, reminder, device=device, dtype=dtype, check_base=check_base, **reading.model_dump())
     assert guarded.reminder is not None
     return guarded.vlm, guarded.reminder
 
@@ -78,7 +96,8 @@ COMMAND = Command(
     about="fit the probe of a reminder anew; prints its AUC beside that of a probe after the assistant's header and of "
     "one on the last token; writes output/pack, auc.csv and plots. Of the training options, probe, pca_components, the "
     "splits, false_alarm_budget, prompt_check, answer_tokens, micro_batch_size, prefix_cache, prefix_cache_gb, "
-    "on_error and seed matter, and unheeded_prob, repeat_prob, correction_prob (0, or as the reminder was trained).",
+    "on_error, leave_out and seed matter, and unheeded_prob, repeat_prob, correction_prob (0, or as the reminder was "
+    "trained).",
     examples=("probe model=pocket reminder=runs/my-reminder/pack data=examples.jsonl output=runs/my-probe",),
     job=ProbeJob,
     run=probe,

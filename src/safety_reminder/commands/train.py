@@ -15,6 +15,8 @@ from safety_reminder.commands.groups import BatchSize, Device, DType, Model, Out
 from safety_reminder.commands.rows import AllowContamination, CheckAgainst, RowsOptions, named_datasets, refuse_shared
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
+from safety_reminder.config.presets import PUBLISHED_TRAINING
+from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.run_files import run_folder, write_json
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.types import Example, Sampling, TrainingExample
@@ -50,11 +52,13 @@ class TrainJob(Options):
     data: RowsOptions
     test: Annotated[TestOptions, Field(description="how the sets of test_on are answered")] = TestOptions()
     training: TrainingConfig = TrainingConfig()
+    reading: ReadingOptions = ReadingOptions()
 
 
 def train(job: TrainJob, output: Path) -> None:
     """Learn a reminder into ``output``; with ``test_on``, also answer those data sets, and put the results into its
     summary."""
+    print(f"loading rows: {job.data.sets}", flush=True)
     examples = job.data.load(on_error=job.training.on_error)
     tests = named_datasets("test_on", job.test_on)
     evaluation = named_datasets("check_against", job.check_against) | tests
@@ -64,9 +68,14 @@ def train(job: TrainJob, output: Path) -> None:
         vlm, reminder = _train(job, output, examples)
         if not is_main_process():
             return
+        from safety_reminder.training.turns import advice
+
         auc = reminder.training["test"].get("auc", {}).get("all", {}).get("all")
         print(f"wrote {output / 'pack'}" + (f": AUC of the probe on test rows {auc:.3f}" if auc is not None else ""))
         console.print_threshold(reminder)
+        console.print_turns(reminder)
+        for sentence in advice(reminder.training["turned"].get("rates", {}), job.training):
+            print(f"warning: {sentence}")
         tested = [replace(example, id=f"{name}/{example.id}") for name, rows in tests.items() for example in rows]
         if tested:
             _test(job, output, vlm, reminder, tested)
@@ -79,18 +88,29 @@ def _claimed(job: TrainJob, output: Path) -> AbstractContextManager[Any]:
 
 
 def _train(job: TrainJob, output: Path, examples: list[TrainingExample]) -> tuple[VLM, SafetyReminder]:
+    from safety_reminder.evaluation.refusal import judge_refusal
     from safety_reminder.models import load_vlm
-    from safety_reminder.training import trainer
+    from safety_reminder.training.samples import counts
+    from safety_reminder.training.trainer import Trainer
 
     device: Any = job.device
     if device is None and "LOCAL_RANK" in os.environ:
         from accelerate import PartialState
 
         device = PartialState().device  # of this process, where `accelerate launch` started several
-    vlm = load_vlm(job.model, device=device, dtype=job.dtype)
+    print(f"loading model: {job.model}", flush=True)
+    vlm = load_vlm(job.model, device=device, dtype=job.dtype, reading=job.reading)
+    print(
+        f"loaded {vlm.name}: {str(vlm.model.dtype).removeprefix('torch.')} on {vlm.model.device}; reading rows",
+        flush=True,
+    )
     drawn = job.data.model_dump(exclude={"sets", "root"})
-    origin = drawn | job.model_dump(include={"check_against", "test_on", "allow_contamination"})
-    return vlm, trainer.train(vlm, examples, job.training, output, job.data.sets, origin)
+    origin = drawn | job.model_dump(include={"check_against", "test_on", "allow_contamination", "reading"})
+    refuses = lambda text: judge_refusal(text).where == "start"  # noqa: E731
+    run = Trainer(vlm, examples, job.training, output, job.data.sets, origin, refuses=refuses)
+    if is_main_process():
+        console.print_counts(counts(run.parts))
+    return vlm, run.run()
 
 
 def is_main_process() -> bool:
@@ -130,4 +150,5 @@ COMMAND = Command(
     job=TrainJob,
     run=train,
     choices={"variant": "base"},
+    sapt=PUBLISHED_TRAINING,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -11,6 +12,7 @@ from safety_reminder.outside import require_writable
 
 Policy = Literal["continue", "rewind", "restart", "stop", "monitor"]
 MOST_INTERVAL = 4096  # a pack that checks less often than that guards hardly anything
+OTHER_THRESHOLDS = ("prompt_threshold", "image_threshold")
 DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
 
 
@@ -29,6 +31,8 @@ class GuardConfig:
 
     interval: Annotated[int, "answer tokens between two checks"] = 16
     threshold: Annotated[float, "a check is unsafe at p_unsafe >= threshold, in (0, 1]"] = 0.5
+    prompt_threshold: Annotated[float | None, "of the check before the first token; null: as the others"] = None
+    image_threshold: Annotated[float | None, "in conversations with an image; null: threshold"] = None
     policy: Annotated[Policy, "what follows an unsafe verdict: continue, rewind, restart, stop or monitor"] = "rewind"
     mode: Annotated[Literal["fused", "exact"], "fused, or exact: the reminder in a forward pass of its own"] = "fused"
     prompt_check: Annotated[bool, "check once before the first token"] = False
@@ -48,9 +52,7 @@ class GuardConfig:
             raise ConfigError(f"guard.interval must be at least 1 token, got {self.interval}")
         if self.max_interventions < 0:
             raise ConfigError(f"guard.max_interventions must not be negative, got {self.max_interventions}")
-        number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
-        if not number or not 0 < self.threshold <= 1:
-            raise ConfigError(f"guard.threshold must lie in (0, 1], got {self.threshold!r}")
+        _require_thresholds({name: getattr(self, name) for name in ("threshold", *OTHER_THRESHOLDS)})
         if self.policy not in get_args(Policy):
             raise ConfigError(unknown_name("guard.policy", str(self.policy), get_args(Policy)))
         if self.mode not in ("fused", "exact"):
@@ -68,10 +70,36 @@ class GuardConfig:
     def holds_back(self) -> bool:
         return self.policy not in ("continue", "monitor") if self.hold_back is None else self.hold_back
 
+    def limit(self, kind: str, *, image: bool) -> float:
+        """The threshold of a check of this kind (``prompt``, ``periodic`` or ``final``), in a conversation with or
+        without an image. ``prompt_threshold`` comes before ``image_threshold``."""
+        if kind == "prompt" and self.prompt_threshold is not None:
+            return self.prompt_threshold
+        if image and self.image_threshold is not None:
+            return self.image_threshold
+        return self.threshold
+
+    @property
+    def lowest_threshold(self) -> float:
+        """Of all that a check may be held to."""
+        others = (getattr(self, name) for name in OTHER_THRESHOLDS)
+        return min([self.threshold, *(value for value in others if value is not None)])
+
     def replace(self, **changes: Any) -> GuardConfig:
-        """A copy with ``changes``; unknown names are an error."""
+        """A copy with ``changes``; unknown names are an error. A new ``threshold`` is that of every check, unless
+        others are given beside it."""
         known = {f.name for f in dataclasses.fields(self)}
         for name in changes:
             if name not in known:
                 raise ConfigError(unknown_name("guard option", name, known))
+        if "threshold" in changes:
+            changes = dict.fromkeys(OTHER_THRESHOLDS) | changes
         return dataclasses.replace(self, **changes)
+
+
+def _require_thresholds(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if value is None and name in OTHER_THRESHOLDS:
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+            raise ConfigError(f"guard.{name} must lie in (0, 1], got {value!r}")

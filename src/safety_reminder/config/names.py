@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safety_reminder.config.presets import preset_names, said_otherwise
 from safety_reminder.errors import ModelError, PackError
 
 POCKET = "pocket"  # the model that ships, and its reminder
@@ -24,6 +26,8 @@ def model_place(name: str, kind: str = "model") -> str:
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        if (path / PACK_FILES[0]).is_file():
+            raise ModelError(f"{path} is a reminder pack, not a model: give it as the reminder")
         has_weights = any(next(path.glob(f"*.{ending}"), None) for ending in ("safetensors", "bin"))
         if not has_weights and (gguf := min(path.glob("*.gguf"), default=None)):
             raise ModelError(_of_gguf(gguf, kind))
@@ -37,7 +41,11 @@ def model_place(name: str, kind: str = "model") -> str:
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"no {kind} at {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
     if "/" not in name:
-        raise ModelError(f"unknown {kind} {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'")
+        if otherwise := said_otherwise(name):
+            raise ModelError(otherwise)
+        near = difflib.get_close_matches(name, [POCKET, *preset_names()], n=1)
+        meant = f"; did you mean {near[0]!r}?" if near and kind == "model" else ""
+        raise ModelError(f"unknown {kind} {name!r}: expected 'pocket', a folder, or a hub id like 'org/name'{meant}")
     return name
 
 
@@ -58,6 +66,8 @@ def pack_folder(name: str | Path) -> Path | None:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        raise PackError(f"{folder} is a file, not a reminder pack; {_of_file(folder)}")
     if folder.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
         raise PackError(
             f"no reminder pack at {str(name)!r}: expected a folder with reminder.safetensors and config.json, or a hub "
@@ -82,10 +92,44 @@ def require_found(model: str, reminder: str | None = None) -> None:
 
 
 def require_pack(folder: Path) -> None:
-    """Raises: PackError: a file of a pack is missing."""
+    """Raises: PackError: a file of a pack is missing; says what the folder is, and what to give in its place."""
     for name in PACK_FILES:
         if not (folder / name).is_file():
-            raise PackError(f"{folder} is not a reminder pack: it has no {name}")
+            raise PackError(f"{folder} is not a reminder pack: it has no {name}{_of_folder(folder)}")
+
+
+def _of_file(file: Path) -> str:
+    """What to give in the place of a file."""
+    if file.name in PACK_FILES:
+        return f"give its folder, {file.parent}"
+    if file.suffix in (".zip", ".tar", ".gz", ".tgz"):
+        return "unpack it, and give the folder with reminder.safetensors and config.json"
+    if _is_pack(pack := file.parent / "pack"):
+        return f"give the pack of that run, {pack}"
+    return "give the folder with reminder.safetensors and config.json"
+
+
+def _of_folder(folder: Path) -> str:
+    """What a folder without a pack is, and what to give in its place; nothing where it cannot be told."""
+    if _is_pack(pack := folder / "pack"):
+        return f"; it is the folder of a run: give its pack, {pack}"
+    if packs := sorted(path for path in folder.glob("*/pack") if _is_pack(path)):
+        return f"; it holds several runs: give one of their packs, such as {packs[0]}"
+    if (folder / "checkpoint.pt").is_file():
+        return "; it is a training run that did not finish: give the same command again, and it goes on"
+    for prompt in (folder, folder / "prompt"):
+        if (prompt / "prompt.safetensors").is_file():
+            return f"; it is a soft safety prompt, for defense=dro, prompt={prompt}"
+    if (folder / "records.jsonl").is_file() or (folder / "results.json").is_file():
+        return "; it holds answers of a run: give the pack that they were written with"
+    weights = (next(folder.glob(f"*.{ending}"), None) for ending in ("safetensors", "bin", "gguf"))
+    if any(weights) and not (folder / PACK_FILES[0]).is_file():  # of half a pack there is nothing else to say
+        return "; it is a model's: give it as the model, and the reminder that was trained for it as the reminder"
+    return ""
+
+
+def _is_pack(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in PACK_FILES)
 
 
 def require_judge_found(options: Mapping[str, Any]) -> None:

@@ -20,3 +20,12 @@ class ReadingOptions(Options):
         ),
     ] = "inert"
     max_image_pixels: Annotated[int, Field(ge=1, description="a larger image is refused")] = 40_000_000
+    min_pixels: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="a smaller image is enlarged to about so many pixels, by models that take any size (Qwen2-VL); "
+            "null: as the checkpoint says",
+        ),
+    ] = None
+    max_pixels: Annotated[int | None, Field(ge=1, description="and a larger one reduced to about so many")] = None

@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from safety_reminder.config.options import checked
+from safety_reminder.data.protocols import protocol_of
 from safety_reminder.data.tables import sample_rows
 from safety_reminder.errors import ConfigError, DataError, unknown_name
 from safety_reminder.types import Example
@@ -41,12 +42,15 @@ DEMO_REQUESTS = Path(__file__).parent / "shipped" / "demo.csv"
 BENIGN_TWINS = Path(__file__).parent / "shipped" / "benign_twins.csv"
 SENSITIVE_TWINS = Path(__file__).parent / "shipped" / "sensitive_twins.csv"  # harmless, and near harm
 TEXT_REQUESTS = Path(__file__).parent / "shipped" / "requests.csv"
+# What detectors that need a few requests choose and calibrate on. Nothing is evaluated on these.
+DETECTOR_REQUESTS = Path(__file__).parent / "shipped" / "detector_requests.csv"
 
 
 def load_dataset(
     name: str,
     root: str | Path,
     *,
+    protocol: str | None = None,
     limit: int | None = None,
     per_category: int | None = None,
     seed: int | None = None,
@@ -56,12 +60,15 @@ def load_dataset(
 
     Args:
         root: file or folder, in the form the loader documents.
-        limit: take this many; with ``seed``, a random sample of them, in their original order.
+        protocol: only the rows of a published evaluation, of :data:`~safety_reminder.data.protocols.PROTOCOLS`; where
+            fewer of them are there than in full, a warning says how many. By default, all rows.
+        limit: of these, take this many; with ``seed``, a random sample of them, in their original order.
         per_category: before that, take this many of each category, likewise.
         options: passed on to the loader.
 
     Raises:
-        ConfigError: an unknown name, or an option that is unknown or of the wrong type.
+        ConfigError: an unknown name, a protocol that is not this data set's, or an option that is unknown or of the
+            wrong type.
         DataError: files that are missing or do not fit, or two rows of one id.
     """
     if not isinstance(name, str) or name not in DATASETS:
@@ -80,10 +87,15 @@ def load_dataset(
                 unknown_name(f"option of dataset={name}", option, known | {"limit", "per_category", "seed"})
             )
         _require_kind(f"dataset.{option}", kinds[option], value)
+    chosen = None if protocol is None else protocol_of(name, protocol)
+    if chosen is not None:
+        options = chosen.loading(f"dataset={name} protocol={protocol}", options)
     examples = loader(root, **options)
     if not examples:
         raise DataError(f"{root} leaves no examples; check the options of dataset={name}")
     _require_unique(examples, root)
+    if chosen is not None:
+        examples = chosen.select(f"dataset={name} protocol={protocol}", examples, options)
     if per_category is not None:
         examples = _of_each_category(examples, per_category, seed)
     return list(examples[:limit] if seed is None else sample_rows(examples, limit, seed))
@@ -119,3 +131,16 @@ def _require_unique(examples: Sequence[Example], root: str | Path) -> None:
             both = f"examples {rows[example.id]} and {number}"
             raise DataError(f"{root} has the id {example.id[:80]!r} twice ({both}); ids must be unique")
         rows[example.id] = number
+
+
+def load_detector_rows(name: str) -> list[Example]:
+    """What a detector that needs a few requests chooses and calibrates on: with ``shipped`` the requests that ship,
+    four as pages, four as text, and so on; or a file as for ``dataset=text``.
+
+    Raises:
+        DataError: a file that cannot be read, or a font that is not there.
+    """
+    if name != "shipped":
+        return load_dataset("text", name)
+    pages, texts = (load_dataset(form, DETECTOR_REQUESTS) for form in ("typographic", "text"))
+    return [texts[n] if n // 4 % 2 else pages[n] for n in range(len(pages))]

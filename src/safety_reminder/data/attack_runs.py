@@ -2,7 +2,7 @@
 
 Each line holds the conversation as it was attacked, letter by letter: ``id``, ``prompt``, ``system``, ``turns`` (a list
 of [role, text]), ``prefill``, ``image`` (a path relative to the folder; an absolute one of an image elsewhere; or
-null), ``harmful``, ``category``, ``instruction``, ``target`` and ``split``.
+null), ``harmful``, ``advice`` (where it is true), ``category``, ``instruction``, ``target`` and ``split``.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def load(root: str | Path, *, split: str = "test") -> list[Example]:
 def _to_json(example: Example, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(example, name) for name in _TEXTS}
     image = None if example.image is None else _reference(example.image, folder)
-    return row | {"turns": example.turns, "image": image, "harmful": example.harmful}
+    advice = {"advice": True} if example.advice else {}
+    return row | {"turns": example.turns, "image": image, "harmful": example.harmful, **advice}
 
 
 def _reference(image: Any, folder: Path) -> str:
@@ -119,16 +120,15 @@ def _from_json(row: Mapping[str, Any], folder: Path, images: dict[str, Path], wh
     for name, text in texts.items():
         if not isinstance(text, str):
             raise DataError(f"{where}: {name} is {text!r:.60}, not a text")
-    image, harmful = row.get("image"), row.get("harmful", True)
-    if not isinstance(harmful, bool):
-        raise DataError(f"{where}: harmful is {harmful!r:.60}, not true or false")
+    image, truths = row.get("image"), {"harmful": row.get("harmful", True), "advice": row.get("advice", False)}
+    for name, value in truths.items():
+        if not isinstance(value, bool):
+            raise DataError(f"{where}: {name} is {value!r:.60}, not true or false")
     if image is not None and not isinstance(image, str):
         raise DataError(f"{where}: image is {image!r:.60}, not a path")
     if image and image not in images:
         images[image] = image_at(folder / image, where)
-    return Example(
-        **texts, image=images[image] if image else None, harmful=harmful, turns=_turns(row.get("turns", []), where)
-    )
+    return Example(**texts, **truths, image=images[image] if image else None, turns=_turns(row.get("turns", []), where))
 
 
 def _turns(turns: Any, where: str) -> tuple[tuple[str, str], ...]:

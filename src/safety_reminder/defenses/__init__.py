@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 DEFENSES = {
     "none": "safety_reminder.defenses.plain:Undefended",
     "reminder": "safety_reminder.defenses.plain:Reminder",
+    "text_reminder": "safety_reminder.defenses.text_reminder:TextReminder",
+    "random_vectors": "safety_reminder.defenses.random_vectors:RandomVectors",
+    "probe_only": "safety_reminder.defenses.probe_only:ProbeOnly",
+    "checks_at": "safety_reminder.defenses.checks_at:ChecksAt",
     "system_prompt": "safety_reminder.defenses.system_prompt:SystemPrompt",
     "self_reminder": "safety_reminder.defenses.self_reminder:SelfReminder",
     "adashield_s": "safety_reminder.defenses.adashield_s:AdaShieldS",
@@ -24,6 +28,7 @@ DEFENSES = {
     "dro": "safety_reminder.defenses.dro:DRO",
     "header_probe": "safety_reminder.defenses.header_probe:HeaderProbe",
     "bluesuffix": "safety_reminder.defenses.bluesuffix:BlueSuffix",
+    "hidden_detect": "safety_reminder.defenses.hidden_detect:HiddenDetect",
     "post_hoc": "safety_reminder.defenses.post_hoc:PostHoc",
 }
 

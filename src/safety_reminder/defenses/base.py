@@ -6,8 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
+from safety_reminder.errors import ConfigError
+from safety_reminder.guard import GuardedVLM
+from safety_reminder.guard.decoding import Kept
+from safety_reminder.guard.policy import POLICIES
 from safety_reminder.models import Messages
-from safety_reminder.types import Request, Response
+from safety_reminder.types import Example, Request, Response
+
+NEVER = 2**31  # tokens between two checks, where none is to be made along the answer
 
 # For each request (text, image or None, answer), whether the answer is unsafe; None where the judge could not tell.
 Verdicts = Callable[[Sequence[tuple[str, Any, str]]], Sequence[bool | None]]
@@ -51,6 +57,48 @@ class Helpers(Protocol):
     def rewriter(self, model: str, url: str | None, prompt: str) -> Rewriter:
         """A chat model that rewrites requests as ``prompt``, which has ``{request}`` in it, asks for."""
         ...
+
+    def examples(self, name: str) -> list[Example]:
+        """Requests to choose and calibrate a detector on: ``shipped``, or a file as for ``dataset=text``."""
+        ...
+
+
+def with_changes(guarded: GuardedVLM, name: str, **options: Any) -> GuardedVLM:
+    """The same model and reminder, with other guard options.
+
+    Args:
+        name: of the defence, for messages.
+
+    Raises:
+        ConfigError: one of ``options`` was set to something else, which would be ignored.
+    """
+    assert guarded.guard is not None
+    config, reminder = guarded.guard.config, guarded.guard.reminder
+    unset = {"policy": reminder.policy, "prompt_check": reminder.prompt_check, "final_check": True}
+    for option, value in options.items():
+        if (given := getattr(config, option)) not in (value, unset.get(option, given)):
+            raise ConfigError(f"defense={name} sets {option} to {value!r} itself; leave {option}={given!r} out")
+    return GuardedVLM(guarded.vlm, reminder, config.replace(**options), check_base=False)
+
+
+def keeping(guarded: GuardedVLM, kept: Kept, name: str) -> GuardedVLM:
+    """The same guard, which leaves ``kept`` in the context after an unsafe verdict.
+
+    Args:
+        name: of the defence, for messages.
+
+    Raises:
+        ConfigError: under the guard's policy nothing is left there.
+    """
+    assert guarded.guard is not None
+    config = guarded.guard.config
+    rule = POLICIES[config.policy]
+    if rule.ends or not rule.acts:
+        raise ConfigError(
+            f"defense={name} differs in what stays after an unsafe verdict, and under policy={config.policy} nothing "
+            "does; take policy=continue, rewind or restart"
+        )
+    return GuardedVLM(guarded.vlm, guarded.reminder, config, check_base=False, kept=kept)
 
 
 def unguarded(request: Request, messages: Messages | None = None) -> Request:

@@ -34,7 +34,7 @@ class Reminder:
     digest = None
 
     def __init__(self, guarded: GuardedVLM) -> None:
-        self._guarded = guarded
+        self.guarded = guarded
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
-        return self._guarded.respond([replace(request, guard=True) for request in requests])
+        return self.guarded.respond([replace(request, guard=True) for request in requests])

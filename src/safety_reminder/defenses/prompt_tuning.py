@@ -11,10 +11,9 @@ from dataclasses import replace
 import torch
 
 from safety_reminder.config import GuardConfig
+from safety_reminder.defenses.base import NEVER
 from safety_reminder.guard import GuardedVLM, Probe
 from safety_reminder.types import Request, Response
-
-_NEVER = 2**31  # tokens
 
 
 class PromptTuning:
@@ -38,7 +37,7 @@ class PromptTuning:
             policy="continue",
             prompt_check=True,
             final_check=False,
-            interval=_NEVER,
+            interval=NEVER,
             max_interventions=1,
             hold_back=False,
         )

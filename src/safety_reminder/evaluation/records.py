@@ -27,7 +27,7 @@ from safety_reminder.types import Example, Record, Response
 _NAN_IS_NULL = "p_unsafe"
 _MOST = 1e300  # of a number; a whole one may be too long for a float
 # Fields that earlier versions did not write; what their records say there is the default.
-_ADDED = {"instruction", "context_sha256", "prefill", "inert_tokens"}
+_ADDED = {"instruction", "context_sha256", "prefill", "inert_tokens", "advice"}
 
 
 def make_record(
@@ -46,6 +46,7 @@ def make_record(
         category=example.category,
         instruction=example.instruction or example.prompt,
         prefill=example.prefill,
+        advice=example.advice,
         **(identity(example) if known is None else known),
         seconds=response.seconds,
         guard=guard,

@@ -208,7 +208,7 @@ def _require_same_examples(
         record = recorded.get(example.id)
         if record is None:
             continue
-        now = {**known[example.id], "category": example.category}
+        now = {**known[example.id], "category": example.category, "advice": example.advice}
         if record.instruction:  # earlier versions did not write it
             now["instruction"] = example.instruction or example.prompt
         if differing := [name for name, value in now.items() if getattr(record, name) != value]:

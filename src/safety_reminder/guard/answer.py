@@ -28,7 +28,7 @@ from safety_reminder.guard.text import Transcript
 from safety_reminder.types import Check, CheckKind, Done, Event, FinishReason, Intervention
 
 LEAST_CORRECTION = 4  # tokens: with fewer left, nothing that could correct an answer fits
-REMINDER = None  # in a context, where the reminder's vectors stand; all else there are token ids
+REMINDER = None  # in a context, where an unsafe verdict left the reminder; all else there are token ids
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Answer:
         max_tokens: the engine ends the answer at this length.
         tokenizer: gives tokens their text and the refusal its tokens; without one there is no text and no refusal.
         row: which row of a batch it is, for its events.
+        image: the conversation has an image, for thresholds that depend on it.
 
     Attributes:
         todo: what the engine must do next.
@@ -91,10 +92,13 @@ class Answer:
         max_tokens: int | None = None,
         tokenizer: Any | None = None,
         row: int = 0,
+        image: bool = False,
     ) -> None:
         self.guard, self.eos, self.max_tokens, self.row = guard, frozenset(eos), max_tokens, row
+        self.image = image
         self.context: list[int | None] = []
         self.p_unsafe = 0.0  # of the last check
+        self._unsafe = False  # its verdict
         self._transcript = Transcript(tokenizer, row)
         self._rule = Rule() if guard is None else POLICIES[guard.policy]
         self._schedule = None
@@ -152,7 +156,7 @@ class Answer:
         if not isinstance(self.todo, Read) or self.guard is None:
             raise ModelError(f"an engine read the probe where the answer waits for {self.todo}")
         kind, self.p_unsafe = self.todo.kind, p_unsafe
-        unsafe = is_unsafe(p_unsafe, self.guard)
+        unsafe = self._unsafe = is_unsafe(p_unsafe, self.guard.limit(kind, image=self.image))
         events: list[Event] = [Check(self.written, p_unsafe, unsafe, kind, self.row)]
         if unsafe and self._rule.acts:
             return events + self._intervene(self.guard)
@@ -183,15 +187,15 @@ class Answer:
         if self._schedule is not None and self._schedule.at_end(self.since):
             self.todo = Read("final")
             return []
-        if self.guard is not None and self._uncorrected(self.guard):
+        if self.guard is not None and self._uncorrected():
             return self._refuse(self.guard, "guard")
         return self._close()
 
-    def _uncorrected(self, guard: GuardConfig) -> bool:
+    def _uncorrected(self) -> bool:
         """Unsafe text stayed, to be corrected; and the model, reminded, has said nothing."""
         if not self._rule.corrects or self.since:
             return False
-        return self._interventions > 0 and is_unsafe(self.p_unsafe, guard)
+        return self._interventions > 0 and self._unsafe
 
     def _intervene(self, guard: GuardConfig) -> list[Event]:
         if math.isnan(self.p_unsafe):

@@ -28,13 +28,13 @@ from transformers import (
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.errors import ConfigError, GuardFailure, MessageError, ModelError
-from safety_reminder.guard.answer import REMINDER, Action, Answer, Drop, Feed, Read, Rewind
+from safety_reminder.guard.answer import REMINDER, Action, Answer, Drop, Feed, Keep, Read
 from safety_reminder.guard.lane import Lane
 from safety_reminder.guard.reminder import SafetyReminder
 from safety_reminder.guard.sampling import Sampler
 from safety_reminder.guard.supported import require_supported
 from safety_reminder.models import hidden_size
-from safety_reminder.models.context import Runner
+from safety_reminder.models.context import Runner, rows_with_images
 from safety_reminder.models.embedding import embedding_weight
 from safety_reminder.models.limits import most_positions
 from safety_reminder.types import Event, FinishReason
@@ -42,12 +42,36 @@ from safety_reminder.types import Event, FinishReason
 Events = Iterator[Event]
 
 
+Kept = tuple[int, ...] | Tensor
+
+
 @dataclass(frozen=True)
 class Guard:
-    """A reminder and how to use it."""
+    """A reminder and how to use it.
+
+    ``kept``: what an unsafe verdict leaves in the context. None, as the method has it: the reminder. Controls leave
+    something else there, token ids or vectors (n, hidden_size); the probe is read after the reminder all the same, so
+    that up to the first intervention verdicts are the same.
+
+    Raises:
+        ConfigError: ``kept`` is empty or not finite, or of another shape than the reminder's.
+    """
 
     reminder: SafetyReminder
     config: GuardConfig
+    kept: Kept | None = None
+
+    def __post_init__(self) -> None:
+        if self.kept is None:
+            return
+        if isinstance(self.kept, Tensor):
+            shape = tuple(self.kept.shape)
+            if len(shape) != 2 or 0 in shape or shape[1] != self.reminder.hidden_size:
+                raise ConfigError(f"what is kept has shape (n, {self.reminder.hidden_size}), got {shape}")
+            if not torch.isfinite(self.kept).all():
+                raise ConfigError("what is kept holds values that are not finite")
+        elif not self.kept:
+            raise ConfigError("what is kept must be at least one token")
 
 
 def decode(
@@ -111,10 +135,12 @@ class _Decoder:
         self.stopping: Any = stopping_criteria
         self.guard, self.tokenizer = guard, tokenizer
         self.runner = Runner(model)
-        self.vectors = None
+        self.vectors: Tensor | None = None
+        self.kept: Tensor | None = None  # vectors or token ids
         if guard is not None:
             weight = embedding_weight(model)
             self.vectors = guard.reminder.vectors.to(weight.device, weight.dtype)
+            self.kept = self.vectors if guard.kept is None else _kept(guard.kept, weight)
         self.sampler = Sampler(bool(generation_config.do_sample), input_ids.shape[0], seed, input_ids.device)
         eos = generation_config.eos_token_id
         self.eos = frozenset([eos] if isinstance(eos, int) else eos or [])
@@ -134,6 +160,9 @@ class _Decoder:
         prompt = self.input_ids.shape[1]
         limit = getattr(self.stopping, "max_length", None)
         asked = math.inf if limit is None else limit - prompt
+        images = [False] * self.input_ids.shape[0]
+        if self.guard is not None and self.guard.config.image_threshold is not None:
+            images = rows_with_images(self.runner.model, self.input_ids)
         rows = [
             Answer(
                 self.guard.config if self.guard else None,
@@ -141,6 +170,7 @@ class _Decoder:
                 max_tokens=None if (most := min(asked, room)) == math.inf else int(most),
                 tokenizer=self.tokenizer,
                 row=row,
+                image=images[row],
             )
             for row, room in enumerate(self.rooms())
         ]
@@ -163,8 +193,8 @@ class _Decoder:
         if isinstance(mask, Tensor) and mask.shape == self.input_ids.shape:
             prompts = mask.sum(dim=1).tolist()
         reserved = 0
-        if self.guard is not None and self.vectors is not None:
-            reserved = len(self.vectors) * (1 + self.guard.config.max_interventions)
+        if self.guard is not None and self.vectors is not None and self.kept is not None:
+            reserved = len(self.vectors) + len(self.kept) * self.guard.config.max_interventions
         for row, prompt in enumerate(prompts):
             if prompt + reserved >= positions:
                 which = f"the prompt of conversation {row}" if rows > 1 else "the prompt"
@@ -282,17 +312,19 @@ class _Decoder:
             if isinstance(todo, Drop):
                 part.context.crop(len(self.vectors))
                 continue
-            assert part.reminded is not None
-            part.whole, part.logits = False, part.reminded
-            if isinstance(todo, Rewind):
-                self.rewind(part, todo)
+            part.whole = False
+            if isinstance(todo, Keep) and self.kept is self.vectors:
+                assert part.reminded is not None
+                part.logits = part.reminded
+            else:
+                self.rewind(part)
         return living
 
-    def rewind(self, lane: Lane, todo: Rewind) -> None:
-        """Cut the cache back, and let the reminder follow what is left."""
-        assert self.vectors is not None
-        kept = lane.rows[0].context[: todo.length]
-        entries = lane.prompt_length + sum(len(self.vectors) if item is REMINDER else 1 for item in kept)
+    def rewind(self, lane: Lane) -> None:
+        """Cut the cache back to before what was left in last, and let that follow."""
+        assert self.kept is not None
+        before = lane.rows[0].context[:-1]
+        entries = lane.prompt_length + sum(len(self.kept) if item is REMINDER else 1 for item in before)
         if lane.context.reaches(entries):
             lane.context.crop(lane.context.entries - entries)
         else:
@@ -301,7 +333,24 @@ class _Decoder:
             prompts, _ = self.runner.prefill(self.input_ids, kwargs, roll_back=True)
             lane.context = prompts.select([row.row for row in lane.rows])
         lane.follow_answers()
-        lane.logits = self.runner.append(lane.context, None, self.vectors).last
+        if self.kept.is_floating_point():
+            lane.logits = self.runner.append(lane.context, None, self.kept).last
+        else:
+            # As tokens: some families look up more than the embedding of one.
+            lane.logits = self.runner.append(lane.context, self.kept.expand(len(lane.rows), -1)).last
+
+
+def _kept(kept: Kept, weight: Tensor) -> Tensor:
+    """Vectors in the model's dtype, or token ids, on its device.
+
+    Raises:
+        ModelError: an id that the model does not have.
+    """
+    if isinstance(kept, Tensor):
+        return kept.to(weight.device, weight.dtype)
+    if not all(0 <= token < weight.shape[0] for token in kept):
+        raise ModelError(f"what is kept has token ids that the model, which has {weight.shape[0]}, does not know")
+    return torch.tensor(kept, device=weight.device)
 
 
 def _is_read(action: Action, kind: str) -> bool:

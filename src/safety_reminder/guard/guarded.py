@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.config.reading import ReadingOptions
-from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError
-from safety_reminder.guard.decoding import Guard, decode
+from safety_reminder.errors import ConfigError, ModelError, SafetyReminderError, shortened
+from safety_reminder.guard.decoding import Guard, Kept, decode
 from safety_reminder.guard.generation import generate_arguments
 from safety_reminder.guard.options import parse, shared_settings
 from safety_reminder.guard.reminder import SafetyReminder
@@ -22,7 +24,7 @@ from safety_reminder.types import Check, Done, Event, Intervention, Request, Res
 
 
 def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: Mapping[str, Any]) -> GuardConfig:
-    """The pack's own interval, threshold and policy, and the prompt check if its threshold was calibrated with it,
+    """The pack's own interval, thresholds and policy, and the prompt check if its threshold was calibrated with it,
     unless ``config`` is given; then ``options`` on top.
 
     Raises:
@@ -37,6 +39,8 @@ def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: 
         config = GuardConfig(
             interval=reminder.interval,
             threshold=reminder.threshold,
+            prompt_threshold=reminder.prompt_threshold,
+            image_threshold=reminder.image_threshold,
             policy=reminder.policy,  # type: ignore[arg-type]
             prompt_check=reminder.prompt_check,
         )
@@ -51,9 +55,12 @@ class GuardedVLM:
         reminder: None gives an unguarded model through the same interface.
         config: default: what the pack says.
         check_base: refuse a reminder whose pack was trained on other weights.
+        kept: for controls, what an unsafe verdict leaves in the context in the reminder's place; see :class:`Guard`.
 
     Raises:
         ModelError: the reminder does not fit the model, or the model cannot be guarded.
+        ConfigError: a name or a path, which :func:`load` takes, in the place of a model or a reminder; guard options
+            without a reminder.
     """
 
     def __init__(
@@ -63,14 +70,16 @@ class GuardedVLM:
         config: GuardConfig | None = None,
         *,
         check_base: bool = True,
+        kept: Kept | None = None,
         **options: Any,
     ) -> None:
+        _require_loaded(vlm, reminder)
         self.vlm = vlm
         self.reminder = reminder
         self.check_base = check_base
         self.guard: Guard | None = None
         if reminder is None:
-            if config is not None or options:
+            if config is not None or options or kept is not None:
                 raise ConfigError("guard options were given, but no reminder")
             return
         require_correct(vlm)
@@ -84,7 +93,7 @@ class GuardedVLM:
                 f"the reminder was trained for {reminder.base_model or 'another model'}, but {vlm.name} is not that "
                 f"model: {reason}. Load the model named in the pack, or pass check_base=False to use it anyway"
             )
-        self.guard = Guard(reminder, guard_config(reminder, config, options))
+        self.guard = Guard(reminder, guard_config(reminder, config, options), kept)
 
     def generate(self, messages: Messages, *, guard: bool = True, **options: Any) -> Response:
         """Answer one conversation.
@@ -166,9 +175,23 @@ class GuardedVLM:
             return None
         if request.guard is True:
             return self.guard
-        if self.reminder is None:
+        if self.guard is None:
             raise ConfigError("a request brings guard options along, but this model has no reminder")
-        return Guard(self.reminder, request.guard)
+        return dataclasses.replace(self.guard, config=request.guard)
+
+
+def _require_loaded(vlm: object, reminder: object) -> None:
+    """Raises: ConfigError: something else stands where a loaded model or reminder is due; says how to load it."""
+
+    def named(value: object) -> str:
+        return shortened(repr(str(value)), 80) if isinstance(value, str | Path) else f"a {type(value).__name__}"
+
+    names = "safety_reminder.load(MODEL, REMINDER) takes names and folders"
+    if not isinstance(vlm, VLM):
+        raise ConfigError(f"GuardedVLM takes a VLM, as load_vlm(MODEL) gives it, not {named(vlm)}; {names}")
+    if reminder is not None and not isinstance(reminder, SafetyReminder):
+        loads = "SafetyReminder.from_pretrained(FOLDER) loads a pack"
+        raise ConfigError(f"GuardedVLM takes a SafetyReminder, not {named(reminder)}; {loads}, and {names}")
 
 
 class _Collector:
@@ -238,7 +261,7 @@ def load_reminder(name: str) -> SafetyReminder:
 
 def load(
     model: str,
-    reminder: str | SafetyReminder | None = None,
+    reminder: str | Path | SafetyReminder | None = None,
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
@@ -262,8 +285,8 @@ def load(
     """
     from safety_reminder.models import load_vlm
 
-    if isinstance(reminder, str):
-        reminder = load_reminder(reminder)
+    if isinstance(reminder, str | Path):
+        reminder = load_reminder(str(reminder))
     reading = {name: options.pop(name) for name in list(options) if name in ReadingOptions.model_fields}
     vlm = load_vlm(model, device=device, dtype=dtype, reading=ReadingOptions.parse(reading))
     return GuardedVLM(vlm, reminder, config, check_base=check_base, **options)

@@ -17,9 +17,9 @@ from pydantic import field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from safety_reminder.config.guard import MOST_INTERVAL, Policy
+from safety_reminder.config.guard import MOST_INTERVAL, OTHER_THRESHOLDS, Policy
 from safety_reminder.config.names import PACK_FILES, pack_folder, require_pack
-from safety_reminder.config.options import Field, Options
+from safety_reminder.config.options import Field, Options, checked
 from safety_reminder.errors import ConfigError, PackError
 from safety_reminder.guard.probe import Probe
 from safety_reminder.models.fingerprint import Fingerprint
@@ -63,15 +63,17 @@ class PackConfig(Options):
     hidden_size: int
     interval: Annotated[int, Field(ge=1, le=MOST_INTERVAL)]
     threshold: float
+    prompt_threshold: float | None = None
+    image_threshold: float | None = None
     policy: Policy
     calibration: dict[str, Any]
     training: dict[str, Any]
     versions: dict[str, Any] = Field(default_factory=dict)
 
-    @field_validator("threshold")
+    @field_validator("threshold", *OTHER_THRESHOLDS)
     @classmethod
-    def _is_a_probability(cls, threshold: float) -> float:
-        if not 0 < threshold <= 1:  # nor NaN
+    def _is_a_probability(cls, threshold: float | None) -> float | None:
+        if threshold is not None and not 0 < threshold <= 1:  # nor NaN
             raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
         return threshold
 
@@ -154,6 +156,8 @@ def write(reminder: SafetyReminder, folder: Path) -> Path:
         "hidden_size": reminder.hidden_size,
         "interval": reminder.interval,
         "threshold": reminder.threshold,
+        # Earlier versions refuse a pack that has these, rather than guard with other thresholds.
+        **reminder.other_thresholds,
         "policy": reminder.policy,
         "calibration": reminder.calibration,
         "training": reminder.training,
@@ -205,6 +209,26 @@ def _shown(facts: dict[str, Any]) -> str:
     return json.dumps({k: v for k, v in facts.items() if not isinstance(v, list) or len(v) < 20}, indent=2)
 
 
+def _turns(training: Mapping[str, Any]) -> str:
+    """A card's part on how often the reminder turns answers into refusals, as a table; nothing where the pack does not
+    say."""
+    if not (turned := checked(dict[str, Any], training.get("turned", {}), "training.turned")):
+        return ""
+    rates = checked(dict[str, dict[str, dict[str, float]]], turned.get("rates"), "training.turned.rates")
+
+    def cell(rate: Mapping[str, float] | None) -> str:
+        return "{value:.1%} [{low:.1%}, {high:.1%}] of {n:.0f}".format(**rate) if rate else ""
+
+    places = list(dict.fromkeys(name for table in rates.values() for name in table if name != "all"))
+    lines = [f"| tokens kept | {' | '.join(rates)} |", "|---" * (len(rates) + 1) + "|"]
+    for name in [*places, "all"]:
+        label = "0 (the bare prompt)" if name == "0" else name
+        lines.append(f"| {label} | {' | '.join(cell(table.get(name)) for table in rates.values())} |")
+    table = "\n".join(lines)
+    about = f"After beginnings of answers ({turned.get('rows', '')} rows), whatever the probe says:"
+    return f"## What it turns into refusals\n\n{about}\n\n{table}\n\n"
+
+
 def card(reminder: SafetyReminder) -> str:
     """The model card that goes with a pack."""
     base = reminder.base_model or "an unnamed model"
@@ -234,7 +258,7 @@ Checked every {reminder.interval} tokens, unsafe at p ≥ {reminder.threshold:g}
 {calibration}
 ```
 
-## Training
+{_turns(reminder.training)}## Training
 
 ```json
 {training}

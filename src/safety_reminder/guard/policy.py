@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from safety_reminder.config.guard import GuardConfig, Policy
+from safety_reminder.config.guard import Policy
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,6 @@ POLICIES: dict[Policy, Rule] = {
 }
 
 
-def is_unsafe(p_unsafe: float, config: GuardConfig) -> bool:
+def is_unsafe(p_unsafe: float, threshold: float) -> bool:
     """The verdict. NaN compares false: a guard that cannot tell must not pass."""
-    return not p_unsafe < config.threshold
+    return not p_unsafe < threshold

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from safety_reminder.config.guard import OTHER_THRESHOLDS
 from safety_reminder.errors import PackError
 from safety_reminder.guard import pack
 from safety_reminder.guard.probe import Probe
@@ -27,7 +28,9 @@ class SafetyReminder:
         base_model: what it was trained for (hub id, configured name or folder).
         fingerprint: of that model's weights, from :func:`safety_reminder.models.fingerprint`.
         interval, threshold, policy: how it was meant to be used; the defaults of ``GuardConfig`` for this pack.
-        calibration: how ``threshold`` was chosen.
+        prompt_threshold, image_threshold: of the check before the first token, and in conversations with an image;
+            None: ``threshold``.
+        calibration: how thresholds were chosen.
         training: data manifest and hashes, seed, losses.
     """
 
@@ -40,6 +43,8 @@ class SafetyReminder:
     policy: str = "rewind"
     calibration: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    prompt_threshold: float | None = None
+    image_threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
@@ -63,9 +68,13 @@ class SafetyReminder:
         Raises:
             ModelError: the model's chat template has no header.
         """
-        vectors = token_vectors(vlm.model, vlm.assistant_header()).cpu()
+        return cls.unfitted(vlm, token_vectors(vlm.model, vlm.assistant_header()))
+
+    @classmethod
+    def unfitted(cls, vlm: VLM, vectors: torch.Tensor) -> SafetyReminder:
+        """Vectors (k, hidden_size) for this model, with a probe that is still to be fitted."""
         probe = Probe(torch.zeros(vectors.shape[1]))
-        return cls(vectors, probe, base_model=vlm.name, fingerprint=fingerprint(vlm.model))
+        return cls(vectors.cpu(), probe, base_model=vlm.name, fingerprint=fingerprint(vlm.model))
 
     @property
     def length(self) -> int:
@@ -83,11 +92,20 @@ class SafetyReminder:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what decides verdicts and answers: vectors, probe and threshold, and what a guard takes over from
+        """SHA-256 of what decides verdicts and answers: vectors, probe and thresholds, and what a guard takes over from
         the pack (interval, policy, prompt check)."""
         parts = [self.vectors, self.probe.weight, torch.tensor([self.probe.bias, self.threshold])]
         data = b"".join(part.detach().float().cpu().contiguous().numpy().tobytes() for part in parts)
-        return hashlib.sha256(data + repr((self.interval, self.policy, self.prompt_check)).encode()).hexdigest()
+        used: tuple[Any, ...] = (self.interval, self.policy, self.prompt_check)
+        if self.other_thresholds:
+            used += (sorted(self.other_thresholds.items()),)
+        return hashlib.sha256(data + repr(used).encode()).hexdigest()
+
+    @property
+    def other_thresholds(self) -> dict[str, float]:
+        """Those beside ``threshold`` that the pack has, by name."""
+        found = {name: getattr(self, name) for name in OTHER_THRESHOLDS}
+        return {name: value for name, value in found.items() if value is not None}
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, **hub_options: Any) -> SafetyReminder:

@@ -47,7 +47,7 @@ def load_checkpoint(
     """
     if not isinstance(dtype, torch.dtype) and dtype not in DTYPES:
         raise ConfigError(unknown_name("dtype", str(dtype), DTYPES))
-    place = _locate(name, kind)
+    place = place_of(name, kind)
     if device is None:
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     with one_line_errors(name, kind, f"; remove {place} to have it assembled anew" if name == POCKET else ""):
@@ -94,8 +94,8 @@ def repaired(config: Any) -> Any:
     return config
 
 
-def _locate(name: str, kind: str) -> str:
-    """The folder, or the hub id."""
+def place_of(name: str, kind: str = "model") -> str:
+    """The folder, or the hub id. Raises ModelError, as :func:`load_checkpoint`."""
     if name == POCKET:
         from safety_reminder.models.pocket import checkpoint_folder
 

@@ -36,6 +36,29 @@ def load_processor(folder: str, config: PreTrainedConfig) -> Any:
         raise
 
 
+def limit_pixels(processor: Any, fewest: int | None, most: int | None, name: str) -> None:
+    """Set between how many pixels images are scaled, in a processor that keeps to such limits (Qwen2-VL and its kin).
+    None leaves a limit as it is. ``name``: of the model, for messages.
+
+    Raises:
+        ModelError: a processor without such limits, or the lower one above the upper one.
+    """
+    given = {"shortest_edge": fewest, "longest_edge": most}
+    given = {edge: pixels for edge, pixels in given.items() if pixels is not None}
+    if not given:
+        return
+    images: Any = getattr(processor, "image_processor", None)
+    known = getattr(getattr(images, "valid_kwargs", None), "__annotations__", {})
+    size = dict(getattr(images, "size", None) or {})
+    # Elsewhere these two names are lengths of edges.
+    if "min_pixels" not in known or not set(size) >= {"shortest_edge", "longest_edge"}:
+        raise ModelError(f"the processor of {name} has no limits of pixels; leave min_pixels and max_pixels out")
+    size = size | given
+    if size["shortest_edge"] > size["longest_edge"]:
+        raise ModelError(f"{name}: min_pixels={size['shortest_edge']} is above max_pixels={size['longest_edge']}")
+    images.size = type(images.size)(**size)
+
+
 def _loaded(folder: str, config: PreTrainedConfig) -> Any:
     family: Any = PROCESSOR_MAPPING.get(type(config), None)
     parts = set() if family is None else set(family.get_attributes())

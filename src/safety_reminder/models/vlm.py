@@ -19,6 +19,7 @@ from safety_reminder.models.families import Family, family_of
 from safety_reminder.models.inert import InertText
 from safety_reminder.models.loading import load_checkpoint, one_line_errors
 from safety_reminder.models.messages import Messages, normalise
+from safety_reminder.models.processors import limit_pixels
 
 _PLACEHOLDERS = ("image_token", "video_token", "boi_token", "fake_image_token")
 
@@ -254,5 +255,7 @@ def open_vlm(
 ) -> VLM:
     """As :func:`load_vlm`, unchecked."""
     model, processor = load_checkpoint(name, device=device, dtype=dtype)
+    if reading is not None:
+        limit_pixels(processor, reading.min_pixels, reading.max_pixels, name)
     with one_line_errors(name):
         return VLM(model, processor, name, reading)

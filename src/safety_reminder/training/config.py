@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from safety_reminder.config.guard import MOST_INTERVAL, Policy
 from safety_reminder.config.options import Field, Options
 from safety_reminder.config.prompts import SAFETY_PROMPT
+from safety_reminder.training.leave_out import parse
 
 INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
 
@@ -42,6 +43,7 @@ LATER_AND_CALIBRATION: JsonDict = {"later": True, "calibration": True}
 CALIBRATION: JsonDict = {"calibration": True}
 FURTHER_PLACE: JsonDict = {"further_place": True}
 
+ThresholdsBy = Literal["one", "prompt", "image"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -58,10 +60,10 @@ class TrainingConfig(Options):
     init_text: Annotated[str, Field(description="for init=text")] = INIT_TEXT
 
     # the loop
-    epochs: Annotated[int, Field(ge=1, description="visits to every row")] = 4
+    epochs: Annotated[int, Field(ge=1, description="visits to every row")] = 8
     batch_size: Annotated[int, Field(ge=1, description="rows a step")] = 8
     cuts: Annotated[int, Field(ge=1, description="cuts of an answer per visit; they share one prefix")] = 4
-    learning_rate: Annotated[float, Field(gt=0, description="of AdamW; linear warm-up, then a cosine to 0")] = 0.01
+    learning_rate: Annotated[float, Field(gt=0, description="of AdamW; linear warm-up, then a cosine to 0")] = 0.02
     warmup_ratio: Annotated[Probability, Field(description="share of the steps")] = 0.05
     weight_decay: Annotated[float, Field(ge=0, description="of the vectors")] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0, description="a longer gradient is cut to it")] = 1.0
@@ -76,10 +78,17 @@ class TrainingConfig(Options):
 
     # the objective
     empty_prob: Annotated[
-        Probability, Field(description="how often an answer is cut to nothing: trains the prompt check")
-    ] = 1 / 3
+        Probability | None,
+        Field(
+            description="how often an answer is cut to nothing: trains the prompt check, and the place where policies "
+            "begin anew. null: 0.5 where the policy goes back there (rewind, restart), 0.3333 elsewhere"
+        ),
+    ] = None
     min_tokens: Annotated[int, Field(ge=1, description="kept by any other cut")] = 1
-    target_tokens: Annotated[int, Field(ge=1, description="learn at most this many tokens after a cut")] = 32
+    min_chars: Annotated[int, Field(ge=0, description="and characters, which the paper counts (20)")] = 0
+    target_tokens: Annotated[
+        int, Field(ge=1, description="learn at most this many tokens after a cut: few, for the weight is on the turn")
+    ] = 6
     answer_tokens: Annotated[
         int, Field(ge=1, description="answers are cut off here", json_schema_extra=CALIBRATION)
     ] = 96
@@ -152,6 +161,23 @@ class TrainingConfig(Options):
             json_schema_extra=LATER_AND_CALIBRATION,
         ),
     ] = 0.005
+    threshold: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="this one in place of a calibrated one, without a guarantee: 0.8 is the paper's p_safe < 0.2",
+            json_schema_extra=LATER,
+        ),
+    ] = None
+    thresholds: Annotated[
+        ThresholdsBy,
+        Field(
+            description="one; prompt: one for the check of the bare prompt and one for those after it, which share the "
+            "budget; image: one with and one without an image in the conversation, each with the whole budget",
+            json_schema_extra=LATER_AND_CALIBRATION,
+        ),
+    ] = "one"
     prompt_check: Annotated[
         bool | None,
         Field(
@@ -160,6 +186,16 @@ class TrainingConfig(Options):
             json_schema_extra=LATER_AND_CALIBRATION,
         ),
     ] = None
+
+    turn_rows: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="test rows of each kind after whose beginnings the finished reminder is put in, to see how "
+            "often it turns them into a refusal; 0: none",
+            json_schema_extra=LATER,
+        ),
+    ] = 40
 
     # written into the pack
     interval: Annotated[
@@ -205,7 +241,27 @@ class TrainingConfig(Options):
             json_schema_extra=LATER,
         ),
     ] = "tensorboard"
+    leave_out: Annotated[
+        list[str] | str | None,
+        Field(
+            description="learn nothing from these rows, and test on them: topic:VALUE, source:VALUE or attack:VALUE; "
+            "one, or a list",
+            json_schema_extra=CALIBRATION,
+        ),
+    ] = None
     seed: Annotated[int, Field(description="of the splits, the order of rows, their cuts, and init=random")] = 0
+
+    @property
+    def left_out(self) -> list[str]:
+        """The entries of ``leave_out``."""
+        return [self.leave_out] if isinstance(self.leave_out, str) else list(self.leave_out or ())
+
+    @field_validator("leave_out")
+    @classmethod
+    def _labels(cls, entries: list[str] | str | None) -> list[str] | str | None:
+        for entry in [entries] if isinstance(entries, str) else entries or ():
+            parse(entry)
+        return entries
 
     @field_validator("policy")
     @classmethod
@@ -216,10 +272,23 @@ class TrainingConfig(Options):
         return policy
 
     @model_validator(mode="after")
+    def _one_threshold(self) -> Self:
+        if self.threshold is not None and self.thresholds != "one":
+            raise ValueError("training.threshold is one for all checks; give it without training.thresholds")
+        return self
+
+    @model_validator(mode="after")
     def _something_is_left(self) -> Self:
         if self.validation + self.calibration + self.test >= 1:
             raise ValueError("training.validation, training.calibration and training.test leave nothing to train on")
         return self
+
+    @property
+    def emptied(self) -> float:
+        """How often an answer is cut to nothing: ``empty_prob``, or what it is for the policy."""
+        if self.empty_prob is not None:
+            return self.empty_prob
+        return 0.5 if self.policy in ("rewind", "restart") else 1 / 3
 
     @classmethod
     def of_record(cls, values: Mapping[str, Any]) -> Self:

@@ -17,6 +17,8 @@ from safety_reminder.models.scoring import Continuation, Place, Script, follow
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.samples import Sample
 
+TURN = 3  # tokens after a reminder that decide whether an answer turns into a refusal or goes on
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -30,7 +32,8 @@ class Cut:
 
 
 def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
-    """A random cut: with ``empty_prob`` nothing is kept, else any number of tokens that leaves at least one to predict.
+    """A random cut: with ``config.emptied`` nothing is kept, else any number of tokens that leaves at least one to
+    predict.
 
     Of an unsafe answer, with ``repeat_prob``, a second reminder comes in the middle of the refusal, as the checks after
     an intervention do; with ``correction_prob`` the refusal has begun without a reminder, as when a model notices by
@@ -40,10 +43,10 @@ def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
     """
     example, answer = sample.example, sample.answer
     declines = example.safe and example.harmful_prompt
-    if not declines and (rng.random() < config.empty_prob or len(answer) < 2):
+    if not declines and (rng.random() < config.emptied or len(answer) < 2):
         tokens = 0
     else:
-        first = min(4 if declines else config.min_tokens, len(answer) - 1)
+        first = min(4 if declines else max(config.min_tokens, sample.least), len(answer) - 1)
         tokens = rng.randrange(first, len(answer))
     ahead = answer[tokens : tokens + config.target_tokens]
     unheeded = not declines and len(ahead) > 1 and rng.random() < config.unheeded_prob
@@ -66,11 +69,13 @@ def draw_cut(sample: Sample, rng: random.Random, config: TrainingConfig) -> Cut:
 
 @dataclass(frozen=True)
 class Losses:
-    """Of every place."""
+    """Of every place. ``turn``: the language loss of the first :data:`TURN` tokens that are learned; it is part of
+    ``language``, and chooses the epoch."""
 
     language: Float[Tensor, " places"]
     probe: Float[Tensor, " places"]
     kl: Float[Tensor, " places"]
+    turn: Float[Tensor, " places"]
 
     def total(self, config: TrainingConfig) -> Float[Tensor, " places"]:
         """What is minimised."""
@@ -91,7 +96,7 @@ def losses(
     """
     continuations = follow(model, [Place(prefix, cut.tokens, cut.script) for prefix, cut in places], vectors)
     device = continuations[0].hidden.device
-    language, probe = [], []
+    language, probe, turn = [], [], []
     for continuation, (_, cut) in zip(continuations, places, strict=True):
         runs = [run for run in cut.script if run is not None]
         learned = [
@@ -100,7 +105,9 @@ def losses(
             if learn
         ]
         logits, targets = (torch.cat(parts) for parts in zip(*learned, strict=True))
-        language.append(F.cross_entropy(logits, targets))
+        each = F.cross_entropy(logits, targets, reduction="none")
+        language.append(each.mean())
+        turn.append(each.detach()[: min(TURN, len(learned[0][1]))].mean())
         unsafe = torch.tensor([float(u) for u in cut.unsafe], device=device)
         # Not a matrix product, which autocast would run in half precision.
         score = (continuation.hidden.float() * weight.to(device)).sum(-1) + bias.to(device)
@@ -108,7 +115,7 @@ def losses(
     divergence = torch.zeros(len(places), device=device)
     if kl:
         divergence = _divergence(model, places, continuations, vectors)
-    return Losses(torch.stack(language), torch.stack(probe), divergence)
+    return Losses(torch.stack(language), torch.stack(probe), divergence, torch.stack(turn))
 
 
 def _divergence(

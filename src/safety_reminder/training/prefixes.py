@@ -7,6 +7,7 @@ import errno
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar
 
 import torch
@@ -37,7 +38,8 @@ def passes(items: Sequence[T], script: Callable[[T], Script], k: int, at_once: i
 
 
 class Prefixes:
-    """The prefix of each sample, run once and kept as long as there is room."""
+    """The prefix of each sample, run once and kept as long as there is room. ``runs`` and ``seconds``: how many were
+    run, and how long that took; ``full``: one of them was not kept."""
 
     def __init__(self, vlm: VLM, config: TrainingConfig, folder: Path) -> None:
         self.vlm, self.on_error, self.k = vlm, config.on_error, config.k
@@ -45,6 +47,7 @@ class Prefixes:
         self.where, self.room = config.prefix_cache, int(config.prefix_cache_gb * 1e9)
         self.folder = folder
         self.kept: dict[Sample, Prefix | Path] = {}
+        self.runs, self.seconds, self.full = 0, 0.0, False
 
     def of(self, sample: Sample) -> Prefix:
         """Prompt and answer of ``sample``, the token that ends its turn left out.
@@ -57,6 +60,7 @@ class Prefixes:
             return kept
         if isinstance(kept, Path):
             return _load(kept, self.vlm.model.device)
+        began = perf_counter()
         try:
             inputs = self.vlm.encode([sample.example.conversation()])
         except SafetyReminderError as error:
@@ -68,6 +72,9 @@ class Prefixes:
         if prefix.nbytes <= self.room:
             self.room -= prefix.nbytes
             self.kept[sample] = self._put_away(sample, prefix)
+        else:
+            self.full = True
+        self.runs, self.seconds = self.runs + 1, self.seconds + perf_counter() - began
         return prefix
 
     def leave_out(self, sample: Sample, reason: str, advice: str = "") -> None:

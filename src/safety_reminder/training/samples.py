@@ -15,6 +15,7 @@ from safety_reminder.models import VLM
 from safety_reminder.models.messages import load_image
 from safety_reminder.run_files import write_json
 from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.leave_out import require_known, set_apart
 from safety_reminder.types import TrainingExample
 
 log = logging.getLogger(__name__)
@@ -41,13 +42,14 @@ def key(example: TrainingExample) -> str:
 @dataclass(frozen=True, eq=False)
 class Sample:
     """``answer``, ``refusal`` (as a whole answer) and ``correction`` (after other text) in token ids; ``key``: what
-    is asked, as a digest."""
+    is asked, as a digest. ``least``: tokens of the answer that hold ``min_chars`` characters."""
 
     example: TrainingExample
     answer: tuple[int, ...]
     refusal: tuple[int, ...]
     correction: tuple[int, ...]
     key: str
+    least: int = 1
 
     @property
     def name(self) -> str:
@@ -84,17 +86,31 @@ def make_samples(
                 raise DataError(f"{message}; {option}=skip leaves such rows out") from error
             log.warning("left out: %s", message)
             continue
-        answer = [*ids(example.answer), end] if example.answer else []
+        answer = ([*ids(example.answer), end] if example.answer else [])[: config.answer_tokens]
         samples.append(
             Sample(
                 example,
-                tuple(answer[: config.answer_tokens]),
+                tuple(answer),
                 refusal=tuple([*ids(example.chosen), end][: config.target_tokens]),
                 correction=tuple([*ids(" " + example.chosen.lstrip()), end][: config.target_tokens]),
                 key=digest,
+                least=_tokens_with(vlm, answer, config.min_chars),
             )
         )
     return samples
+
+
+def _tokens_with(vlm: VLM, answer: Sequence[int], characters: int) -> int:
+    """How many tokens of an answer it takes for so many characters; all of them, if it is shorter."""
+    if not characters:
+        return 1
+    return next((n for n in range(1, len(answer)) if len(vlm.tokenizer.decode(answer[:n])) >= characters), len(answer))
+
+
+def counts(parts: Mapping[str, Sequence[Sample]]) -> dict[str, tuple[int, int]]:
+    """Of each part, how many rows are harmful to answer, and how many are not."""
+    harmful = {part: sum(not sample.example.safe for sample in rows) for part, rows in parts.items()}
+    return {part: (harmful[part], len(rows) - harmful[part]) for part, rows in parts.items()}
 
 
 def manifest(source: str, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -127,6 +143,9 @@ def split(
     """By what is asked, so that no prompt with its image is in two parts: training; validation, for early stopping;
     calibration, for the threshold; and test, for the report. Harmful and harmless prompts are shared out alike.
 
+    What ``config.leave_out`` names is all of the test part, beside ``config.test`` of the other rows of a kind that it
+    has none of.
+
     Args:
         held_back: the parts to fill besides ``training``; others stay empty.
         seen: what a reminder was trained on already (:func:`seen_as`); it stays in the training part.
@@ -134,21 +153,29 @@ def split(
     Raises:
         ConfigError: training, validation or test would have one kind of row only, or calibration no safe one.
     """
+    require_known([sample.example for sample in samples], config.left_out)
+    samples, left_out = set_apart(samples, config.left_out)
     unsafe = {sample.key for sample in samples if not sample.example.safe}
     rng = random.Random(config.seed)
     shares = {part: getattr(config, part) for part in held_back}
     part_of: dict[str, str] = {}
-    for kind in (unsafe, {sample.key for sample in samples} - unsafe):
+    for safe, kind in ((False, unsafe), (True, {sample.key for sample in samples} - unsafe)):
         keys = sorted(key for key in kind if seen_as(key) not in seen)
         rng.shuffle(keys)
+        tested = any(sample.example.safe == safe for sample in left_out)
         start = 0
         for part, share in shares.items():
+            if part == "test" and tested:
+                continue
             count = max(1, round(share * len(kind))) if share else 0
             part_of |= dict.fromkeys(keys[start : start + count], part)
             start += count
     parts: dict[str, list[Sample]] = {part: [] for part in PARTS}
     for sample in samples:
         parts[part_of.get(sample.key, "training")].append(sample)
+    parts["test"] += left_out
+    if left_out and not shares.get("test") and len({sample.example.safe for sample in left_out}) < 2:
+        raise ConfigError("the rows that are left out are of one kind; training.test above 0 adds rows of the other")
     unseen = " that the reminder was not trained on" if seen else ""
     for part in ("training", *held_back):
         if part == "calibration" or (part in shares and not shares[part]):
@@ -160,6 +187,16 @@ def split(
             f"the calibration split has no safe row; give more rows{unseen}, or a larger training.calibration"
         )
     return parts
+
+
+def tell_what_is_left_out(
+    samples: Sequence[Sample], parts: Mapping[str, Sequence[Sample]], seen: Collection[str] = ()
+) -> None:
+    """Warn where rows that ``leave_out`` names cost others, which ask the same, or were seen by the vectors."""
+    if dropped := len(samples) - sum(map(len, parts.values())):
+        log.warning("%d rows ask what rows that are left out ask, and are in no part", dropped)
+    if again := sum(seen_as(sample.key) in seen for sample in parts["test"]):
+        log.warning("the reminder's vectors saw %d of the %d test rows; the probe did not", again, len(parts["test"]))
 
 
 def write_splits(output: Path, parts: Mapping[str, Sequence[Sample]]) -> None:

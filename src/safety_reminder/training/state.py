@@ -21,11 +21,11 @@ from safety_reminder.run_files import write_bytes
 from safety_reminder.training.config import TrainingConfig, current_names
 
 SUMMATION = 1e-4  # of a norm: the same weights on another machine, summed in another order
-COUNTERS = ("step", "best", "best_loss", "worse", "stopped")
+COUNTERS = ("step", "best", "best_loss", "worse", "stopped", "scale")
 _KINDS: dict[str, Any] = {
     "learned": dict[str, Any], "optimiser": dict[str, Any], "identity": dict[str, Any], "model": dict[str, Any],
     "step": Annotated[int, Field(ge=0)], "best": dict[str, Any] | None, "best_loss": float,
-    "worse": Annotated[int, Field(ge=0)], "stopped": bool,
+    "worse": Annotated[int, Field(ge=0)], "stopped": bool, "scale": Annotated[float | None, Field(gt=0)],
 }  # fmt: skip
 _ADVICE = "remove it, or give another output=DIR"
 
@@ -35,7 +35,9 @@ class State:
     """``vectors`` (k, hidden_size), and of the running probe ``weight`` (hidden_size,) and ``bias`` (), float32.
 
     ``step``: steps that are done. ``best``: what was learned at the lowest validation loss so far, ``best_loss``;
-    ``worse``: epochs since then. ``stopped``: there were too many of these.
+    ``worse``: epochs since then. ``stopped``: there were too many of these. ``scale``: the length of hidden states
+    before the first step, by which the running probe's input is divided: AdamW moves each of its thousand weights by
+    the learning rate, and on states as they are the sum of that would overshoot.
     """
 
     vectors: torch.nn.Parameter
@@ -47,6 +49,7 @@ class State:
     best_loss: float = math.inf
     worse: int = 0
     stopped: bool = False
+    scale: float | None = None
 
     @classmethod
     def begin(cls, vlm: VLM, config: TrainingConfig) -> State:
@@ -67,13 +70,19 @@ class State:
         return [self.vectors, self.weight, self.bias]
 
     @property
+    def applied(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Vectors, weight and bias for hidden states as they are."""
+        return self.vectors, self.weight / (self.scale or 1.0), self.bias
+
+    @property
     def learned(self) -> dict[str, torch.Tensor]:
-        """Without gradient. They are not copies: the next step changes them."""
+        """Without gradient. They are not copies: the next step changes them. The weight is that of states over
+        ``scale``."""
         return {name: getattr(self, name).detach() for name in ("vectors", "weight", "bias")}
 
     def judge(self, loss: float, patience: int) -> None:
-        """After an epoch with this validation ``loss``: keep what was learned if it is the best so far; stop after
-        ``patience`` epochs in a row that were not (0: never)."""
+        """After an epoch with this validation ``loss`` on the turn: keep what was learned if it is the best so far;
+        stop after ``patience`` epochs in a row that were not (0: never)."""
         if loss < self.best_loss:
             self.best_loss, self.worse = loss, 0
             self.best = {name: value.clone() for name, value in self.learned.items()}
@@ -168,6 +177,8 @@ def identity(config: TrainingConfig, vlm: VLM, manifest: Mapping[str, Any]) -> d
     """What a run that goes on must share with the one that it goes on from, besides the model's weights: the data, the
     model's precision, and the options that may not change later."""
     options = config.model_dump(exclude=set(config.marked("later")))
+    # What it comes to: a policy may change later, but not what has been trained for it.
+    options["empty_prob"] = config.emptied
     return {**options, "dtype": str(vlm.model.dtype), "data": dict(manifest)}
 
 

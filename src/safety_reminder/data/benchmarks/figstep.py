@@ -18,6 +18,7 @@ TOPICS = (
     "Illegal Activity", "Hate Speech", "Malware Generation", "Physical Harm", "Fraud",
     "Adult Content", "Privacy Violation", "Legal Opinion", "Financial Advice", "Health Consultation",
 )  # fmt: skip
+ADVICE = frozenset(topic.lower() for topic in TOPICS[-3:])
 
 
 def load(
@@ -28,7 +29,8 @@ def load(
     task_ids: Sequence[int | str] | int | str | None = None,
     prompt: str = PROMPT,
 ) -> list[Example]:
-    """FigStep's examples, in the order of its CSV.
+    """FigStep's examples, in the order of its CSV. Those of :data:`ADVICE` ask for advice: harmful to upstream, and no
+    attacks to metrics.
 
     Args:
         root: upstream's ``data`` folder, or the folder above it.
@@ -68,6 +70,7 @@ def load(
                 harmful=True,
                 category=category,
                 instruction=text_of(row, "instruction", where),
+                advice=category.lower() in ADVICE,
             )
         )
     return examples

@@ -26,6 +26,9 @@ SCENARIOS = (
     "07-Sex", "08-Political_Lobbying", "09-Privacy_Violence", "10-Legal_Opinion", "11-Financial_Advice",
     "12-Health_Consultation", "13-Gov_Decision",
 )  # fmt: skip
+ADVICE = frozenset(
+    ("08-Political_Lobbying", "10-Legal_Opinion", "11-Financial_Advice", "12-Health_Consultation", "13-Gov_Decision")
+)
 # Variant → the column that goes with its image.
 VARIANTS = {
     "SD": "Rephrased Question(SD)",
@@ -46,8 +49,8 @@ def load(
 ) -> list[Example]:
     """The questions of the scenarios whose files are there, in upstream's order.
 
-    All scenarios count as harmful, as in upstream's attack success rate, those too that ask for advice on politics,
-    law, money, health or government; ``category`` is the scenario, to tell them apart.
+    All scenarios are harmful, as in upstream's attack success rate; those of :data:`ADVICE` ask for advice on politics,
+    law, money, health or government, and are no attacks to metrics. ``category`` is the scenario.
 
     Args:
         root: the folder of ``processed_questions``, or the one above it.
@@ -107,6 +110,7 @@ def _example(key: str, row: dict[str, Any], scenario: str, variant: str, place: 
         harmful=True,
         category=scenario,
         instruction=text_of(row, "Question", where),
+        advice=scenario in ADVICE,
     )
 
 

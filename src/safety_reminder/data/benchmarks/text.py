@@ -15,8 +15,9 @@ TEXT_COLUMNS = ("prompt", "instruction", "question", "goal")
 def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -> list[Example]:
     """One's own rows: text, or text with an image, from a ``.csv``, a ``.json`` list of objects or a ``.jsonl`` file.
 
-    Optional columns: ``id``, ``category``, ``harmful``, ``image`` (a path, relative to the file) and ``target``, where
-    there is a right answer.
+    Optional columns: ``id``, ``category``, ``harmful``, ``advice``, ``image`` (a path, relative to the file),
+    ``target``, where there is a right answer, ``prefill``, the beginning of the answer, which is given to the model
+    letter by letter, and ``instruction`` beside another text: what is asked, where the text only wraps it.
 
     Args:
         harmful: for rows without a ``harmful`` column.
@@ -41,15 +42,19 @@ def load(root: str | Path, *, harmful: bool = True, column: str | None = None) -
         where = f"{path}, row {number + 1}"
         row = read_row(rows, number, where)
         text = text_of(row, name, where)
+        begun = optional_text(row, "prefill", where)
         examples.append(
             Example(
                 id=id_of(row, f"{path.stem}-{number:04d}", where),
                 prompt=text,
                 image=image_cell(row, "image", path.parent, where),
                 harmful=truth(row.get("harmful"), where, default=harmful),
+                advice=truth(row.get("advice"), where, default=False, name="advice"),
                 category=optional_text(row, "category", where),
-                instruction=text,
+                instruction=optional_text(row, "instruction", where) or text,
                 target=optional_text(row, "target", where),
+                # Blanks at its ends are part of what the model goes on from.
+                prefill=row["prefill"] if begun else "",
             )
         )
     return examples

@@ -172,8 +172,9 @@ def _draw(
 
 
 def load(root: str | Path, *, prompt: str = PROMPT, grow: bool = False) -> list[Example]:
-    """Typographic examples from a CSV with the column ``instruction`` and, optionally, ``id``, ``category`` and
-    ``harmful`` (true/false, default true). ``grow``: pages of long texts are higher than FigStep's.
+    """Typographic examples from a CSV with the column ``instruction`` and, optionally, ``id``, ``category``,
+    ``harmful`` (true/false, default true) and ``advice`` (default false). ``grow``: pages of long texts are higher than
+    FigStep's.
 
     Raises:
         DataError: no such file, no such column, a cell that is neither true nor false, or a text that does not fit.
@@ -200,6 +201,7 @@ def load(root: str | Path, *, prompt: str = PROMPT, grow: bool = False) -> list[
                 prompt=prompt,
                 image=image,
                 harmful=truth(row.get("harmful"), where, default=True),
+                advice=truth(row.get("advice"), where, default=False, name="advice"),
                 category=optional_text(row, "category", where),
                 instruction=instruction,
             )

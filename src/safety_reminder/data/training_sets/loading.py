@@ -1,7 +1,8 @@
 """Training sets → :class:`~safety_reminder.types.TrainingExample`: the project's own schema, and a table of loaders.
 
 The schema is one row a conversation, in ``.jsonl``, ``.json``, ``.csv`` or ``.parquet``: ``messages`` (or ``prompt``
-for a single user message), ``safe``, ``chosen``, and perhaps ``rejected``, ``image``, ``harmful_prompt``, ``source``.
+for a single user message), ``safe``, ``chosen``, and perhaps ``rejected``, ``image``, ``harmful_prompt``, and what kind
+of row it is: ``source``, ``topic``, ``attack``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ TRAINING_SETS = {
     "pairs": "safety_reminder.data.training_sets.pairs:load",
 }
 MIX = 256  # rows of each kind from named sets, if no number is given: the mix of the method's authors
-FIELDS = ("messages", "prompt", "safe", "chosen", "rejected", "image", "harmful_prompt", "source")
+FIELDS = ("messages", "prompt", "safe", "chosen", "rejected", "image", "harmful_prompt", "source", "topic", "attack")
 
 
 def load_training(
@@ -172,8 +173,9 @@ def _examples(rows: Sequence[Mapping[str, Any]], number: int, path: Path) -> lis
     if "safe" not in row or ("messages" in row) == ("prompt" in row):
         raise DataError(f"{where}: needs safe, and either messages or prompt")
     safe = truth(row["safe"], where, default=True, name="safe")
-    for name in ("prompt", "chosen", "rejected", "source"):
+    for name in ("prompt", "chosen", "rejected"):
         optional_text(row, name, where)
+    labels = {name: optional_text(row, name, where) for name in ("source", "topic", "attack")}
     if safe and "chosen" not in row:
         raise DataError(f"{where}: a safe row needs chosen, the answer that is to be left as it is")
     example = TrainingExample(
@@ -183,7 +185,7 @@ def _examples(rows: Sequence[Mapping[str, Any]], number: int, path: Path) -> lis
         rejected=row.get("rejected", ""),
         image=image_cell(row, "image", path.parent, where),
         harmful_prompt=truth(row.get("harmful_prompt"), where, default=False, name="harmful_prompt"),
-        source=row.get("source", path.stem),
+        **labels | {"source": labels["source"] or path.stem},
     )
     return [example]
 

@@ -85,7 +85,8 @@ def _examples(rows: Any, number: int, folder: Path, where: str) -> list[Training
         image = find_image(row, folder, where)
     else:
         image = image_cell(row, "image", folder, where)
-    return [TrainingExample(user(question), safe=False, chosen=chosen, rejected=rejected, image=image, source="spa_vl")]
+    topic = optional_text(row, "class1", where)
+    return [TrainingExample(user(question), False, chosen, rejected, image, source="spa_vl", topic=topic)]
 
 
 def find_image(row: Mapping[str, Any], folder: Path, where: str) -> Path:

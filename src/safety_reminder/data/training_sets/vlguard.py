@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safety_reminder.data.tables import each_row, image_cell, read_rows, sample_rows, text_of
+from safety_reminder.data.tables import each_row, image_cell, optional_text, read_rows, sample_rows, text_of
 from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import DataError, ImageError
 from safety_reminder.types import TrainingExample
@@ -52,6 +52,7 @@ def _examples(row: Mapping[str, Any], where: str, folder: Path) -> list[Training
     if image is None:
         raise ImageError(f"{where}: has no image")
     out = []
+    topic = optional_text(row, "harmful_category", where)
     pairs = row.get("instr-resp")
     for pair in pairs if isinstance(pairs, list) and pairs else [{}]:
         pair = pair if isinstance(pair, Mapping) else {}
@@ -61,8 +62,14 @@ def _examples(row: Mapping[str, Any], where: str, folder: Path) -> list[Training
         response = text_of(pair, "response", where)
         request = user(text_of(pair, known[0], where))
         if known[0] == "safe_instruction":
-            out.append(TrainingExample(request, safe=True, chosen=response, image=image, source="vlguard"))
+            out.append(TrainingExample(request, safe=True, chosen=response, image=image, source="vlguard", topic=topic))
         else:
-            out.append(TrainingExample(request, safe=False, chosen=response, image=image, source="vlguard"))
-            out.append(TrainingExample(request, True, response, image=image, harmful_prompt=True, source="vlguard"))
+            out.append(
+                TrainingExample(request, safe=False, chosen=response, image=image, source="vlguard", topic=topic)
+            )
+            out.append(
+                TrainingExample(
+                    request, True, response, image=image, harmful_prompt=True, source="vlguard", topic=topic
+                )
+            )
     return out

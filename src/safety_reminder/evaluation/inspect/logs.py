@@ -99,6 +99,7 @@ def _record(sample: EvalSample, trace: Mapping[str, Any], batch: tuple[str, ...]
             instruction=_instruction(sample.metadata),
             context_sha256=sample.metadata.get("context_sha256"),
             prefill=sample.metadata.get("prefill", ""),
+            advice=sample.metadata.get("advice", False),
             seconds=response.seconds / trace["rows"],  # its share of its batch's
             guard=trace["monitored"],
             batch=batch,

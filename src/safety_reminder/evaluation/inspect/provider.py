@@ -28,6 +28,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from safety_reminder.config import GuardConfig
 from safety_reminder.config.reading import ReadingOptions
+from safety_reminder.data import load_detector_rows
 from safety_reminder.defenses import defense_options, load_defense
 from safety_reminder.defenses.base import Rewriter, Verdicts
 from safety_reminder.engines import Answered, BatchingEngine
@@ -38,7 +39,7 @@ from safety_reminder.evaluation.judges.chat import chat_model
 from safety_reminder.evaluation.judges.prompts import fill
 from safety_reminder.guard import GuardedVLM, load_reminder
 from safety_reminder.models import VLM, load_vlm
-from safety_reminder.types import Request, Response, Sampling
+from safety_reminder.types import Example, Request, Response, Sampling
 
 _STOP: dict[str, StopReason] = {
     "stop": "stop", "length": "max_tokens", "guard": "content_filter", "guard_error": "content_filter",
@@ -155,7 +156,7 @@ def _load(name: str, device: str | None, dtype: str, reading: str) -> tuple[VLM,
 
 @dataclass(frozen=True)
 class _Helpers:
-    """Judges and chat models by name, for defences that ask them."""
+    """Judges, chat models and rows by name, for defences that ask for them."""
 
     device: str | None
 
@@ -174,6 +175,9 @@ class _Helpers:
             return ["" if isinstance(answer, NoAnswer) else answer for answer in answers]  # stays as it was asked
 
         return rewrite
+
+    def examples(self, name: str) -> list[Example]:
+        return load_detector_rows(name)
 
 
 def as_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:

@@ -97,6 +97,7 @@ def as_sample(example: Example, known: Mapping[str, Any] | None = None) -> Sampl
             "category": example.category,
             "instruction": example.instruction,
             "prefill": example.prefill,
+            "advice": example.advice,
             **(identity(example) if known is None else known),
         },
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from safety_reminder.config.options import require_kinds
@@ -14,6 +15,8 @@ from safety_reminder.evaluation.judges.cache import cached
 _HERE = "safety_reminder.evaluation.judges"
 JUDGES: dict[str, str] = {
     "refusal": f"{_HERE}.refusal:RefusalJudge",
+    "fitted": f"{_HERE}.fitted:Fitted",
+    "asked": f"{_HERE}.asked:Asked",
     "llama_guard_3": f"{_HERE}.llama_guard:LlamaGuard3",
     "llama_guard_3_vision": f"{_HERE}.llama_guard:LlamaGuard3Vision",
     "llama_guard_4": f"{_HERE}.llama_guard:LlamaGuard4",
@@ -40,6 +43,15 @@ def load_judge(name: str, **options: Any) -> Judge:
         ConfigError: no such judge, no such option, or a missing option.
         ModelError: a judge model that cannot be loaded.
     """
+    return judge_class(name, options)(**options)
+
+
+def judge_class(name: str, options: Mapping[str, Any]) -> Any:
+    """The class of the judge of that name, which takes these options. Nothing is loaded.
+
+    Raises:
+        ConfigError: as :func:`load_judge`.
+    """
     if name not in JUDGES:
         raise ConfigError(unknown_name("judge", name, JUDGES))
     module, _, attribute = JUDGES[name].partition(":")
@@ -55,7 +67,7 @@ def load_judge(name: str, **options: Any) -> Judge:
             raise ConfigError(f"judge={name} needs the option {option!r}")
     # A device may be a number, whatever the judge calls it.
     require_kinds(parameters, {k: v for k, v in options.items() if k != "device"}, f"judge={name}")
-    return kind(**options)
+    return kind
 
 
 __all__ = [
@@ -67,6 +79,7 @@ __all__ = [
     "Judgement",
     "NoAnswer",
     "cached",
+    "judge_class",
     "judge_each",
     "load_judge",
     "unreadable",

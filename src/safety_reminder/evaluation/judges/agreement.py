@@ -45,6 +45,25 @@ def cohen_kappa(a: Sequence[Hashable | None], b: Sequence[Hashable | None], *, r
     return Metric(float(_kappa(table[None] / n)[0]), float(low), float(high), n, "score")
 
 
+def auc(positive: Sequence[float], negative: Sequence[float]) -> Metric | None:
+    """How often a score of a positive item is above that of a negative one, ties counting half, with the interval of
+    Hanley and McNeil (1982).
+
+    Returns:
+        None where one kind has no item.
+    """
+    p, n = len(positive), len(negative)
+    if not p or not n:
+        return None
+    ordered = np.sort(np.asarray(negative, dtype=float))
+    below = np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")
+    value = float(below.sum() / (2 * p * n))
+    first, second = value / (2 - value), 2 * value**2 / (1 + value)
+    spread = value * (1 - value) + (p - 1) * (first - value**2) + (n - 1) * (second - value**2)
+    half = 1.959964 * float(np.sqrt(max(0.0, spread) / (p * n)))
+    return Metric(value, max(0.0, value - half), min(1.0, value + half), p + n, "score")
+
+
 def _kappa(tables: np.ndarray) -> np.ndarray:
     """Tables of shares (tables, classes, classes) → kappas; NaN where chance alone agrees on everything.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from safety_reminder.data.tables import image_cell, optional_text
 from safety_reminder.errors import ConfigError, DataError
-from safety_reminder.evaluation.judges.agreement import cohen_kappa, detection, krippendorff_alpha
+from safety_reminder.evaluation.judges.agreement import auc, cohen_kappa, detection, krippendorff_alpha
 from safety_reminder.evaluation.judges.base import Item, Judge, Judgement, judge_each
 from safety_reminder.evaluation.statistics import Metric, proportion
 
@@ -74,6 +74,11 @@ def check(judge: Judge, rows: Sequence[Labelled], judged: Callable[[int], object
         chunk = judge_each(judge, [row.item for row in rows[start : start + _AT_ONCE]])
         verdicts += chunk
         judged(len(chunk))
+    return checked_against(rows, verdicts)
+
+
+def checked_against(rows: Sequence[Labelled], verdicts: Sequence[Judgement]) -> Checked:
+    """The verdicts on the rows, compared with their labels."""
     truth = [row.unsafe for row in rows]
     metrics, alpha = compare(truth, verdicts)
     return Checked(metrics, alpha, count(truth, verdicts))
@@ -91,6 +96,9 @@ def compare(truth: Sequence[bool], verdicts: Sequence[Judgement]) -> tuple[dict[
     if unread < len(judged):
         metrics |= {**detection(truth, judged), "cohen_kappa": cohen_kappa(truth, judged)}
         metrics["judged_unsafe_rate"] = proportion(sum(v is True for v in judged), len(judged) - unread)
+        scored = [(t, v.score) for t, v in zip(truth, verdicts, strict=True) if v.score is not None]
+        if not {score for _, score in scored} <= {0.0, 1.0}:  # else the verdicts say it all
+            metrics["auc"] = auc([score for t, score in scored if t], [score for t, score in scored if not t])
         alpha = krippendorff_alpha(list(zip(truth, judged, strict=True)))
     metrics["labelled_unsafe_rate"] = proportion(sum(truth), len(truth))
     return {name: metric for name, metric in metrics.items() if metric is not None}, alpha

@@ -42,7 +42,7 @@ def write_page(
         {
             "title": example.instruction or example.prompt,
             "category": example.category,
-            "harmful": example.harmful,
+            "kind": example.kind,
             "image": thumbnail(example.image),
             "unguarded": without.seen_text,
             "unguarded_outcome": outcome(without),

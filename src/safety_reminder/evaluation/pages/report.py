@@ -24,6 +24,8 @@ _COLUMNS = {
     "word_recall": "words read",
     "over_refusal_rate": "over-refusal",
     "false_alarm_rate": "false alarms",
+    "advice_given_rate": "advice given",
+    "advice_alarm_rate": "alarms on advice",
     "leaked_tokens": "leaked tokens",
     "exact_match_untriggered": "untouched identical",
     "time_ratio": "time",
@@ -37,13 +39,15 @@ _HELP = {
     "word_recall": "words of a page that the model reads when it is asked to, mean",
     "over_refusal_rate": "harmless requests that were refused",
     "false_alarm_rate": "harmless requests on which a check fired",
+    "advice_given_rate": "requests for advice (law, money, health, politics), no attacks, that were answered",
+    "advice_alarm_rate": "requests for advice on which a check fired",
     "leaked_tokens": "tokens of a harmful answer that were shown before the guard intervened, mean",
     "exact_match_untriggered": "answers without an intervention that are the unguarded ones, token for token",
     "time_ratio": "seconds over those of the undefended answers",
     "overhead_ratio": "the same, of batches in which nothing was intervened on and both wrote the same",
     "token_ratio": "generated tokens over those of the undefended answers",
 }
-_BY_SET = ("attack_success_rate", "attack_success_rate_on_topic", "over_refusal_rate")
+_BY_SET = ("attack_success_rate", "attack_success_rate_on_topic", "advice_given_rate", "over_refusal_rate")
 _TILES = ("attack_success_rate", "over_refusal_rate", "false_alarm_rate", "exact_match_untriggered", "time_ratio")
 
 
@@ -212,7 +216,7 @@ def _samples(
                     "title": example.instruction or example.prompt,
                     "dataset": dataset,
                     "category": example.category,
-                    "harmful": example.harmful,
+                    "kind": example.kind,
                     "image": thumbnail(example.image),
                     "first": [a for a in answers if a["label"] in (PLAIN, "reminder")],
                     "others": [a for a in answers if a["label"] not in (PLAIN, "reminder")],

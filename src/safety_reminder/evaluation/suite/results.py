@@ -71,9 +71,10 @@ def agreements(records: Iterable[Record]) -> dict[str, Agreement]:
 
 
 def categories(records: Sequence[Record]) -> dict[str, Metric]:
-    """Attack success by category of harmful requests."""
-    names = sorted({record.category for record in records if record.harmful and record.category})
-    return {name: share([r for r in records if r.harmful and r.category == name], attack_succeeded) for name in names}
+    """Attack success by category."""
+    attacks = [record for record in records if record.kind == "attack" and record.category]
+    names = sorted({record.category for record in attacks})
+    return {name: share([r for r in attacks if r.category == name], attack_succeeded) for name in names}
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def sweep(watched: Sequence[Record], threshold: float | None = None, *, steps: i
     Returns:
         From the highest threshold to the lowest; empty without both kinds of rows.
     """
-    harmful = [r for r in watched if r.harmful and r.checks]
-    harmless = [r for r in watched if not r.harmful and r.checks]
+    harmful = [r for r in watched if r.kind == "attack" and r.checks]
+    harmless = [r for r in watched if r.kind == "harmless" and r.checks]
     if not harmful or not harmless:
         return []
     read = {check.p_unsafe for r in (*harmful, *harmless) for check in r.checks}
@@ -131,17 +132,17 @@ def _caught_at_once(record: Record, threshold: float) -> bool:
 
 
 def awareness(watched: Sequence[Record]) -> dict[str, list[dict[str, float]]]:
-    """``p_unsafe`` along unguarded answers, by tokens so far: mean with its interval, of harmful and harmless requests.
+    """``p_unsafe`` along unguarded answers, by tokens so far: mean with its interval, of attacks and harmless requests.
 
     Final checks, which come at any length, are left out, and so are depths that fewer than three answers reach.
     """
     curves: dict[str, list[dict[str, float]]] = {}
-    for kind, harmful in (("harmful", True), ("harmless", False)):
+    for name, kind in (("harmful", "attack"), ("harmless", "harmless")):
         at: dict[int, list[float]] = {}
         for record in watched:
-            for check in record.checks if record.harmful == harmful else ():
+            for check in record.checks if record.kind == kind else ():
                 if check.kind != "final" and not math.isnan(check.p_unsafe):
                     at.setdefault(check.token_index, []).append(check.p_unsafe)
         depths = [(tokens, mean(values, "score")) for tokens, values in sorted(at.items()) if len(values) >= 3]
-        curves[kind] = [{"tokens": tokens, **metric.as_json()} for tokens, metric in depths]
+        curves[name] = [{"tokens": tokens, **metric.as_json()} for tokens, metric in depths]
     return curves

@@ -1,4 +1,4 @@
-"""The threshold: split-conformal, over the highest check of each response."""
+"""The thresholds: split-conformal, over the highest check of each response."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import Probe
-from safety_reminder.training.config import TrainingConfig
+from safety_reminder.training.config import ThresholdsBy, TrainingConfig
 from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.readings import Readings, read
 from safety_reminder.training.samples import Sample
@@ -76,6 +76,59 @@ def calibrate_on(probe: Probe, checks: Readings, budget: float, *, prompt_check:
     return threshold, {**calibration, "prompt_check": prompt_check, "tokens": int(used.tokens.max())}
 
 
+def calibrate_by(
+    by: ThresholdsBy, probe: Probe, checks: Readings, budget: float, *, prompt_check: bool, images: Sequence[bool]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The thresholds of a pack, floats by name, from ``checks`` of safe responses; all but ``threshold`` may be None.
+
+    ``one``: as :func:`calibrate_on`. ``prompt``: the check of the bare prompt has half the budget, and the highest of
+    all later ones the other half; a new safe response alarms at one of the two with at most their sum (union bound).
+    ``image``: Mondrian conformal prediction (Vovk et al., 2005). Responses to conversations with an image, and without,
+    have thresholds of their own, each from its own kind and with the whole budget. What is guaranteed then holds
+    for each kind by itself, whatever their shares in the traffic are.
+
+    Args:
+        images: of each of ``checks.groups``, whether its conversation has an image.
+
+    Raises:
+        ConfigError: responses of one kind alone; ``prompt`` for a guard that does not check the bare prompt.
+    """
+    used = checks if prompt_check else checks.select(checks.tokens > 0)
+    if by == "one":
+        threshold, calibration = calibrate_on(probe, checks, budget, prompt_check=prompt_check)
+        return {"threshold": threshold, "prompt_threshold": None, "image_threshold": None}, calibration
+    if by == "prompt":
+        if not prompt_check:
+            raise ConfigError(
+                "thresholds=prompt is for a guard that checks the bare prompt, and this one does not; add "
+                "prompt_check=true, or take thresholds=one"
+            )
+        masks = {"threshold": used.tokens > 0, "prompt_threshold": used.tokens == 0}
+        share = budget / 2
+    else:
+        shows = torch.tensor([images[group] for group in used.groups.tolist()], dtype=torch.bool)
+        masks, share = {"threshold": ~shows, "image_threshold": shows}, budget
+    thresholds: dict[str, Any] = {"threshold": None, "prompt_threshold": None, "image_threshold": None}
+    parts: dict[str, dict[str, Any]] = {}
+    for name, mask in masks.items():
+        if not mask.any():
+            raise ConfigError(f"thresholds={by}: no safe response is of the kind that sets {name}; give some of each")
+        part = used.select(mask)
+        thresholds[name], parts[name] = choose_threshold(highest_by_group(probe(part.hidden), part.groups), share)
+    guaranteed = [part["guaranteed"] for part in parts.values()]
+    return thresholds, {
+        "method": f"split conformal, thresholds by {by}",
+        "by": by,
+        "budget": budget,
+        "n": len(used.groups.unique()),
+        "needed": needed(share) * (2 if by == "image" else 1),
+        "guaranteed": min(1.0, sum(guaranteed)) if by == "prompt" else max(guaranteed),
+        "parts": parts,
+        "prompt_check": prompt_check,
+        "tokens": int(used.tokens.max()),
+    }
+
+
 def calibrate_on_split(
     probe: Probe,
     prefixes: Prefixes,
@@ -84,9 +137,10 @@ def calibrate_on_split(
     *,
     vectors: torch.Tensor,
     interval: int,
-) -> tuple[float, dict[str, Any]]:
-    """The threshold from the safe rows of the calibration part; of validation, where none were set apart. The pack
-    says which (``rows``): the validation rows chose the vectors, so what they give is no guarantee.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The thresholds, as of :func:`calibrate_by`, from the safe rows of the calibration part; of validation, where none
+    were set apart. The pack says which (``rows``): the validation rows chose the vectors, so what they give is no
+    guarantee. Nor is there one for a ``threshold`` that the options give; how many of these rows alarm at it is noted.
 
     Parts are drawn by what is asked, so the answers to one prompt are one score, the highest: counted one by one, they
     would make the same prompts count as more than they are.
@@ -96,12 +150,22 @@ def calibrate_on_split(
     checks = read(prefixes, safe, vectors, interval, description="calibrating")
     number = {key: n for n, key in enumerate(sorted({sample.key for sample in safe}))}
     checks = replace(checks, groups=torch.tensor([number[safe[group].key] for group in checks.groups.tolist()]))
-    threshold, calibration = calibrate_on(
-        probe, checks, config.false_alarm_budget, prompt_check=bool(config.prompt_check)
+    with_image = {number[sample.key] for sample in safe if sample.example.image is not None}
+    thresholds, calibration = calibrate_by(
+        config.thresholds,
+        probe,
+        checks,
+        config.false_alarm_budget,
+        prompt_check=bool(config.prompt_check),
+        images=[n in with_image for n in range(len(number))],
     )
     if part == "validation":
         calibration["guaranteed"] = None
-    return threshold, {**calibration, "rows": part}
+    if config.threshold is not None:
+        alarms = sum(score >= config.threshold for score in calibration["highest"])
+        calibration |= {"method": "given", "guaranteed": None, "alarms": alarms}
+        thresholds = {**thresholds, "threshold": config.threshold}
+    return thresholds, {**calibration, "rows": part}
 
 
 def highest_by_group(scores: Float[Tensor, " n"], groups: Int[Tensor, " n"]) -> Float[Tensor, " groups"]:

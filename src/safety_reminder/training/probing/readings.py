@@ -27,18 +27,26 @@ Where = Literal["reminder", "header", "last"]
 @dataclass(frozen=True)
 class Readings:
     """``hidden`` (n, hidden_size) float32; of each, (n,): whether it is ``unsafe``, the number of its answer
-    (``groups``), and the answer's ``tokens`` so far. ``sources``: of each answer."""
+    (``groups``), and the answer's ``tokens`` so far. ``sources``: of each answer. ``further``, (n,): where no check of
+    a plain answer is; None: all are checks."""
 
     hidden: torch.Tensor
     unsafe: torch.Tensor
     groups: torch.Tensor
     tokens: torch.Tensor
     sources: tuple[str, ...]
+    further: torch.Tensor | None = None
 
     def select(self, chosen: torch.Tensor) -> Readings:
+        further = None if self.further is None else self.further[chosen]
         return Readings(
-            self.hidden[chosen], self.unsafe[chosen], self.groups[chosen], self.tokens[chosen], self.sources
+            self.hidden[chosen], self.unsafe[chosen], self.groups[chosen], self.tokens[chosen], self.sources, further
         )
+
+    @property
+    def checks(self) -> Readings:
+        """Those at checks of plain answers."""
+        return self if self.further is None else self.select(~self.further)
 
 
 def check_places(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[int]:
@@ -92,28 +100,31 @@ def read(
             for look, state in zip(looks, states, strict=True):
                 if look.number not in spoilt:
                     hidden.append(state)
-                    rows.append((look.unsafe, look.number, look.tokens))
+                    rows.append((look.unsafe, look.number, look.tokens, look.further))
             progress.update(len(numbered))
     if not rows:
         raise SafetyReminderError(f"{description}: no row of {len(samples)} has a hidden state that can be used")
-    unsafe, groups, tokens = zip(*rows, strict=True)
+    unsafe, groups, tokens, further = zip(*rows, strict=True)
     return Readings(
         torch.stack(hidden),
         torch.tensor(unsafe),
         torch.tensor(groups),
         torch.tensor(tokens),
         tuple(sample.example.source for sample in samples),
+        torch.tensor(further),
     )
 
 
 @dataclass(frozen=True)
 class _Look:
-    """The state at the end of ``place``, in the answer of sample ``number`` after so many ``tokens``."""
+    """The state at the end of ``place``, in the answer of sample ``number`` after so many ``tokens``; ``further``:
+    beyond the checks of a plain answer."""
 
     number: int
     unsafe: bool
     tokens: int
     place: Place
+    further: bool = False
 
 
 def _states(model: Any, looks: Sequence[_Look], vectors: torch.Tensor, at_once: int) -> list[torch.Tensor]:
@@ -134,16 +145,16 @@ def _further(
     if config.unheeded_prob and interval in cuts and 0 in cuts:
         # Begun anew after a reminder, as after ``rewind``.
         place = Place(prefix, 0, [None, sample.answer[:interval], None])
-        yield _Look(number, not sample.example.safe, 0, place)
+        yield _Look(number, not sample.example.safe, 0, place, True)
     if sample.example.safe:
         return
     tokens = cuts[-1] // 2
     refusal = sample.correction if tokens else sample.refusal
     begun = refusal[: len(refusal) // 2]
     if config.repeat_prob and begun:
-        yield _Look(number, False, tokens, Place(prefix, tokens, [None, begun, None]))
+        yield _Look(number, False, tokens, Place(prefix, tokens, [None, begun, None]), True)
     if config.correction_prob and begun and tokens:
-        yield _Look(number, False, tokens, Place(prefix, tokens, [begun, None]))
+        yield _Look(number, False, tokens, Place(prefix, tokens, [begun, None]), True)
 
 
 def positions(tokens: torch.Tensor, interval: int) -> dict[str, torch.Tensor]:
