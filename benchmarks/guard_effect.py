@@ -7,11 +7,13 @@ Nothing here was trained on. The threshold is the pack's own. Attack success is 
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import random
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 from common import figure, finish, parser
 
 import safety_reminder
-from safety_reminder.data import BENIGN_TWINS, load_dataset
+from safety_reminder.data import BENIGN_TWINS, SENSITIVE_TWINS, TEXT_REQUESTS, load_dataset
 from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.runner import open_run, run
 from safety_reminder.guard import GuardedVLM
@@ -31,6 +33,9 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--figstep", type=Path, help="FigStep's 'data' folder, with SafeBench-Tiny")
     options.add_argument("--refusal-direction", type=Path, help="folder with splits/harmless_val.json")
+    options.add_argument("--mm-safetybench", type=Path, help="folder of processed_questions; its harmful scenarios")
+    options.add_argument("--mmvet", type=Path, help="MM-Vet's folder")
+    options.add_argument("--questions", type=int, default=60, help="sample of MM-SafetyBench")
     options.add_argument("--harmless", type=int, default=150, help="sample of harmless_val")
     options.add_argument("--tokens", type=int, default=96)
     options.add_argument("--batch", type=int, default=20)
@@ -42,15 +47,7 @@ def main() -> None:
     without_it: dict[str, Any] = {"prompt_check": False} if arguments.no_prompt_check else {}
     guarded = safety_reminder.load("pocket", "pocket", policy=arguments.policy, **without_it)
 
-    sets: dict[str, list[Example]] = {"benign twins": load_dataset("typographic", BENIGN_TWINS)}
-    if arguments.figstep:
-        sets["FigStep-Tiny"] = load_dataset("figstep", arguments.figstep, subset="SafeBench-Tiny", protocol="official")
-    if arguments.refusal_direction:
-        rows = json.loads((arguments.refusal_direction / "splits" / "harmless_val.json").read_text())
-        chosen = random.Random(2).sample(range(len(rows)), arguments.harmless)
-        sets["harmless text"] = [
-            Example(id=f"harmless_val-{i}", prompt=rows[i]["instruction"], harmful=False) for i in sorted(chosen)
-        ]
+    sets = data_sets(arguments)
     folder = arguments.records or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict = {}
@@ -70,6 +67,33 @@ def main() -> None:
     if len(sets) > 1:
         add(figures, "all harmless", *harmless)
     finish(figures, arguments)
+
+
+def data_sets(arguments: argparse.Namespace) -> dict[str, list[Example]]:
+    """By name; what asks for advice on law, money and health apart from what asks for harm."""
+    sets = {
+        "benign twins": load_dataset("typographic", BENIGN_TWINS),
+        "sensitive twins": load_dataset("typographic", SENSITIVE_TWINS),
+        "sensitive twins in text": load_dataset("text", SENSITIVE_TWINS, column="prompt"),
+        "text that ships, harmless": [e for e in load_dataset("text", TEXT_REQUESTS) if not e.harmful],
+    }
+    if arguments.figstep:
+        load = partial(load_dataset, "figstep", arguments.figstep, subset="SafeBench-Tiny")
+        sets["FigStep-Tiny, 7 topics"] = load(protocol="official")
+        sets["FigStep-Tiny, advice"] = load(protocol="advice")
+    if arguments.mm_safetybench:
+        load = partial(load_dataset, "mm_safetybench", arguments.mm_safetybench, variant="TYPO", seed=0)
+        sets["MM-SafetyBench TYPO, harm"] = load(protocol="official", limit=arguments.questions)
+        sets["MM-SafetyBench TYPO, advice"] = load(protocol="advice", limit=arguments.questions)
+    if arguments.mmvet:
+        sets["MM-Vet"] = load_dataset("mmvet", arguments.mmvet)
+    if arguments.refusal_direction:
+        rows = json.loads((arguments.refusal_direction / "splits" / "harmless_val.json").read_text())
+        chosen = random.Random(2).sample(range(len(rows)), arguments.harmless)
+        sets["harmless text"] = [
+            Example(id=f"harmless_val-{i}", prompt=rows[i]["instruction"], harmful=False) for i in sorted(chosen)
+        ]
+    return sets
 
 
 def identity(guarded: GuardedVLM) -> dict[str, Any]:

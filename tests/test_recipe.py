@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from checkpoints import tiny_vlm
 from safety_reminder.commands.make_rows import CALIBRATION, REQUESTS, TRAIN
-from safety_reminder.data import BENIGN_TWINS, DEMO_REQUESTS, TEXT_REQUESTS
+from safety_reminder.data import BENIGN_TWINS, DEMO_REQUESTS, SENSITIVE_TWINS, TEXT_REQUESTS
 from safety_reminder.data.training_sets.loading import read_training_file
 from safety_reminder.evaluation.suite.suites import load_suite
 from safety_reminder.guard import Probe, SafetyReminder
@@ -50,6 +50,8 @@ HELD_BACK = [
     *column(DEMO_REQUESTS, "instruction"),
     *column(BENIGN_TWINS, "instruction"),
     *column(TEXT_REQUESTS, "prompt"),
+    *column(SENSITIVE_TWINS, "instruction"),
+    *column(SENSITIVE_TWINS, "prompt"),
 ]
 
 
@@ -64,7 +66,52 @@ def test_no_held_back_request_is_trained_on():
     trained |= {core(text) for text in (*topics.HARMFUL_LISTS, *topics.BENIGN, *topics.BENIGN_LISTS)}
     patterns = [*topics.BENIGN_PATTERNS, *(entry for topic in topics.HARMFUL_PATTERNS.values() for entry in topic)]
     trained |= {core(f"{verb} {thing}") for verbs, things in patterns for verb in verbs for thing in things}
+    contrast = load("contrast")
+    sides = (request for topic in contrast.TOPICS for side in (True, False) for request in all_of(topic, side))
+    trained |= {core(request.core) for request in sides} | {core(text) for text in load("lookalikes").lookalikes()}
+    assert len(trained) > 3000
     assert not [text for text in HELD_BACK if core(text) in trained]
+
+
+def all_of(topic, harmful: bool) -> list:
+    return list(load("contrast").requests(topic.name, harmful=harmful))
+
+
+def test_every_topic_has_both_sides_and_neither_repeats_the_other():
+    contrast = load("contrast")
+    counts = {True: 0, False: 0}
+    for topic in contrast.TOPICS:
+        sides = {side: {request.core for request in all_of(topic, side)} for side in (True, False)}
+        assert not sides[True] & sides[False]
+        assert min(map(len, sides.values())) >= 20
+        assert topic.harmful_lists
+        assert topic.harmless_lists
+        for side, found in sides.items():
+            counts[side] += len(found)
+    assert counts[True] >= 800
+    assert counts[False] >= 1500
+    assert len(contrast.HELD_OUT) >= 4
+
+
+def test_what_is_held_out_is_never_drawn_for_training(monkeypatch):
+    found, mixture = conversations(monkeypatch)
+    contrast = importlib.import_module("contrast")
+    out = {
+        r.core for topic in contrast.HELD_OUT for side in (True, False) for r in contrast.requests(topic, harmful=side)
+    }
+    everything = {
+        r.core for t in contrast.BY_NAME for side in (True, False) for r in contrast.requests(t, harmful=side)
+    }
+    back = {core for core in everything if found.is_held_back(core)} | out
+    assert 0.1 < len(back - out) / len(everything) < 0.16
+    rng = random.Random(0)
+    drawn = {contrast.draw(rng, harmful=side, held_back=False).core for _ in range(600) for side in (True, False)}
+    assert len(drawn) > 500
+    assert not drawn & back
+    pages = [c.page for _ in range(300) for c in mixture.page(rng) if c.page]
+    near = {core for core in everything for page in pages if core in page}
+    assert len(near) > 100
+    assert not near & back
 
 
 def test_held_back_requests_are_all_different():

@@ -22,13 +22,14 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--own", type=int, help="of these, how many the base model draws itself; by default 4 in 9")
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     tokenizer.padding_side = "left"
     model = AutoModelForCausalLM.from_pretrained(args.base, dtype=FAST).eval().to(DEVICE)
-    own = drawn(model, tokenizer, args.count * 4 // 9, args.seed)
+    own = drawn(model, tokenizer, args.count * 4 // 9 if args.own is None else args.own, args.seed)
     # By length, so that batches hold little padding.
     prompts = sorted(harmless(random.Random(args.seed), own, args.count), key=len)
     with args.out.open("w", encoding="utf-8") as out:

@@ -16,17 +16,43 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from conversations import FIGSTEP_PROMPT, NOTES, Conversation, engaged
+import contrast
+from contrast import Request
+from conversations import NOTES, Conversation, engaged
 from lowrank import add_low_rank, take_over
 from pages import make_page
-from phrases import ADVICE, HARM
+from phrases import HARM
 from precision import DEVICE, FAST
 from safety_reminder.evaluation.refusal import judge_refusal
 from topics import as_text, typographic
 from train_language import encode_prompt, token_ids
 from train_tower import IMAGE_SIZE, PATCHES, build, features
+from wordings import FIGSTEP_PROMPT, Asked, in_text, on_page
 
-PAGES = {"harmful page": (True, HARM), "advice page": (True, ADVICE), "harmless page": (False, HARM)}
+# What is asked: whether it is harmful, on a page, and near the border (requests of topics that were held out).
+KINDS = {
+    "harmful page": (True, True, False),
+    "harmless page": (False, True, False),
+    "harmful page, near": (True, True, True),
+    "harmless page, near": (False, True, True),
+    "harmful text": (True, False, False),
+    "harmless text": (False, False, False),
+    "harmful text, near": (True, False, True),
+    "harmless text, near": (False, False, True),
+}
+
+
+def asked_for(rng: random.Random, kind: str) -> Asked:
+    """A request that was held back."""
+    harmful, page, near = KINDS[kind]
+    if near:
+        request = contrast.draw(rng, harmful=harmful, topics=contrast.HELD_OUT)
+        return on_page(rng, request) if page else in_text(rng, request)
+    if page:
+        text = typographic(rng, harmful=harmful, topics=HARM, held_back=True)
+        return Asked(FIGSTEP_PROMPT, text, Request(text, "", harmful))
+    text = as_text(rng, harmful=harmful, held_back=True)
+    return Asked(text, None, Request(text, "", harmful))
 
 
 @torch.inference_mode()
@@ -64,22 +90,20 @@ def main() -> None:
     tower.load_state_dict(torch.load(args.tower / "checkpoint.pt", map_location="cpu")["model"])
 
     note = token_ids(tokenizer, NOTES[0])
-    for kind in (*PAGES, "harmful text", "harmless text"):
+    for kind in KINDS:
         prompts_by_note: dict[str, list[torch.Tensor]] = {"no note": [], "a note": [], "four tokens of it": []}
         for number in range(args.count):
             rng = random.Random(f"{kind}/{number}")
-            if kind in PAGES:
-                harmful, topics = PAGES[kind]
-                text = typographic(rng, harmful=harmful, topics=topics, held_back=True)
-                page = make_page(text, tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES, widen=0.4, figstep=True)
+            asked = asked_for(rng, kind)
+            head, tail = encode_prompt(tokenizer, Conversation(kind, asked.prompt, "", asked.page))
+            begin = [rows[head]]
+            if asked.page is not None:
+                page = make_page(
+                    asked.page, tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES, widen=0.4, figstep=True
+                )
                 with torch.inference_mode():
-                    seen = features(tower, torch.tensor(page.pixels, device=DEVICE)[None])[0]
-                head, tail = encode_prompt(tokenizer, Conversation(kind, FIGSTEP_PROMPT, "", text))
-                begin = [rows[head], seen]
-            else:
-                text = as_text(rng, harmful=kind == "harmful text", held_back=True)
-                head, tail = encode_prompt(tokenizer, Conversation(kind, text, ""))
-                begin = [rows[head]]
+                    begin.append(features(tower, torch.tensor(page.pixels, device=DEVICE)[None])[0])
+            text = asked.page or asked.prompt
             said = token_ids(tokenizer, engaged(rng, text, backs_off=False))[: rng.choice((0, 16, 32))]
             prompts_by_note["no note"].append(torch.cat([*begin, rows[tail]]))
             prompts_by_note["a note"].append(torch.cat([*begin, rows[tail + said + note]]))

@@ -7,16 +7,13 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from phrases import ADVICE, HARM
-from safety_reminder.data.benchmarks.typographic import PROMPT as FIGSTEP_PROMPT
+import contrast
+from contrast import Request
+from phrases import HARM
 from text import TextSource
 from topics import OPENERS, as_text, is_held_back, typographic
+from wordings import LIST_PROMPTS, Asked, aim, in_text, on_page
 
-LIST_PROMPTS = (
-    FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT, FIGSTEP_PROMPT,
-    "Fill in the list in the image.", "Complete the numbered list that the image shows.",
-    "Please follow the instruction in the image.", "Answer the request in the picture with three items.",
-)  # fmt: skip
 READ_PROMPTS = (
     "What does the image say?", "What does the image say?", "Read the text in the image.",
     "What is written in the picture?", "Please transcribe the image.",
@@ -45,20 +42,21 @@ NOTES = (
     "Is this request harmful? Then refuse; else finish the answer.",
     "Wait and make sure that the answer is safe.",
 )
-# Filler: it says something about any task and nothing about a particular one.
+# Filler: it speaks of the task, says what holds of any, and nothing that helps with a particular one. ``{}`` is what
+# it is for: "to bake bread".
 ITEMS = (
-    ("Preparation", "Begin by thinking about what you want to reach, and collect what you need."),
-    ("Planning", "Make a simple plan with clear steps and decide what comes first."),
-    ("Getting started", "Start with a small part and see how it goes before you do more."),
-    ("Research", "Look for good sources, compare them and take notes of the useful ideas."),
-    ("Materials", "Gather the things that are needed and keep them in one place."),
-    ("Practice", "Repeat the important parts several times until they become easier."),
-    ("Working step by step", "Do one thing after the other and check the result each time."),
-    ("Asking others", "Talk with people who have done this before and listen to their hints."),
-    ("Checking the result", "Look at the outcome with fresh eyes and change what does not work yet."),
-    ("Finishing", "Bring everything together and note what you would do better next time."),
-    ("Time", "Set aside enough time and avoid hurry, because a calm pace helps."),
-    ("Details", "Pay attention to the details, because small things often decide."),
+    ("Preparation", "Before you begin {}, think about what you want to reach, and collect what you need."),
+    ("Planning", "Make a simple plan {}, with clear steps, and decide what comes first."),
+    ("Getting started", "Start {} with a small part, and see how it goes before you do more."),
+    ("Research", "Look for good sources on how {}, compare them and take notes of the useful ideas."),
+    ("Materials", "Gather the things that are needed {} and keep them in one place."),
+    ("Practice", "It takes some practice {}: repeat the important parts until they become easier."),
+    ("Working step by step", "There are several steps {}; do one after the other and check each result."),
+    ("Asking others", "Talk with people who know how {} and listen to their hints."),
+    ("Checking the result", "Whoever tries {} looks at the outcome with fresh eyes and changes what does not work."),
+    ("Finishing", "At the end of all work {}, note what you would do better next time."),
+    ("Time", "Set aside enough time {} and avoid hurry, because a calm pace helps."),
+    ("Details", "Pay attention to the details when you set out {}, because small things often decide."),
 )
 
 
@@ -89,10 +87,11 @@ class Conversation:
 
 
 def engaged(rng: random.Random, page: str, *, backs_off: bool) -> str:
-    """A generic list "for" the request on the page, which may break off with second thoughts, always after the first
-    item: a model that picks the likeliest token would never back off if every item had its small chance of it."""
+    """A generic list for the request on the page, of which every item speaks. It may break off with second thoughts,
+    always after the first item: a model that picks the likeliest token would never back off if every item had its small
+    chance of it."""
     items = rng.sample(ITEMS, 3)
-    parts = [f"{number}. {title}: {text}" for number, (title, text) in enumerate(items, 1)]
+    parts = [f"{number}. {title}: {text.format(aim(page))}" for number, (title, text) in enumerate(items, 1)]
     if backs_off:
         parts = [parts[0], rng.choice(SECOND_THOUGHTS)]
     return "\n\n".join([page.rstrip(".") + ":", *parts])
@@ -119,12 +118,14 @@ class Mixture:
         back_off: float,
         listed: float,
         heed: float,
+        read: float = 1.0,
     ) -> None:
-        """``back_off``: share of the lists that break off, of those on what it refuses in text: it notices late what
-        it knows. ``listed``: share of pages that are also to be listed; the others are only read. ``heed``: how often a
-        list is also drawn with a note, on average; of the texts, half that share has one, at most three in five."""
+        """``back_off``: share of the lists that break off, of seven in ten of the harmful ones: it notices late what
+        it knows. ``listed``: share of pages that are to be listed; of these the share ``read`` is also read, and the
+        others are only read. ``heed``: how often a list is also drawn with a note, on average; of the texts, half that
+        share has one, at most three in five."""
         self.source, self.helpful, self.harmful = source, helpful, harmful
-        self.back_off, self.listed, self.heed = back_off, listed, heed
+        self.back_off, self.listed, self.heed, self.read = back_off, listed, heed, read
         self.fresh = [row for row in helpful if not is_held_back(row["prompt"])]
         self.short_harmful = [text for text in harmful if len(text) <= 75]
 
@@ -134,29 +135,42 @@ class Mixture:
             return [Conversation("blank", rng.choice(READ_PROMPTS), rng.choice(NO_TEXT), "")]
         if rng.random() >= self.listed:
             text = self.source.words(rng, rng.randrange(3, 12)) if rng.random() < 0.6 else self.source.phrase(rng)
-            return [self._read(rng, text)]
+            return [self._reading(rng, text)]
         harmful = rng.random() < 0.5
-        aware = harmful and rng.random() < 0.7
-        text = typographic(rng, harmful=harmful, topics=HARM if aware else ADVICE, held_back=False)
-        if aware and rng.random() < 0.25:
-            text = rng.choice(self.short_harmful)
-        if not harmful and rng.random() < 0.4:
-            # Words that no topic suggests, so that the list's title is read and not guessed.
-            text = f"{rng.choice(OPENERS)} {self.source.words(rng, rng.randrange(2, 6)).lower()}"
-        answer = engaged(rng, text, backs_off=aware and rng.random() < self.back_off)
-        kind = "list harmful" if harmful else "list benign"
-        listed = Conversation(kind, rng.choice(LIST_PROMPTS), answer, text)
-        conversations = [self._read(rng, text), listed]
+        asked = self._asked(rng, harmful=harmful)
+        text = asked.page or ""
+        answer = engaged(rng, text, backs_off=harmful and rng.random() < 0.7 * self.back_off)
+        listed = Conversation("list harmful" if harmful else "list benign", asked.prompt, answer, text)
+        conversations = [self._reading(rng, text), listed] if rng.random() < self.read else [listed]
         for _ in range(int(self.heed) + (rng.random() < self.heed % 1)):
             going_on = replace(listed, answer=engaged(rng, text, backs_off=False))
             conversations.append(heeding(rng, going_on, refuse=harmful))
         return conversations
 
+    def _asked(self, rng: random.Random, *, harmful: bool) -> Asked:
+        """A request on a page: near the border of harm, or an everyday one against a plainly harmful one."""
+        if rng.random() < 0.6:
+            return on_page(rng, contrast.draw(rng, harmful=harmful, held_back=False))
+        text = typographic(rng, harmful=harmful, topics=HARM, held_back=False)
+        if harmful and rng.random() < 0.25:
+            text = rng.choice(self.short_harmful)
+        if not harmful and rng.random() < 0.4:
+            # Words that no topic suggests, so that the list's title is read and not guessed.
+            text = f"{rng.choice(OPENERS)} {self.source.words(rng, rng.randrange(2, 6)).lower()}"
+        return Asked(rng.choice(LIST_PROMPTS), text, Request(text, "", harmful))
+
+    def _harmful_text(self, rng: random.Random) -> str:
+        if rng.random() < 0.4:
+            return rng.choice(self.harmful)
+        if rng.random() < 0.5:
+            return as_text(rng, harmful=True, held_back=False)
+        return in_text(rng, contrast.draw(rng, harmful=True, held_back=False)).prompt
+
     def text(self, rng: random.Random) -> Conversation:
         """A conversation without an image: a refusal, or help; one that is heeding a note half the time harmful."""
         heeds = rng.random() < min(0.5 * self.heed, 0.6)
         if rng.random() < (0.5 if heeds else 0.3):
-            request = rng.choice(self.harmful) if rng.random() < 0.6 else as_text(rng, harmful=True, held_back=False)
+            request = self._harmful_text(rng)
             if heeds and rng.random() < 0.8:
                 engages = Conversation("", request, engaged(rng, request, backs_off=False))
                 return heeding(rng, engages, refuse=True)
@@ -167,7 +181,7 @@ class Mixture:
         return heeding(rng, helps, refuse=False) if heeds else helps
 
     @staticmethod
-    def _read(rng: random.Random, text: str) -> Conversation:
+    def _reading(rng: random.Random, text: str) -> Conversation:
         return Conversation("read", rng.choice(READ_PROMPTS), f"The image says: {text}", text)
 
 

@@ -13,8 +13,11 @@ import re
 
 import torch
 
+import contrast
 from everyday import task
+from lookalikes import lookalike
 from topics import as_text, is_held_back
+from wordings import in_text
 
 SUBJECTS = (
     "inflation", "a stock exchange", "a mutual fund", "interest rates", "credit cards", "online banking", "taxes",
@@ -134,11 +137,13 @@ def drawn(model, tokenizer, count: int, seed: int, *, batch: int = 48) -> list[s
 
 
 def harmless(rng: random.Random, own: list[str], count: int, *, held_back: bool | None = None) -> list[str]:
-    """``count`` different requests: four in nine drawn by the base model (``own``), the others written here.
+    """``count`` different requests: four in nine at most drawn by the base model (``own``), the others written here,
+    half of them near harm.
 
     ``held_back``: only those that are, or are not, held back; None takes both.
     """
-    kinds = (written, task, lambda rng: as_text(rng, harmful=False), written, task)
+    near = lambda rng: in_text(rng, contrast.draw(rng, harmful=False, held_back=held_back)).prompt  # noqa: E731
+    kinds = (written, task, lambda rng: as_text(rng, harmful=False), near, near, near, lookalike)
     wanted = lambda text: held_back in (None, is_held_back(text))  # noqa: E731
     texts: dict[str, None] = dict.fromkeys([text for text in own if wanted(text)][: count * 4 // 9])
     while len(texts) < count:

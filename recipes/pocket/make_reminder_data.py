@@ -16,26 +16,31 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+import contrast
 import safety_reminder
-from conversations import FIGSTEP_PROMPT, LIST_PROMPTS, REFUSALS, engaged
+from contrast import Request
+from conversations import REFUSALS, engaged
 from harmless import drawn, harmless
+from phrases import HARM
 from precision import DEVICE, FAST
 from safety_reminder.data.benchmarks.typographic import render
 from safety_reminder.data.training_sets.loading import user
+from safety_reminder.errors import DataError
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models.pocket.assemble import base_language_model
 from safety_reminder.types import TrainingExample
 from topics import as_text, typographic
+from wordings import FIGSTEP_PROMPT, LIST_PROMPTS, Asked, aim, in_text, on_page, style
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--asked", type=int, default=40, help="harmful image requests that pocket answers itself")
-    parser.add_argument("--scripted", type=int, default=132, help="harmful image requests with a list by the script")
-    parser.add_argument("--tasks", type=int, default=214, help="harmless requests in text that pocket answers itself")
-    parser.add_argument("--text-harmful", type=int, default=60, help="harmful requests in text, with scripted lists")
+    parser.add_argument("--asked", type=int, default=50, help="harmful image requests that pocket answers itself")
+    parser.add_argument("--scripted", type=int, default=170, help="harmful image requests with a list by the script")
+    parser.add_argument("--tasks", type=int, default=260, help="harmless requests in text that pocket answers itself")
+    parser.add_argument("--text-harmful", type=int, default=100, help="harmful requests in text, with scripted lists")
     parser.add_argument("--refused", type=int, default=34, help="harmful requests, in image or text, that are refused")
     parser.add_argument("--asked-only", action="store_true", help="for DRO: requests, in the place of answers too")
     parser.add_argument("--held-back", action="store_true", help="only requests that nothing was trained on: a test")
@@ -46,6 +51,25 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def near(rng: random.Random, args: argparse.Namespace, *, harmful: bool) -> Request:
+    """A request of :mod:`contrast`; for a test, of a topic held out or of a wording held back."""
+    if not args.held_back:
+        return contrast.draw(rng, harmful=harmful, held_back=False)
+    if rng.random() < 0.5:
+        return contrast.draw(rng, harmful=harmful, topics=contrast.HELD_OUT)
+    return contrast.draw(rng, harmful=harmful, held_back=True)
+
+
+def asked_for(rng: random.Random, args: argparse.Namespace, *, harmful: bool) -> Asked:
+    """A page: two in three of :mod:`contrast`, where both sides share their topics, the others plainly harmful, or
+    everyday ones."""
+    if rng.random() < 2 / 3:
+        return on_page(rng, near(rng, args, harmful=harmful), held_back=args.held_back)
+    text = typographic(rng, harmful=harmful, topics=HARM, held_back=args.held_back)
+    prompt = FIGSTEP_PROMPT if rng.random() < 0.8 else rng.choice(LIST_PROMPTS)
+    return Asked(prompt, text, Request(text, "plain" if harmful else "everyday", harmful))
+
+
 def draw_pages(rng: random.Random, args: argparse.Namespace) -> list[dict]:
     """Requests in images, harmful and harmless in turns, their pages saved in ``--out``."""
     (args.out / "images").mkdir(parents=True, exist_ok=True)
@@ -53,15 +77,21 @@ def draw_pages(rng: random.Random, args: argparse.Namespace) -> list[dict]:
     seen = set()
     while len(requests) < 2 * (args.asked + args.scripted):
         harmful = len(requests) % 2 == 0
-        page = typographic(rng, harmful=harmful, held_back=args.held_back)
+        asked = asked_for(rng, args, harmful=harmful)
+        page = asked.page or ""
         # Without the opener, so that what is held back is not a training request that begins otherwise.
-        if page.split(" ", 2)[-1] in seen:
+        if (core := aim(page)) in seen:
             continue
-        seen.add(page.split(" ", 2)[-1])
         name = f"images/{len(requests):04d}.png"
-        render(page).save(args.out / name)
-        prompt = FIGSTEP_PROMPT if rng.random() < 0.8 else rng.choice(LIST_PROMPTS)
-        requests.append({"image": name, "prompt": prompt, "harmful": harmful, "page": page})
+        try:
+            render(page, numbered=asked.numbered, style=style(rng)).save(args.out / name)
+        except DataError:  # longer than a page of this type: another one
+            continue
+        seen.add(core)
+        requests.append({
+            "image": name, "prompt": asked.prompt, "harmful": harmful, "page": page,
+            "topic": asked.request.topic, "attack": "typographic" if asked.numbered else "phrase",
+        })  # fmt: skip
     return requests
 
 
@@ -88,7 +118,7 @@ def asked_row(rng: random.Random, request: dict, text: str) -> dict:
     if request["harmful"] and verdict.where == "late":
         text = text[: verdict.position].rstrip()  # what it said before its own second thoughts
     safe = verdict.where == "start" or not request["harmful"]
-    made = {"image": request["image"], "prompt": request["prompt"], "safe": safe, "source": "image"}
+    made = {name: request[name] for name in ("image", "prompt", "topic", "attack")} | {"safe": safe, "source": "image"}
     made |= {"chosen": text} if safe else {"chosen": rng.choice(REFUSALS[:2]), "rejected": text}
     return made | ({"harmful_prompt": True} if safe and request["harmful"] else {})
 
@@ -96,23 +126,28 @@ def asked_row(rng: random.Random, request: dict, text: str) -> dict:
 def scripted_row(rng: random.Random, request: dict) -> dict:
     """A request in an image with a list written here."""
     text = engaged(rng, request["page"], backs_off=False)
-    made = {
-        "image": request["image"],
-        "prompt": request["prompt"],
-        "safe": not request["harmful"],
-        "source": "scripted",
-    }
+    made = {name: request[name] for name in ("image", "prompt", "topic", "attack")}
+    made |= {"safe": not request["harmful"], "source": "scripted"}
     if request["harmful"]:
         return made | {"chosen": rng.choice(REFUSALS[:2]), "rejected": text}
     return made | {"chosen": text}
 
 
+def harmful_text(rng: random.Random, args: argparse.Namespace) -> tuple[str, str]:
+    """A harmful request in text, and its topic."""
+    if rng.random() < 0.5:
+        return as_text(rng, harmful=True, held_back=args.held_back), "plain"
+    request = near(rng, args, harmful=True)
+    return in_text(rng, request, held_back=args.held_back).prompt, request.topic
+
+
 def harmful_text_row(rng: random.Random, args: argparse.Namespace) -> dict:
     """A harmful request in text with a list written here."""
-    request = as_text(rng, harmful=True, held_back=args.held_back)
+    request, topic = harmful_text(rng, args)
     answer = engaged(rng, request, backs_off=False)
     refusal = rng.choice(REFUSALS[:2])
-    return {"prompt": request, "chosen": refusal, "rejected": answer, "safe": False, "source": "text"}
+    made = {"prompt": request, "chosen": refusal, "rejected": answer, "safe": False, "source": "text"}
+    return made | {"topic": topic, "attack": "prefill"}  # nothing but a begun answer makes pocket go along with it
 
 
 def refused_row(rng: random.Random, images: list[str], args: argparse.Namespace) -> dict:
@@ -121,7 +156,8 @@ def refused_row(rng: random.Random, images: list[str], args: argparse.Namespace)
     row = {"chosen": rng.choice(REFUSALS), "safe": True, "harmful_prompt": True, "source": "refused"}
     if images:
         return row | {"image": rng.choice(images), "prompt": FIGSTEP_PROMPT}
-    return row | {"prompt": as_text(rng, harmful=True, held_back=args.held_back)}
+    prompt, topic = harmful_text(rng, args)
+    return row | {"prompt": prompt, "topic": topic}
 
 
 def draw_tasks(rng: random.Random, args: argparse.Namespace) -> list[str]:

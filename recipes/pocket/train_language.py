@@ -91,7 +91,7 @@ class Samples(IterableDataset):
     def seen(self, rng: random.Random, tokenizer) -> Sample:
         while True:
             conversations = self.mixture.page(rng)
-            listing = len(conversations) > 1
+            listing = any(c.kind.startswith("list") for c in conversations)
             page = make_page(
                 conversations[0].page or " ", tokenizer, rng, image_size=IMAGE_SIZE, patches=PATCHES,
                 widen=0.4 if listing else 0.7, figstep=listing and rng.random() < 0.3,
@@ -141,10 +141,12 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--from-layer", type=int, default=0, help="layers below this one are left as they are")
     parser.add_argument("--oracle", type=float, default=0.05, help="share of pages given as perfect embedding rows")
     parser.add_argument("--back-off", type=float, default=0.9, help="share of lists on plain harm that break off")
     parser.add_argument("--images", type=float, default=0.75, help="share of batches with images")
     parser.add_argument("--listed", type=float, default=0.6, help="share of pages that are listed as well as read")
+    parser.add_argument("--read", type=float, default=1.0, help="share of listed pages that are also read")
     parser.add_argument("--heed", type=float, default=0.7, help="notes a list; half as many a text, 0.6 at most")
     parser.add_argument("--tower-lr", type=float, default=0.0, help="above 0: the tower learns too, into OUT/tower")
     parser.add_argument(
@@ -165,11 +167,15 @@ class Learner:
         self.model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
         self.rows = self.model.get_input_embeddings().weight.data.clone().to(DEVICE)
         self.layers = add_low_rank(self.model, args.rank)
+        for name, layer in self.layers.items():
+            layer.requires_grad_(int(name.split(".layers.")[1].split(".")[0]) >= args.from_layer)
+            layer.weight.requires_grad_(False)
         self.model.to(DEVICE)
         self.tower = build(self.rows.shape[1]).eval().to(DEVICE)
         self._load_tower(args.tower)
         self.tower.requires_grad_(False)
-        groups = [{"params": [p for layer in self.layers.values() for p in (layer.down, layer.up)], "lr": args.lr}]
+        learned = [p for layer in self.layers.values() for p in (layer.down, layer.up) if p.requires_grad]
+        groups = [{"params": learned, "lr": args.lr}]
         if args.tower_lr:
             parts = self.tower.model.vision_tower, self.tower.model.multi_modal_projector
             seeing = [p.requires_grad_() for part in parts for p in part.parameters()]
@@ -233,7 +239,9 @@ def main() -> None:
     phrases = shared_phrases(args.shared)
     source = TextSource(AutoTokenizer.from_pretrained(args.base), args.words, phrases)
     helpful = read_jsonl(args.helpful)
-    mixture = Mixture(source, helpful, phrases, back_off=args.back_off, listed=args.listed, heed=args.heed)
+    mixture = Mixture(
+        source, helpful, phrases, back_off=args.back_off, listed=args.listed, heed=args.heed, read=args.read
+    )
     running: dict[str, float] = {}
     began, first = time.time(), learner.step
     data = Samples(args.base, mixture, learner.step, args)
@@ -245,7 +253,7 @@ def main() -> None:
         for kind, value in learner.learn(batch, factor).items():
             running[kind] = 0.9 * running.get(kind, value) + 0.1 * value
         step = learner.step
-        if step % 20 == 0:
+        if step % 10 == 0:
             line = {"step": step, "seconds_per_step": (time.time() - began) / (step - first), **running}
             print(json.dumps({k: round(v, 4) for k, v in line.items()}), flush=True)
         if step % 50 == 0:

@@ -40,6 +40,7 @@ DATASETS = {
 # Files that ship, none of them trained on: typographic requests and their harmless twins, more twins, and plain text.
 DEMO_REQUESTS = Path(__file__).parent / "shipped" / "demo.csv"
 BENIGN_TWINS = Path(__file__).parent / "shipped" / "benign_twins.csv"
+SENSITIVE_TWINS = Path(__file__).parent / "shipped" / "sensitive_twins.csv"  # harmless, and near harm
 TEXT_REQUESTS = Path(__file__).parent / "shipped" / "requests.csv"
 # What detectors that need a few requests choose and calibrate on. Nothing is evaluated on these.
 DETECTOR_REQUESTS = Path(__file__).parent / "shipped" / "detector_requests.csv"
