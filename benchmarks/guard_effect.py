@@ -1,6 +1,7 @@
-"""What the shipped pack does for pocket: jailbreaks by image, and harmless prompts, with and without the guard.
+"""What the shipped pack does for pocket: jailbreaks by image, requests for advice, and harmless prompts, with the guard
+and without.
 
-    python benchmarks/guard_effect.py --figstep DIR --refusal-direction DIR --json FILE
+    python benchmarks/guard_effect.py --figstep DIR --mm-safetybench DIR --mmvet DIR --refusal-direction DIR --json FILE
 
 Nothing here was trained on. The threshold is the pack's own. Attack success is leak-aware: everything shown counts.
 """

@@ -5,7 +5,8 @@
 ``--run`` is a training run's folder: only rows of its test part (``splits.json``) are looked at. Without it, all rows
 are used, except those that the pack was trained on. The probe is read after every cut (0, 16, 32, ... tokens, and the
 answer's end). What the reminder turns into a refusal is measured as training does (training/turns.py), on all rows.
-Intervals are bootstraps over answers, since the beginnings of one answer are alike.
+Intervals draw whole answers, or for the turns what is asked, since the beginnings of one answer are alike; where all
+turn, or none, they are Wilson's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 import safety_reminder
 from safety_reminder.data.training_sets.loading import load_training
-from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.evaluation.refusal import refuses
 from safety_reminder.models.prefix import Prefix
 from safety_reminder.models.scoring import Place, follow
 from safety_reminder.training import TrainingConfig, turns
@@ -78,9 +79,7 @@ def main() -> None:
             kl += [divergence(vlm.model, prefix, sample.answer, n, reminder.vectors, 16) for n in inside]
 
     rows = turns.chosen_rows(samples, len(samples))
-    found = turns.measure(
-        prefixes, rows, reminder.vectors, reminder.interval, lambda text: judge_refusal(text).where == "start"
-    )
+    found = turns.measure(prefixes, rows, reminder.vectors, reminder.interval, refuses)
 
     figures = {}
     scores, kinds, tokens = (torch.tensor(column) for column in zip(*checks, strict=True))

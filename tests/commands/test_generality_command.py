@@ -77,6 +77,8 @@ def test_what_cannot_be_left_out_is_said_before_the_model_runs(call, options):
         (["by=source"], "by=source: the rows have 1 values of 'source'"),
         (["by=theme"], "by must be of topic, source, attack"),
         (["training.leave_out=topic:Fraud"], "training.leave_out is for one run"),
+        (["training.calibration=0"], "training.calibration=0 leaves no rows for the calibration part"),
+        (["training.test=0"], "training.test=0 leaves no rows for the test part"),
         (["training.thresholds=image"], "every line of the table has one threshold"),
         (["training.leave_out=Fraud"], "leave_out must be of topic:VALUE"),
     ):

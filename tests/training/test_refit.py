@@ -221,6 +221,11 @@ def test_of_several_answers_to_one_prompt_the_highest_counts(vlm, tmp_path):
     each = highest_by_group(probe(checks.hidden), checks.groups).reshape(4, 2)
     assert calibration["n"] == 4
     assert calibration["highest"] == pytest.approx(each.max(dim=1).values.sort().values.tolist(), abs=1e-5)
+    # The validation rows chose the vectors: what they give is no guarantee, neither in all nor for a threshold of it.
+    parts = {"calibration": [], "validation": samples}
+    by_prompt = CONFIG.with_changes(prompt_check=True, thresholds="prompt")
+    _, told = calibrate_on_split(probe, prefixes, parts, by_prompt, **place)
+    assert [part["guaranteed"] for part in (told, *told["parts"].values())] == [None] * 3
 
 
 def test_rows_that_the_vectors_were_trained_on_are_neither_calibrated_nor_judged_on(vlm, tmp_path, caplog):
@@ -262,6 +267,9 @@ def test_the_bare_prompt_counts_only_where_the_guard_checks_it(vlm, tmp_path):
     probe = Probe(torch.ones(1), 0.0)
     assert calibrate_on(probe, checks, 0.4, prompt_check=True)[0] == pytest.approx(0.9, abs=1e-4)
     assert calibrate_on(probe, checks, 0.4, prompt_check=False)[0] == 0.5
+    only_prompts = checks.select(checks.tokens == 0)
+    with pytest.raises(ConfigError, match="calibration needs safe responses; there are none"):
+        calibrate_on(probe, only_prompts, 0.4, prompt_check=False)
 
 
 def test_thresholds_by_prompt_share_the_budget_and_by_image_each_kind_has_its_own():

@@ -67,18 +67,7 @@ def test_a_checkpoint_holds_all_that_the_next_step_needs(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_a_checkpoint_of_an_earlier_version_goes_on_under_today_s_names(tmp_path):
-    path = tmp_path / "checkpoint.pt"
-    saved = save(stepped(), path)
-    saved["identity"] = {EARLIER.get(name, name): value for name, value in saved["identity"].items()}
-    assert {"batch", "rows", "lr", "clip"} <= saved["identity"].keys()
-    torch.save(saved, path)
-    assert load(path).step == 3
-    with pytest.raises(ConfigError, match=r"other options, data or model \(.*\); give another output=DIR"):
-        load(path, CONFIG.with_changes(batch_size=9))
-
-
-@pytest.mark.parametrize("part", ["identity", "learned", "optimiser", "best_loss"])
+@pytest.mark.parametrize("part", ["identity", "learned", "optimiser", "best_loss", "scale"])  # the last: earlier ones
 def test_a_checkpoint_that_lacks_a_part_is_refused_in_one_line(tmp_path, part):
     path = tmp_path / "checkpoint.pt"
     saved = save(stepped(), path)
@@ -154,7 +143,9 @@ def test_a_policy_may_change_later_if_the_bare_prompt_was_trained_as_it_would_be
         load(path, config.with_changes(policy="continue"))
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"max_grad_norm": 2.0}, {"micro_batch_size": 3}, {"test": 0.2}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"max_grad_norm": 2.0}, {"batch_size": 9}, {"micro_batch_size": 3}, {"test": 0.2}]
+)
 def test_what_changes_a_step_or_the_parts_may_not(tmp_path, change):
     path = tmp_path / "checkpoint.pt"
     save(stepped(), path)

@@ -169,12 +169,21 @@ def test_every_epoch_visits_every_row_once_in_an_order_of_its_own(tmp_path, monk
     assert len({tuple(map(id, rows)) for rows in epochs}) == 3
 
 
-def test_the_running_probe_s_unit_is_the_length_of_states_at_bare_prompts_after_the_reminder(tmp_path):
+def test_the_running_probe_s_unit_is_the_length_of_states_at_bare_prompts_after_the_reminder(tmp_path, monkeypatch):
     run = begun(tmp_path)
     rows = run.parts["training"][:3]
     places = [Place(run.prefixes.of(sample), 0, [None]) for sample in rows]
     lengths = [follow(run.vlm.model, [place], run.state.vectors)[0].hidden.norm().item() for place in places]
     assert run._scale(rows) == pytest.approx(sum(lengths) / 3, rel=1e-4)
+    passes = []
+    monkeypatch.setattr(
+        trainer,
+        "follow",
+        lambda model, places, *more, **options: passes.append(len(places)) or follow(model, places, *more, **options),
+    )
+    run.config = run.config.with_changes(micro_batch_size=2)
+    assert run._scale(rows) == pytest.approx(sum(lengths) / 3, rel=1e-4)
+    assert passes == [2, 1]
     assert run.state.scale is None
     plain = run.state.applied[1].clone()
     run.state.weight.data += 1.0

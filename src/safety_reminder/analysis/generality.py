@@ -15,18 +15,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from safety_reminder.errors import ConfigError
-from safety_reminder.evaluation.statistics import Metric, mean, proportion, shown
+from safety_reminder.evaluation.statistics import Metric, mean, median, proportion, shown
 from safety_reminder.guard import Probe
 from safety_reminder.models import VLM
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.leave_out import AT_RANDOM, LABELS, require_known, set_apart
 from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.calibration import calibrate_on, highest_by_group
-from safety_reminder.training.probing.readings import Readings, read
+from safety_reminder.training.probing.readings import Readings, prompt_numbers, read
 from safety_reminder.training.probing.regression import auc, auc_interval, fit_probe
 from safety_reminder.training.samples import Sample, seen_as, split
 from safety_reminder.training.trainer import train
@@ -120,9 +119,7 @@ class Read:
 
     def by_key(self, readings: Readings) -> Readings:
         """With the answers to one prompt as one group, since they are alike."""
-        number = {key: n for n, key in enumerate(sorted({sample.key for sample in self.samples}))}
-        groups = [number[self.samples[group].key] for group in readings.groups.tolist()]
-        return replace(readings, groups=torch.tensor(groups, dtype=torch.long))
+        return replace(readings, groups=prompt_numbers(self.samples)[readings.groups])
 
 
 def without(
@@ -173,8 +170,8 @@ def without_at_all(
         raise TooFew(f"without {by} {value!r}, {error}") from error
     pack = train(vlm, examples, config, folder, source)
     tested, dropped = parts["test"], len(samples) - sum(map(len, parts.values()))
-    left = tested if leave_out is None else [s for s in tested if LABELS[by](s.example) == value]
-    held_back = [sample for sample in tested if sample not in left]
+    left = [s for s in tested if leave_out is None or LABELS[by](s.example) == value]
+    held_back = [s for s in tested if leave_out is not None and LABELS[by](s.example) != value]
     prefixes = Prefixes(vlm, config.with_changes(prefix_cache_gb=0.0), folder / "prefixes")
     readings = Read(tested, read(prefixes, tested, pack.vectors, pack.interval, description="testing"))
     fold = judge(readings, left, held_back, pack.probe, pack.threshold, prompt_check=pack.prompt_check)
@@ -233,11 +230,8 @@ def _scores(
     """Over the checks after so many tokens as ``where`` says; responses without any have no score."""
     checks = rows.of(samples)
     checks = checks.select(where(checks.tokens))
-    if not len(checks.groups):
-        return _Scores(torch.empty(0), torch.empty(0, dtype=torch.long))
     highest = highest_by_group(probe(checks.hidden), checks.groups)
-    one_each = replace(checks, groups=checks.groups.unique())
-    return _Scores(highest, rows.by_key(one_each).groups)
+    return _Scores(highest, prompt_numbers(rows.samples)[checks.groups.unique()])
 
 
 def _auc(harmful: _Scores, harmless: _Scores) -> Metric | None:
@@ -263,17 +257,11 @@ def summarise(folds: Sequence[Fold]) -> dict[str, Metric]:
         own = [fold for fold in folds if fold.by == by and fold.left_out != AT_RANDOM]
         for name in ("auc", "auc_at_the_prompt"):
             if values := [metric.value for fold in own if (metric := getattr(fold, name)) is not None]:
-                metrics[f"leave_one_{by}_out_{name}_median"] = _median(values)
+                metrics[f"leave_one_{by}_out_{name}_median"] = median(values, "score")
         for name in ("missed", "false_alarms"):
             if values := [metric.value for fold in own if (metric := getattr(fold, name)) is not None]:
                 metrics[f"leave_one_{by}_out_{name}"] = mean(values, "share")
     return metrics
-
-
-def _median(values: Sequence[float]) -> Metric:
-    drawn = np.random.default_rng(0).choice(values, (2000, len(values)))
-    low, high = np.percentile(np.median(drawn, axis=1), (2.5, 97.5))
-    return Metric(float(np.median(values)), float(low), float(high), len(values), "score")
 
 
 def as_csv(folds: Sequence[Fold]) -> str:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from safety_reminder.evaluation.statistics import Metric
     from safety_reminder.guard import GuardedVLM
 
-ANSWERS, CONFIG = "answers", "config.json"  # in a run folder
+ANSWERS = "answers"  # in a run folder
 
 
 class ChosenAttack(Options):
@@ -152,6 +152,7 @@ def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
     splits = job.splits()
     with run_folder(output, reads=(job.model, job.reminder)):
         from safety_reminder.data.attack_runs import write_examples
+        from safety_reminder.evaluation.runner import claim_configuration
         from safety_reminder.guard import load
 
         guarded = load(
@@ -164,7 +165,7 @@ def attack(job: AttackJob, output: Path) -> dict[str, Metric]:
             **job.guard.given(),
         )
         identity = _identity(job, guarded)
-        _claim(output, json.loads(json.dumps(job.model_dump() | identity)))
+        claim_configuration(output, json.loads(json.dumps(job.model_dump() | identity)))
         began = time.perf_counter()
         outcome = job.attack.row.run(_arena(job, guarded, splits, output, identity), job.attack.options)
         # An attack that broke off says itself how long it took in all.
@@ -181,19 +182,6 @@ def _identity(job: AttackJob, guarded: GuardedVLM) -> dict[str, Any]:
     guard = asdict(guarded.guard.config) if guarded.guard else None
     model = {"dtype": str(guarded.vlm.model.dtype), "all_weights": sampled_digest(guarded.vlm.model)}
     return identity_of(guarded) | model | {"resolved_guard": guard, "chat_model": job.chat.model_dump()}
-
-
-def _claim(output: Path, config: dict[str, Any]) -> None:
-    """Keep the configuration of the run, which may not differ from that of a run that is there already.
-
-    Raises:
-        ConfigError: it does.
-    """
-    from safety_reminder.evaluation.runner import another_configuration, differing_options
-
-    if (output / CONFIG).is_file() and (differing := differing_options(output, config)):
-        raise another_configuration(output, differing)
-    write_json(output / CONFIG, config)
 
 
 def _arena(job: AttackJob, guarded: GuardedVLM, splits: Splits, output: Path, identity: dict[str, Any]) -> Arena:

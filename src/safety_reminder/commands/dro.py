@@ -11,7 +11,7 @@ from safety_reminder.commands.rows import AllowContamination, CheckAgainst, Rows
 from safety_reminder.config.names import require_found
 from safety_reminder.config.options import Field, Options
 from safety_reminder.config.reading import ReadingOptions
-from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.evaluation.refusal import refuses
 from safety_reminder.run_files import run_folder
 from safety_reminder.training.config import DROConfig
 
@@ -49,11 +49,6 @@ def dro(job: DROJob, output: Path) -> None:
     moved = f"{change['harmful']:+.2f} (harmful) and {change['harmless']:+.2f} (harmless)"
     print(f"on these requests, refusal's logit moved by {moved}")
     print(f"wrote {output / 'prompt'}")
-
-
-def refuses(text: str) -> bool:
-    """Whether an answer opens with a refusal."""
-    return judge_refusal(text).where == "start"
 
 
 COMMAND = Command(

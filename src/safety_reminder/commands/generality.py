@@ -77,20 +77,23 @@ def generality(job: GeneralityJob, output: Path) -> None:
             "every line of the table has one threshold, calibrated for it; leave training.thresholds and "
             "training.threshold out"
         )
+    for part in ("calibration", "test"):
+        if not getattr(job.training, part):
+            raise ConfigError(
+                f"training.{part}=0 leaves no rows for the {part} part; every line of the table needs some"
+            )
     examples = job.data.load(on_error=job.training.on_error)
-    chosen = folds_of(examples, job.by)
+    folds_of(examples, job.by)  # a mistake is said before the model is loaded
     require_found(job.model, job.reminder)
     with run_folder(output, reads=(job.model, job.reminder)):
-        folds = _measure(job, output, examples, chosen)
+        folds = _measure(job, output, examples)
     print(f"wrote {output / 'generality.csv'} and {output / 'summary.json'} ({len(folds)} lines)")
 
 
-def _measure(
-    job: GeneralityJob, output: Path, examples: Sequence[TrainingExample], chosen: Sequence[tuple[str, str]]
-) -> list[Fold]:
+def _measure(job: GeneralityJob, output: Path, examples: Sequence[TrainingExample]) -> list[Fold]:
     from safety_reminder.analysis.generality import as_csv, as_table, labels_digest, summarise
     from safety_reminder.commands.answering import name_and_digest
-    from safety_reminder.evaluation.runner import another_configuration, differing_options
+    from safety_reminder.evaluation.runner import claim_configuration
     from safety_reminder.training.refit import as_trained
     from safety_reminder.training.samples import make_samples, manifest
 
@@ -100,6 +103,7 @@ def _measure(
     )
     training = as_trained(job.training, reminder).with_changes(interval=reminder.interval)
     samples = make_samples(vlm, examples, training)
+    chosen = folds_of([sample.example for sample in samples], job.by)  # of the rows that can be used
     config = {
         **job.model_dump(exclude={"by", "retrain", "training"}),
         "training": training.model_dump(),
@@ -108,9 +112,7 @@ def _measure(
         "weights": name_and_digest(vlm),
         "reminder_digest": reminder.digest,
     }
-    if (output / "config.json").is_file() and (differing := differing_options(output, config)):
-        raise another_configuration(output, differing)
-    write_json(output / "config.json", config)
+    claim_configuration(output, config)
     folds = list(_folds(job, output, vlm, reminder, training, samples, examples, chosen))
     if all(fold.left_out == AT_RANDOM for fold in folds):
         raise ConfigError("none of the values can be left out: too few rows are left without it, as said above")

@@ -88,7 +88,7 @@ def _claimed(job: TrainJob, output: Path) -> AbstractContextManager[Any]:
 
 
 def _train(job: TrainJob, output: Path, examples: list[TrainingExample]) -> tuple[VLM, SafetyReminder]:
-    from safety_reminder.evaluation.refusal import judge_refusal
+    from safety_reminder.evaluation.refusal import refuses
     from safety_reminder.models import load_vlm
     from safety_reminder.training.samples import counts
     from safety_reminder.training.trainer import Trainer
@@ -106,7 +106,6 @@ def _train(job: TrainJob, output: Path, examples: list[TrainingExample]) -> tupl
     )
     drawn = job.data.model_dump(exclude={"sets", "root"})
     origin = drawn | job.model_dump(include={"check_against", "test_on", "allow_contamination", "reading"})
-    refuses = lambda text: judge_refusal(text).where == "start"  # noqa: E731
     run = Trainer(vlm, examples, job.training, output, job.data.sets, origin, refuses=refuses)
     if is_main_process():
         console.print_counts(counts(run.parts))

@@ -178,6 +178,11 @@ def judge_refusal(text: str) -> Verdict:
     return Verdict("none")
 
 
+def refuses(text: str) -> bool:
+    """Whether an answer opens with a refusal."""
+    return judge_refusal(text).where == "start"
+
+
 def _refusal(sentence: str, *, more: bool) -> int | None:
     """Where in the sentence the refusal begins. ``more``: the text goes on after it."""
     if not _HINT.search(sentence):

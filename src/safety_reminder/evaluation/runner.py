@@ -59,6 +59,17 @@ def differing_options(output: Path, config: dict[str, Any]) -> list[str]:
     return sorted(k for k in fixed.keys() | before.keys() - _FREE_TO_CHANGE if fixed.get(k) != before.get(k))
 
 
+def claim_configuration(output: Path, config: dict[str, Any]) -> None:
+    """Write ``output/config.json``; what a run that is there already has in it may not differ.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if (output / "config.json").is_file() and (differing := differing_options(output, config)):
+        raise another_configuration(output, differing)
+    write_json(output / "config.json", config)
+
+
 def another_configuration(output: Path, differing: Sequence[str]) -> ConfigError:
     return ConfigError(
         f"{output} holds a run with another configuration ({shortened(', '.join(differing), 300)}); "

@@ -79,6 +79,18 @@ def mean(values: Sequence[float], unit: Unit) -> Metric:
     return Metric(value, *_bootstrap(np.mean, value, np.asarray(values, dtype=float)), n, unit)
 
 
+def median(values: Sequence[float], unit: Unit) -> Metric:
+    """The median, with an interval as :func:`mean` has.
+
+    Raises:
+        ConfigError: there are no values.
+    """
+    if not len(values):
+        raise ConfigError("a median over zero rows is undefined; the data set or the filter left nothing")
+    value = float(np.median(values))
+    return Metric(value, *_bootstrap(np.median, value, np.asarray(values, dtype=float)), len(values), unit)
+
+
 def ratio(pairs: Sequence[tuple[float, float]]) -> Metric:
     """Sum of the first over the sum of the second, with a percentile bootstrap interval over pairs.
 

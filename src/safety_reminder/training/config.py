@@ -15,7 +15,7 @@ from safety_reminder.training.leave_out import parse
 
 INIT_TEXT = "Refuse if partial output is unsafe; else, continue helpfully."
 
-# Names in packs and checkpoints of earlier versions → today's.
+# Names in packs of earlier versions → today's.
 RENAMED = {
     "batch": "batch_size",
     "rows": "micro_batch_size",
@@ -31,7 +31,7 @@ RENAMED = {
 
 
 def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a pack or a checkpoint, written by this version or an earlier one, under today's names."""
+    """Options of a pack, written by this version or an earlier one, under today's names."""
     return {RENAMED.get(name, name): value for name, value in values.items()}
 
 

@@ -37,9 +37,10 @@ def refuse_contamination(examples: Sequence[TrainingExample], evaluation: Mappin
     )
     bare = [{words for words in own if beside_images[words] < 2} for own in prompts]
     images = [_digest(e.image) for e in examples]
+    around = _Inside(words for own in bare for words in own)
     for name, rows in evaluation.items():
         known = _known_prompts(rows)
-        inside, around = _Inside(known), _Inside(words for own in bare for words in own)
+        inside = _Inside(known)
         wrapped = {found for words in known for found in around.find(words)}
         known_images = {image_digest(row.image) for row in rows if row.image is not None}
         shared = [

@@ -11,7 +11,6 @@ from typing import Any, get_args
 import torch
 
 from safety_reminder.config import GuardConfig
-from safety_reminder.config.guard import OTHER_THRESHOLDS
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.guard import SafetyReminder
 from safety_reminder.models import VLM
@@ -79,7 +78,8 @@ def calibrate(
         prompt_check=bool(config.prompt_check),
         images=[sample.example.image is not None for sample in samples],
     )
-    told = {**calibration, "rows": "given", "data": manifest(source, samples)}
+    data = manifest(source, samples)
+    told = {**calibration, "rows": "given", "data": data}
     calibrated = replace(reminder, **thresholds, calibration=told)
     if left_out:
         tested = _alarms_on(left_out, prefixes, calibrated, prompt_check=bool(config.prompt_check))
@@ -88,7 +88,7 @@ def calibrate(
     chosen = {name: value for name, value in thresholds.items() if value is not None}
     metrics = {**chosen, "guaranteed": calibration["guaranteed"], "safe_responses": calibration["n"]}
     options = config.model_dump(include=set(config.marked("calibration"))) | {"interval": reminder.interval}
-    about = {"data": manifest(source, samples), "calibration": options}
+    about = {"data": data, "calibration": options}
     write_summary(output, vlm, {name: {"value": value} for name, value in metrics.items()}, about)
     return calibrated
 
@@ -99,7 +99,7 @@ def _alarms_on(
     """How many safe responses there are, and on how many of them the reminder alarms."""
     checks = read(prefixes, samples, reminder.vectors, reminder.interval, description="testing")
     used = checks if prompt_check else checks.select(checks.tokens > 0)
-    guard = GuardConfig(threshold=reminder.threshold, **{name: getattr(reminder, name) for name in OTHER_THRESHOLDS})
+    guard = GuardConfig(threshold=reminder.threshold, **reminder.other_thresholds)
     limits = [
         guard.limit("periodic" if tokens else "prompt", image=samples[group].example.image is not None)
         for tokens, group in zip(used.tokens.tolist(), used.groups.tolist(), strict=True)

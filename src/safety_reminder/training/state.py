@@ -18,7 +18,7 @@ from safety_reminder.config.options import Field, checked
 from safety_reminder.errors import ConfigError
 from safety_reminder.models import VLM, embedding_weight, fingerprint_mismatch, token_vectors
 from safety_reminder.run_files import write_bytes
-from safety_reminder.training.config import TrainingConfig, current_names
+from safety_reminder.training.config import TrainingConfig
 
 SUMMATION = 1e-4  # of a norm: the same weights on another machine, summed in another order
 COUNTERS = ("step", "best", "best_loss", "worse", "stopped", "scale")
@@ -105,7 +105,7 @@ class State:
         write_bytes(path, data.getbuffer())
 
     def load(self, path: Path, identity: Mapping[str, Any], model: Any) -> None:
-        """Go on from a checkpoint, also from one of an earlier version.
+        """Go on from a checkpoint of this version.
 
         Raises:
             ConfigError: it is damaged, or of a run with other options, data or model.
@@ -115,7 +115,7 @@ class State:
             self._require_fitting(saved)
         except (ConfigError, RecursionError) as error:
             raise ConfigError(f"{path} is no checkpoint of this run ({error}); {_ADVICE}") from error
-        options = current_names(saved["identity"])
+        options = saved["identity"]
         differing = sorted(k for k in options.keys() | identity.keys() if options.get(k) != identity.get(k))
         if fingerprint_mismatch(saved["model"], model, tolerance=SUMMATION):
             differing.append("model")

@@ -25,7 +25,7 @@ from safety_reminder.training import pace, turns
 from safety_reminder.training.config import TrainingConfig
 from safety_reminder.training.logs import LossFile, trackers
 from safety_reminder.training.objective import Cut, draw_cut, losses
-from safety_reminder.training.prefixes import Prefixes
+from safety_reminder.training.prefixes import Prefixes, slices
 from safety_reminder.training.probing.calibration import calibrate_on_split
 from safety_reminder.training.probing.places import RIVALS, Fitted, fit_at, read_test
 from safety_reminder.training.probing.readings import auc_by
@@ -190,8 +190,10 @@ class Trainer:
     def _scale(self, samples: Sequence[Sample]) -> float:
         """The mean length of hidden states after the reminder, at the bare prompts of these rows: the running probe's
         unit. Every process measures the same rows."""
-        at_prompt = [Place(self.prefixes.of(sample), 0, [None]) for sample in samples]
-        found = follow(self.vlm.model, at_prompt, self.state.vectors, logits=False)
+        found = []
+        for part in slices(samples, self.config.micro_batch_size):
+            at_prompt = [Place(self.prefixes.of(sample), 0, [None]) for sample in part]
+            found += follow(self.vlm.model, at_prompt, self.state.vectors, logits=False)
         lengths = torch.stack([one.last.float().norm() for one in found])
         known = lengths[lengths.isfinite() & (lengths > 0)]
         if not len(known):

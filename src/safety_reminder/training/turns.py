@@ -104,12 +104,8 @@ def rates(found: Iterable[Beginning], interval: int) -> dict[str, dict[str, dict
 
 
 def _rate(rows: Sequence[Beginning]) -> dict[str, float]:
-    keys = sorted({row.key for row in rows})
-    turned, counts = np.zeros(len(keys)), np.zeros(len(keys))
-    for row in rows:
-        at = keys.index(row.key)
-        turned[at] += row.turned
-        counts[at] += 1
+    _, asked = np.unique([row.key for row in rows], return_inverse=True)
+    turned, counts = np.bincount(asked, [row.turned for row in rows]), np.bincount(asked)
     low, high = _interval(turned, counts)
     return {"value": float(turned.sum() / counts.sum()), "low": low, "high": high, "n": len(rows)}
 

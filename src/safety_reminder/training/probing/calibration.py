@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from safety_reminder.config.guard import OTHER_THRESHOLDS
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import Probe
 from safety_reminder.training.config import ThresholdsBy, TrainingConfig
 from safety_reminder.training.prefixes import Prefixes
-from safety_reminder.training.probing.readings import Readings, read
+from safety_reminder.training.probing.readings import Readings, prompt_numbers, read
 from safety_reminder.training.samples import Sample
 
 
@@ -93,10 +94,11 @@ def calibrate_by(
     Raises:
         ConfigError: responses of one kind alone; ``prompt`` for a guard that does not check the bare prompt.
     """
-    used = checks if prompt_check else checks.select(checks.tokens > 0)
+    thresholds: dict[str, Any] = {"threshold": None, **dict.fromkeys(OTHER_THRESHOLDS)}
     if by == "one":
-        threshold, calibration = calibrate_on(probe, checks, budget, prompt_check=prompt_check)
-        return {"threshold": threshold, "prompt_threshold": None, "image_threshold": None}, calibration
+        thresholds["threshold"], calibration = calibrate_on(probe, checks, budget, prompt_check=prompt_check)
+        return thresholds, calibration
+    used = checks if prompt_check else checks.select(checks.tokens > 0)
     if by == "prompt":
         if not prompt_check:
             raise ConfigError(
@@ -108,7 +110,6 @@ def calibrate_by(
     else:
         shows = torch.tensor([images[group] for group in used.groups.tolist()], dtype=torch.bool)
         masks, share = {"threshold": ~shows, "image_threshold": shows}, budget
-    thresholds: dict[str, Any] = {"threshold": None, "prompt_threshold": None, "image_threshold": None}
     parts: dict[str, dict[str, Any]] = {}
     for name, mask in masks.items():
         if not mask.any():
@@ -148,19 +149,20 @@ def calibrate_on_split(
     part = "calibration" if parts["calibration"] else "validation"
     safe = [sample for sample in parts[part] if sample.example.safe]
     checks = read(prefixes, safe, vectors, interval, description="calibrating")
-    number = {key: n for n, key in enumerate(sorted({sample.key for sample in safe}))}
-    checks = replace(checks, groups=torch.tensor([number[safe[group].key] for group in checks.groups.tolist()]))
-    with_image = {number[sample.key] for sample in safe if sample.example.image is not None}
+    numbers = prompt_numbers(safe)
+    checks = replace(checks, groups=numbers[checks.groups])
+    images = {n: sample.example.image is not None for n, sample in zip(numbers.tolist(), safe, strict=True)}
     thresholds, calibration = calibrate_by(
         config.thresholds,
         probe,
         checks,
         config.false_alarm_budget,
         prompt_check=bool(config.prompt_check),
-        images=[n in with_image for n in range(len(number))],
+        images=[images[n] for n in sorted(images)],
     )
     if part == "validation":
-        calibration["guaranteed"] = None
+        for told in (calibration, *calibration.get("parts", {}).values()):
+            told["guaranteed"] = None
     if config.threshold is not None:
         alarms = sum(score >= config.threshold for score in calibration["highest"])
         calibration |= {"method": "given", "guaranteed": None, "alarms": alarms}
@@ -170,4 +172,5 @@ def calibrate_on_split(
 
 def highest_by_group(scores: Float[Tensor, " n"], groups: Int[Tensor, " n"]) -> Float[Tensor, " groups"]:
     """(number of groups,) the highest of ``scores`` (n,) in each of ``groups`` (n,), in the groups' order."""
-    return torch.stack([scores[groups == group].max() for group in groups.unique()])
+    highest = [scores[groups == group].max() for group in groups.unique()]
+    return torch.stack(highest) if highest else scores

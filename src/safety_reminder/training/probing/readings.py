@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -47,6 +48,12 @@ class Readings:
     def checks(self) -> Readings:
         """Those at checks of plain answers."""
         return self if self.further is None else self.select(~self.further)
+
+
+def prompt_numbers(samples: Sequence[Sample]) -> torch.Tensor:
+    """(samples,) ints: one for all answers to one prompt, which are alike, where groups are to be of prompts."""
+    _, numbers = np.unique([sample.key for sample in samples], return_inverse=True)
+    return torch.from_numpy(numbers)
 
 
 def check_places(example: TrainingExample, answer: Sequence[int], interval: int, eos_ids: Collection[int]) -> list[int]:
