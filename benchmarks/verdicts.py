@@ -18,7 +18,6 @@ these at once. ``no prompt check`` and ``prompt check alone`` are the first rule
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from common import figure, finish, parser
 
 from safety_reminder.errors import ConfigError
 from safety_reminder.evaluation.metrics import attack_succeeded
-from safety_reminder.evaluation.records import from_json
+from safety_reminder.evaluation.records import RecordFile
 from safety_reminder.evaluation.statistics import proportion
 from safety_reminder.types import Check, Record
 
@@ -139,14 +138,15 @@ def read(folders: Sequence[Path]) -> list[Record]:
     """The guarded rows of runs.
 
     Raises:
-        ConfigError: none, a run whose guard intervened, or one without a check of the bare prompt.
+        ConfigError: none, a run whose guard intervened, or one without a check of the bare prompt. DataError: a line
+            that is no record.
     """
     records: list[Record] = []
     for folder in folders:
         file = folder / "records.jsonl" if folder.is_dir() else folder
         if not file.is_file():
             raise ConfigError(f"no records at {file}; give the folder of a run")
-        found = [from_json(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+        found = RecordFile(file).records
         records += [record for record in found if record.guard and record.checks]
         if any(record.interventions for record in found):
             raise ConfigError(f"{file}: the guard intervened; answer with guard.policy=monitor")

@@ -9,8 +9,9 @@ import pytest
 
 from safety_reminder import cli
 from safety_reminder.attacks import ATTACKS
+from safety_reminder.commands.command import group_of
 from safety_reminder.commands.composing import compose
-from safety_reminder.commands.help_page import group_of, help_page
+from safety_reminder.commands.help_page import help_page
 from safety_reminder.config import GuardConfig
 from safety_reminder.config.options import Options
 from safety_reminder.errors import ConfigError

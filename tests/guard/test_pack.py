@@ -115,6 +115,9 @@ def test_thresholds_of_their_own_are_kept_and_a_pack_without_them_says_nothing_o
     config = guard_config(loaded, None, {})
     assert (config.threshold, config.prompt_threshold, config.image_threshold) == (0.6, 0.3, 0.8)
     assert guard_config(loaded, None, {"threshold": 0.9}).lowest_threshold == 0.9
+    assert (
+        "unsafe at p ≥ 0.6, prompt_threshold 0.3, image_threshold 0.8, policy" in (tmp_path / "README.md").read_text()
+    )
 
 
 def test_lower_precision_is_saved_as_float32(tmp_path):

@@ -14,6 +14,7 @@ from torch import Tensor
 from safety_reminder.errors import ModelError
 from safety_reminder.models import VLM
 from safety_reminder.models.branches import Branch, Row, Scored, Shared, score_rows, write_rows
+from safety_reminder.models.context import image_token
 from safety_reminder.models.pixels import replaced
 from safety_reminder.types import Example
 
@@ -120,9 +121,7 @@ class Prompts:
 
 def _after_image(vlm: VLM, ids: Sequence[int]) -> int:
     """Tokens up to and with the last that stands for the image."""
-    config = vlm.model.config
-    names = ("image_token_id", "image_token_index")
-    token = next((value for name in names if isinstance(value := getattr(config, name, None), int)), None)
+    token = image_token(vlm.model)
     places = [place for place, id_ in enumerate(ids) if id_ == token]
     if not places:
         raise ModelError(f"no token in the prompts of {vlm.name} stands for the image; its pixels cannot be attacked")

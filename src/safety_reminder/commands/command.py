@@ -7,10 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from pydantic.fields import FieldInfo
+
 from safety_reminder.config.options import Options
 from safety_reminder.errors import ConfigError, unknown_name
 
 Job = TypeVar("Job", bound=Options)
+
+
+def group_of(info: FieldInfo) -> type[Options] | None:
+    """The option class of a field that holds a group of options."""
+    kind = info.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Options) else None
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from safety_reminder.commands import presets
-from safety_reminder.commands.command import Command, Job
-from safety_reminder.commands.help_page import default_of, group_of
+from safety_reminder.commands.command import Command, Job, group_of
+from safety_reminder.commands.help_page import default_of
 from safety_reminder.config.options import Options
 from safety_reminder.data.protocols import PROTOCOLS
 from safety_reminder.errors import ConfigError, SafetyReminderError, in_a_line, unknown_name

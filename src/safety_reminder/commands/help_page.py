@@ -12,7 +12,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 import safety_reminder.config
-from safety_reminder.commands.command import Command
+from safety_reminder.commands.command import Command, group_of
 from safety_reminder.commands.presets import described, takes_presets
 from safety_reminder.config.options import Options
 from safety_reminder.errors import ConfigError, unknown_name
@@ -56,12 +56,6 @@ def _options(job: type[Options], choices: Any, front: str = "") -> Iterator[str]
         for inner, field in kind.model_fields.items():
             value = getattr(group, inner) if group is not None else default_of(field)
             yield from _line(f"{front}{name}.{inner}", value, field.description)
-
-
-def group_of(info: FieldInfo) -> type[Options] | None:
-    """The option class of a field that holds a group of options."""
-    kind = info.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, Options) else None
 
 
 def default_of(info: FieldInfo) -> Any:

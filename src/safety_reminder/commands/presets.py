@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from safety_reminder.commands.command import Command
+from safety_reminder.commands.command import Command, group_of
 from safety_reminder.config.options import Options
 from safety_reminder.config.presets import PRESETS, SAPT, preset_of
 from safety_reminder.errors import ConfigError
@@ -75,7 +75,8 @@ def _has(job: type[Options], option: str) -> bool:
     info = job.model_fields.get(first)
     if info is None or not rest:
         return info is not None
-    return isinstance(info.annotation, type) and issubclass(info.annotation, Options) and _has(info.annotation, rest)
+    group = group_of(info)
+    return group is not None and _has(group, rest)
 
 
 def described(command: Command[Any], width: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a defence is, and what it may ask of the rooms above."""
+"""What a defence is, what those that are guards share, and what one may ask of the rooms above."""
 
 from __future__ import annotations
 
@@ -47,6 +47,20 @@ class Defense(Protocol):
     def respond(self, requests: Sequence[Request]) -> list[Response]: ...
 
 
+class Guarding:
+    """A defence that is a guard: ``guarded`` answers, with the policy, checks and thresholds that it has."""
+
+    monitors: ClassVar[bool] = True
+    needs_reminder: ClassVar[bool] = True
+    digest: str | None = None
+
+    def __init__(self, guarded: GuardedVLM) -> None:
+        self.guarded = guarded
+
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        return self.guarded.respond([replace(request, guard=True) for request in requests])
+
+
 class Helpers(Protocol):
     """Other models that a defence may ask for by name."""
 
@@ -70,7 +84,7 @@ def with_changes(guarded: GuardedVLM, name: str, **options: Any) -> GuardedVLM:
         name: of the defence, for messages.
 
     Raises:
-        ConfigError: one of ``options`` was set to something else, which would be ignored.
+        ConfigError: policy or checks were set to something else, which would be ignored.
     """
     assert guarded.guard is not None
     config, reminder = guarded.guard.config, guarded.guard.reminder

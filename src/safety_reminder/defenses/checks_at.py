@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from safety_reminder.defenses.base import NEVER, with_changes
+from safety_reminder.defenses.base import NEVER, Guarding, with_changes
 from safety_reminder.errors import ConfigError, unknown_name
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.types import Request, Response
 
 # What each changes of the guard that a model has. The last check of an answer belongs to those along it.
 PLACES: dict[str, dict[str, Any]] = {
@@ -19,7 +16,7 @@ PLACES: dict[str, dict[str, Any]] = {
 }
 
 
-class ChecksAt:
+class ChecksAt(Guarding):
     """The guard that ``guarded`` has, with other checks, and the same threshold. Where that was calibrated for fewer
     checks than are made here, more harmless answers may alarm than it promises.
 
@@ -27,18 +24,12 @@ class ChecksAt:
         when: ``prompt``, ``periodic`` (every interval, and at the end) or ``both``.
 
     Raises:
-        ConfigError: another place.
+        ConfigError: another place, or checks that were set otherwise.
     """
 
     name = "checks_at"
-    monitors = True
-    needs_reminder = True
-    digest = None
 
     def __init__(self, guarded: GuardedVLM, when: str = "both") -> None:
         if when not in PLACES:
             raise ConfigError(unknown_name("defense=checks_at: when", when, PLACES))
-        self.guarded = with_changes(guarded, self.name, **PLACES[when])
-
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
-        return self.guarded.respond([replace(request, guard=True) for request in requests])
+        super().__init__(with_changes(guarded, self.name, **PLACES[when]))

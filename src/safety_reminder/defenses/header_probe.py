@@ -4,15 +4,12 @@ answer, and a linear probe reads the hidden state at its last token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 from safety_reminder.config.guard import Policy
+from safety_reminder.defenses.base import Guarding
 from safety_reminder.guard import GuardedVLM, load_reminder
-from safety_reminder.types import Request, Response
 
 
-class HeaderProbe:
+class HeaderProbe(Guarding):
     """A guard whose vectors are the header's embeddings: only the probe and its threshold are trained.
 
     Args:
@@ -25,13 +22,9 @@ class HeaderProbe:
     """
 
     name = "header_probe"
-    monitors = True
     needs_reminder = False
 
     def __init__(self, guarded: GuardedVLM, probe: str = "pocket-header", policy: Policy = "stop") -> None:
         pack = load_reminder(probe)
         self.digest = pack.digest
-        self._guarded = GuardedVLM(guarded.vlm, pack, check_base=guarded.check_base, policy=policy)
-
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
-        return self._guarded.respond([replace(request, guard=True) for request in requests])
+        super().__init__(GuardedVLM(guarded.vlm, pack, check_base=guarded.check_base, policy=policy))

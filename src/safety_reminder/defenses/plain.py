@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from safety_reminder.defenses.base import unguarded
+from safety_reminder.defenses.base import Guarding, unguarded
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.types import Request, Response
 
@@ -25,16 +24,7 @@ class Undefended:
         return self._guarded.respond([unguarded(request) for request in requests])
 
 
-class Reminder:
+class Reminder(Guarding):
     """The Safety Reminder (arXiv:2506.15734), with the policy and threshold that ``guarded`` has."""
 
     name = "reminder"
-    monitors = True
-    needs_reminder = True
-    digest = None
-
-    def __init__(self, guarded: GuardedVLM) -> None:
-        self.guarded = guarded
-
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
-        return self.guarded.respond([replace(request, guard=True) for request in requests])

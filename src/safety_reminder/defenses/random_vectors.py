@@ -7,18 +7,15 @@ The other reading of the name, random vectors that a probe of their own is read 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import torch
 
-from safety_reminder.defenses.base import keeping
+from safety_reminder.defenses.base import Guarding, keeping
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.types import Request, Response, is_seed
+from safety_reminder.types import is_seed
 
 
-class RandomVectors:
+class RandomVectors(Guarding):
     """The guard that ``guarded`` has; after an unsafe verdict random vectors stay, each of the length (Euclidean norm)
     of the learned one in its place.
 
@@ -30,18 +27,12 @@ class RandomVectors:
     """
 
     name = "random_vectors"
-    monitors = True
-    needs_reminder = True
-    digest = None
 
     def __init__(self, guarded: GuardedVLM, seed: int = 0) -> None:
         assert guarded.reminder is not None
         if not is_seed(seed):
             raise ConfigError(f"defense=random_vectors: seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
-        self.guarded = keeping(guarded, at_random(guarded.reminder.vectors, seed), self.name)
-
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
-        return self.guarded.respond([replace(request, guard=True) for request in requests])
+        super().__init__(keeping(guarded, at_random(guarded.reminder.vectors, seed), self.name))
 
 
 def at_random(vectors: torch.Tensor, seed: int) -> torch.Tensor:

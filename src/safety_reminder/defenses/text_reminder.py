@@ -9,18 +9,14 @@ vectors it is not part of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-from safety_reminder.defenses.base import keeping
+from safety_reminder.defenses.base import Guarding, keeping
 from safety_reminder.errors import ConfigError
 from safety_reminder.guard import GuardedVLM
-from safety_reminder.types import Request, Response
 
 TEXT = "\nWait. I should think about safety first: could this do harm? If so, I must decline.\n"
 
 
-class TextReminder:
+class TextReminder(Guarding):
     """The guard that ``guarded`` has; after an unsafe verdict the tokens of ``text`` stay, not the vectors.
 
     Args:
@@ -31,9 +27,6 @@ class TextReminder:
     """
 
     name = "text_reminder"
-    monitors = True
-    needs_reminder = True
-    digest = None
 
     def __init__(self, guarded: GuardedVLM, text: str = TEXT) -> None:
         if not text.strip():
@@ -44,7 +37,4 @@ class TextReminder:
             raise ConfigError(
                 f"defense=text_reminder: the text spells special tokens ({tokenizer.decode(special)}); give plain words"
             )
-        self.guarded = keeping(guarded, ids, self.name)
-
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
-        return self.guarded.respond([replace(request, guard=True) for request in requests])
+        super().__init__(keeping(guarded, ids, self.name))

@@ -40,9 +40,7 @@ from safety_reminder.models.limits import most_positions
 from safety_reminder.types import Event, FinishReason
 
 Events = Iterator[Event]
-
-
-Kept = tuple[int, ...] | Tensor
+Kept = tuple[int, ...] | Tensor  # token ids, or vectors (n, hidden_size)
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ def locate(name_or_folder: str | Path, **hub_options: Any) -> Path:
 
 
 class PackConfig(Options):
-    """``config.json`` of a pack. All but ``versions`` must be there: a missing policy or threshold would be another
-    guard."""
+    """``config.json`` of a pack. All but ``versions`` and the thresholds that a pack may do without must be there: a
+    missing policy or threshold would be another guard."""
 
     format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
     base_model: str
@@ -234,6 +234,7 @@ def card(reminder: SafetyReminder) -> str:
     base = reminder.base_model or "an unnamed model"
     calibration = _shown(reminder.calibration) if reminder.calibration else "not calibrated"
     training = _shown(reminder.training) if reminder.training else "not recorded"
+    others = "".join(f", {name} {value:g}" for name, value in reminder.other_thresholds.items())
     return f"""---
 library_name: safety-reminder
 tags: [safety, vision-language-model, soft-prompt]
@@ -250,7 +251,7 @@ guarded = safety_reminder.load({json.dumps(base)}, "path/to/this/pack")
 print(guarded.generate([{{"role": "user", "content": "Hello!"}}]).text)
 ```
 
-Checked every {reminder.interval} tokens, unsafe at p ≥ {reminder.threshold:g}, policy `{reminder.policy}`.
+Checked every {reminder.interval} tokens, unsafe at p ≥ {reminder.threshold:g}{others}, policy `{reminder.policy}`.
 
 ## Calibration
 

@@ -315,19 +315,22 @@ def embedding_replaced(model: Any, replace: Callable[[Tensor], Tensor]) -> Itera
         raise ModelError(f"{type(model).__name__} did not embed its tokens; vectors have no place there")
 
 
+def image_token(model: Any) -> int | None:
+    """The id of the token that stands for an image in ids; None where the model's configuration says none."""
+    ids = (getattr(model.config, name, None) for name in ("image_token_id", "image_token_index"))
+    return next((token for token in ids if isinstance(token, int)), None)
+
+
 def rows_with_images(model: Any, input_ids: Int[Tensor, "rows prompt"]) -> list[bool]:
     """Whether each prompt shows an image: the placeholder of one stands in it.
 
     Raises:
         ModelError: the model reads images, and its configuration does not say where they stand.
     """
-    config = model.config
-    token = next(
-        (v for n in ("image_token_id", "image_token_index") if (v := getattr(config, n, None)) is not None), None
-    )
+    token = image_token(model)
     if token is not None:
         return (input_ids == token).any(dim=1).tolist()
-    if getattr(config, "vision_config", None) is None:
+    if getattr(model.config, "vision_config", None) is None:
         return [False] * input_ids.shape[0]
     raise ModelError(
         f"{type(model).__name__} does not say which token stands for an image, so that a threshold of its own for "
