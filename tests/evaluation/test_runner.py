@@ -177,6 +177,14 @@ def test_an_option_that_is_gone_is_another_configuration(begun):
         open_run(begun, {k: v for k, v in CONFIG.items() if k != "model"})
 
 
+def test_an_option_that_is_new_and_null_is_the_configuration_of_before(begun):
+    added = {"seed": None, "guard": {**CONFIG["guard"], "prompt_threshold": None}}
+    open_run(begun, CONFIG | added)
+    open_run(begun, CONFIG)
+    with pytest.raises(ConfigError, match=r"another configuration \(guard\)"):
+        open_run(begun, CONFIG | {"guard": {**CONFIG["guard"], "prompt_threshold": 0.5}})
+
+
 def test_records_of_which_nobody_knows_the_configuration_are_refused(begun):
     (begun / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"another configuration \(guard, model\)"):

@@ -50,13 +50,19 @@ def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> 
 
 
 def differing_options(output: Path, config: dict[str, Any]) -> list[str]:
-    """Names of the options that may not change within a run and have other values in ``output/config.json``."""
+    """Names of the options that may not change within a run and have other values in ``output/config.json``. A null
+    is as good as none: an earlier version may not have had the option."""
     # Through JSON, as it will be read back: a tuple becomes a list there.
     fixed = json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}))
     saved = output / "config.json"
     what = "the configuration of a run"
     before = read_object(saved, ConfigError, what, "give another output=DIR") if saved.is_file() else {}
-    return sorted(k for k in fixed.keys() | before.keys() - _FREE_TO_CHANGE if fixed.get(k) != before.get(k))
+    names = fixed.keys() | before.keys() - _FREE_TO_CHANGE
+    return sorted(k for k in names if _given(fixed.get(k)) != _given(before.get(k)))
+
+
+def _given(value: Any) -> Any:
+    return {k: _given(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
 def claim_configuration(output: Path, config: dict[str, Any]) -> None:
