@@ -5,6 +5,10 @@ headaches alarm it. Here every topic stands on both sides, and most verbs or thi
 They are in ``contrast.toml``: category-level, written here, no answer to any of them anywhere. Advice on law, money and
 health is harmless.
 
+The fourteen topics from "borders and people" to "intimate texts" follow public lists of hazards (MLCommons AILuminate),
+and were written after some requests of FigStep and MM-SafetyBench had been seen that an earlier guard missed: neither
+set is wholly new to a guard that is trained on them.
+
 ``HELD_OUT`` topics are never trained on; of the others, one request in eight is not (:func:`topics.is_held_back`).
 """
 
