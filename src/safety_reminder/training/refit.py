@@ -99,7 +99,7 @@ def _alarms_on(
     """How many safe responses there are, and on how many of them the reminder alarms."""
     checks = read(prefixes, samples, reminder.vectors, reminder.interval, description="testing")
     used = checks if prompt_check else checks.select(checks.tokens > 0)
-    guard = GuardConfig(threshold=reminder.threshold, **reminder.other_thresholds)
+    guard = GuardConfig().replace(threshold=reminder.threshold, **reminder.other_thresholds)
     limits = [
         guard.limit("periodic" if tokens else "prompt", image=samples[group].example.image is not None)
         for tokens, group in zip(used.tokens.tolist(), used.groups.tolist(), strict=True)
