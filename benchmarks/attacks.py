@@ -30,6 +30,7 @@ from safety_reminder.commands.composing import compose
 from safety_reminder.evaluation.metrics import attack_succeeded, succeeded_on_topic
 from safety_reminder.evaluation.records import RecordFile
 from safety_reminder.evaluation.statistics import mean, proportion
+from safety_reminder.run_files import differing
 from safety_reminder.types import Record
 
 # All steps, the last image: what is measured is no choice among several.
@@ -106,8 +107,8 @@ def done(job: AttackJob, folder: Path) -> bool:
         return False
     before = json.loads(path.read_text(encoding="utf-8"))["config"]
     now = json.loads(json.dumps(job.model_dump()))
-    if differing := [k for k in _FIXED if before[k] != now[k]]:
-        raise SystemExit(f"{folder} holds a run with other options ({', '.join(differing)}); remove it")
+    if changed := differing({k: now[k] for k in _FIXED}, {k: before[k] for k in _FIXED}):
+        raise SystemExit(f"{folder} holds a run with other options ({', '.join(changed)}); remove it")
     return True
 
 

@@ -14,7 +14,15 @@ import pytest
 from helpers import full_disk
 from safety_reminder import run_files
 from safety_reminder.errors import in_a_line
-from safety_reminder.run_files import append_lines, provenance, run_folder, whole_lines, write_json, write_text
+from safety_reminder.run_files import (
+    append_lines,
+    differing,
+    provenance,
+    run_folder,
+    whole_lines,
+    write_json,
+    write_text,
+)
 
 
 @contextmanager
@@ -114,3 +122,13 @@ def test_a_full_disk_that_the_system_does_not_name_is_that_of_the_run(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, run_folder(tmp_path / "run"):
         (tmp_path / "gone").read_text()
     assert in_a_line(caught.value) == f"{tmp_path / 'gone'}: No such file or directory"
+
+
+def test_what_differs_is_named_and_a_null_is_as_good_as_none():
+    before = {"model": "a", "guard": {"interval": 4, "deep": {"x": None}}, "rows": [1, None]}
+    assert differing(before, before) == []
+    assert differing({**before, "seed": None, "guard": {"interval": 4, "threshold": None, "deep": {}}}, before) == []
+    assert differing({**before, "seed": 0}, before) == ["seed"]
+    assert differing(before, {"model": "a"}) == ["guard", "rows"]
+    assert differing({**before, "rows": [1]}, before) == ["rows"]
+    assert differing({**before, "guard": {"interval": 5}}, before) == ["guard"]

@@ -142,7 +142,10 @@ def harmless(rng: random.Random, own: list[str], count: int, *, held_back: bool 
 
     ``held_back``: only those that are, or are not, held back; None takes both.
     """
-    near = lambda rng: in_text(rng, contrast.draw(rng, harmful=False, held_back=held_back)).prompt  # noqa: E731
+
+    def near(rng: random.Random) -> str:
+        return in_text(rng, contrast.draw(rng, harmful=False, held_back=held_back)).prompt
+
     kinds = (written, task, lambda rng: as_text(rng, harmful=False), near, near, near, lookalike)
     wanted = lambda text: held_back in (None, is_held_back(text))  # noqa: E731
     texts: dict[str, None] = dict.fromkeys([text for text in own if wanted(text)][: count * 4 // 9])

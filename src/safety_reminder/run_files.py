@@ -198,6 +198,16 @@ _SIGNS: dict[str, Callable[[Path], bool]] = {
 }
 
 
+def differing(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Names whose values are not the same. Where a run goes on, a null is as good as none: an earlier version may not
+    have had the option."""
+    return sorted(k for k in now.keys() | before.keys() if _without_nulls(now.get(k)) != _without_nulls(before.get(k)))
+
+
+def _without_nulls(value: Any) -> Any:
+    return {k: _without_nulls(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write atomically: a reader sees the old file or the new one, never half of it."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -67,6 +67,15 @@ def test_a_checkpoint_holds_all_that_the_next_step_needs(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+def test_a_checkpoint_without_an_option_that_is_new_and_null_goes_on(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    saved = save(stepped(), path)
+    assert "leave_out" in saved["identity"]
+    assert saved["identity"].pop("leave_out") is None
+    torch.save(saved, path)
+    assert load(path).step == 3
+
+
 @pytest.mark.parametrize("part", ["identity", "learned", "optimiser", "best_loss", "scale"])  # the last: earlier ones
 def test_a_checkpoint_that_lacks_a_part_is_refused_in_one_line(tmp_path, part):
     path = tmp_path / "checkpoint.pt"

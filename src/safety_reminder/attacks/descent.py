@@ -26,7 +26,7 @@ from tqdm import tqdm
 from safety_reminder.attacks.options import DescentConfig
 from safety_reminder.config.options import checked
 from safety_reminder.errors import ConfigError, ModelError
-from safety_reminder.run_files import write_bytes
+from safety_reminder.run_files import differing, write_bytes
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -276,11 +276,9 @@ def _load(folder: Path | None, identity: Mapping[str, Any], objective: Objective
         state = _State(**{**kept["state"], **tensors})
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); remove it to begin anew") from error
-    if kept["identity"] != identity:
-        before = kept["identity"]
-        differing = sorted(k for k in identity.keys() | before.keys() if identity.get(k) != before.get(k))
+    if changed := differing(identity, kept["identity"]):
         raise ConfigError(
-            f"{folder} holds an attack with another configuration ({', '.join(differing)}); "
+            f"{folder} holds an attack with another configuration ({', '.join(changed)}); "
             "give another output=DIR, or remove it to start over"
         )
     objective.restore(kept["objective"])

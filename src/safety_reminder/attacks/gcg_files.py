@@ -21,7 +21,7 @@ from safety_reminder.attacks.goals import Goal
 from safety_reminder.attacks.search import Buffer, Entry
 from safety_reminder.errors import ConfigError
 from safety_reminder.models import sampled_digest
-from safety_reminder.run_files import write_bytes, write_text
+from safety_reminder.run_files import differing, write_bytes, write_text
 
 if TYPE_CHECKING:
     from safety_reminder.attacks.parties import Readers
@@ -136,9 +136,9 @@ class Files:
                 plain, whose = json.loads(metadata["state"]), json.loads(metadata["identity"])
         except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise self._damaged(error) from error
-        if differing := _differing(json.loads(json.dumps(self.identity)), whose):
+        if changed := _differing(json.loads(json.dumps(self.identity)), whose):
             raise ConfigError(
-                f"{self.checkpoint} is of a search with other options, goals or model ({', '.join(differing)}); give "
+                f"{self.checkpoint} is of a search with other options, goals or model ({', '.join(changed)}); give "
                 "another output=DIR, or remove it to start over"
             )
         try:
@@ -156,14 +156,9 @@ class Files:
 def _differing(mine: Mapping[str, Any], whose: Any) -> list[str]:
     """Names of options, and of what else two searches must share, that are not the same."""
     theirs = whose if isinstance(whose, dict) else {}
-    parts = [("options", mine["options"], theirs.get("options")), ("", mine, theirs)]
-    return [
-        name
-        for part, own, others in parts
-        for others in [others if isinstance(others, dict) else {}]
-        for name in sorted(own.keys() | others.keys())
-        if own.get(name) != others.get(name) and (part or name != "options")
-    ]
+    options = theirs.get("options")
+    inner = differing(mine["options"], options if isinstance(options, dict) else {})
+    return [*inner, *(name for name in differing(mine, theirs) if name != "options")]
 
 
 def _restored(state: State, plain: dict[str, Any], generator: torch.Tensor, tried: torch.Tensor) -> State:

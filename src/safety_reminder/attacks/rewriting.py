@@ -22,7 +22,7 @@ from safety_reminder.attacks.options import RewriteConfig
 from safety_reminder.attacks.rewrites import Rewriting, build_question, rewrite_template
 from safety_reminder.errors import ConfigError, DataError
 from safety_reminder.models.messages import load_image
-from safety_reminder.run_files import write_text
+from safety_reminder.run_files import differing, write_text
 from safety_reminder.types import Example
 
 REWRITES = "rewrites.jsonl"  # in a run folder
@@ -191,9 +191,9 @@ def _read(path: Path, header: Mapping[str, Any], fresh: Sequence[Rewriting]) -> 
     if not isinstance(found, dict) or "format" not in found:
         raise _unreadable(path, "its first line holds no options")
     given = json.loads(json.dumps(header))  # a tuple is a list there
-    if differing := sorted(k for k in given.keys() | found.keys() if given.get(k) != found.get(k)):
+    if changed := differing(given, found):
         raise ConfigError(
-            f"{path} was written with other options ({', '.join(differing)}); give another output=DIR, or remove it to "
+            f"{path} was written with other options ({', '.join(changed)}); give another output=DIR, or remove it to "
             "start over"
         )
     states = []

@@ -19,7 +19,7 @@ from safety_reminder.config.reading import ReadingOptions
 from safety_reminder.data import load_dataset
 from safety_reminder.errors import ConfigError
 from safety_reminder.outside import read_object
-from safety_reminder.run_files import provenance, run_folder, write_json, write_text
+from safety_reminder.run_files import differing, provenance, run_folder, write_json, write_text
 from safety_reminder.types import Example
 
 if TYPE_CHECKING:
@@ -149,8 +149,8 @@ def _begin(output: Path, config: dict[str, Any]) -> None:
     from safety_reminder.evaluation.runner import another_configuration, differing_options
 
     if (output / _LOGS).is_dir():
-        if differing := differing_options(output, config):
-            raise another_configuration(output, differing)
+        if changed := differing_options(output, config):
+            raise another_configuration(output, changed)
         config["answered"] = _with_earlier(config["answered"], output)
     write_json(output / "config.json", config)
 
@@ -165,7 +165,7 @@ def _with_earlier(answered: dict[str, Any], output: Path) -> dict[str, Any]:
     if not isinstance(before, dict):
         raise ConfigError(f"{output / 'config.json'} is not the configuration of a run; give another output=DIR")
     for label, options in json.loads(json.dumps(answered)).items():
-        if before.get(label, options) != options:
+        if differing({label: options}, {label: before.get(label, options)}):
             raise ConfigError(
                 f"{output} holds answers of the defence {label!r} with other options; "
                 "give it another label, or another output=DIR"

@@ -18,7 +18,7 @@ from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.statistics import Metric
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.outside import read_object
-from safety_reminder.run_files import claim_folder, provenance, write_json
+from safety_reminder.run_files import claim_folder, differing, provenance, write_json
 from safety_reminder.types import Check, Done, Event, Example, Record, Request, Sampling, Token
 
 # These may differ between the first run into a folder and the one that finishes it.
@@ -40,29 +40,23 @@ def open_run(output: Path, config: dict[str, Any], *, restart: bool = False) -> 
     output = claim_folder(output)
     rows = output / "records.jsonl"
     if rows.is_file() and rows.stat().st_size > 0:
-        differing = differing_options(output, config)
-        if differing and restart:
+        changed = differing_options(output, config)
+        if changed and restart:
             rows.unlink()
-        elif differing:
-            raise another_configuration(output, differing)
+        elif changed:
+            raise another_configuration(output, changed)
     write_json(output / "config.json", config)
     return RecordFile(rows)
 
 
 def differing_options(output: Path, config: dict[str, Any]) -> list[str]:
-    """Names of the options that may not change within a run and have other values in ``output/config.json``. A null
-    is as good as none: an earlier version may not have had the option."""
+    """Names of the options that may not change within a run and have other values in ``output/config.json``."""
     # Through JSON, as it will be read back: a tuple becomes a list there.
     fixed = json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE_TO_CHANGE}))
     saved = output / "config.json"
     what = "the configuration of a run"
     before = read_object(saved, ConfigError, what, "give another output=DIR") if saved.is_file() else {}
-    names = fixed.keys() | before.keys() - _FREE_TO_CHANGE
-    return sorted(k for k in names if _given(fixed.get(k)) != _given(before.get(k)))
-
-
-def _given(value: Any) -> Any:
-    return {k: _given(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+    return differing(fixed, {k: v for k, v in before.items() if k not in _FREE_TO_CHANGE})
 
 
 def claim_configuration(output: Path, config: dict[str, Any]) -> None:
@@ -71,14 +65,14 @@ def claim_configuration(output: Path, config: dict[str, Any]) -> None:
     Raises:
         ConfigError: it does.
     """
-    if (output / "config.json").is_file() and (differing := differing_options(output, config)):
-        raise another_configuration(output, differing)
+    if (output / "config.json").is_file() and (changed := differing_options(output, config)):
+        raise another_configuration(output, changed)
     write_json(output / "config.json", config)
 
 
-def another_configuration(output: Path, differing: Sequence[str]) -> ConfigError:
+def another_configuration(output: Path, changed: Sequence[str]) -> ConfigError:
     return ConfigError(
-        f"{output} holds a run with another configuration ({shortened(', '.join(differing), 300)}); "
+        f"{output} holds a run with another configuration ({shortened(', '.join(changed), 300)}); "
         "give another output=DIR, or remove it to start over"
     )
 
@@ -228,8 +222,8 @@ def _require_same_examples(
         now = {**known[example.id], "category": example.category, "advice": example.advice}
         if record.instruction:  # earlier versions did not write it
             now["instruction"] = example.instruction or example.prompt
-        if differing := [name for name, value in now.items() if getattr(record, name) != value]:
+        if changed := [name for name, value in now.items() if getattr(record, name) != value]:
             raise ConfigError(
-                f"example {example.id!r} is not the one that was recorded under this id ({', '.join(differing)}); give "
+                f"example {example.id!r} is not the one that was recorded under this id ({', '.join(changed)}); give "
                 "another output=DIR"
             )

@@ -17,7 +17,7 @@ import torch
 from safety_reminder.config.options import Field, checked
 from safety_reminder.errors import ConfigError
 from safety_reminder.models import VLM, embedding_weight, fingerprint_mismatch, token_vectors
-from safety_reminder.run_files import write_bytes
+from safety_reminder.run_files import differing, write_bytes
 from safety_reminder.training.config import TrainingConfig
 
 SUMMATION = 1e-4  # of a norm: the same weights on another machine, summed in another order
@@ -115,13 +115,12 @@ class State:
             self._require_fitting(saved)
         except (ConfigError, RecursionError) as error:
             raise ConfigError(f"{path} is no checkpoint of this run ({error}); {_ADVICE}") from error
-        options = saved["identity"]
-        differing = sorted(k for k in options.keys() | identity.keys() if options.get(k) != identity.get(k))
+        changed = differing(identity, saved["identity"])
         if fingerprint_mismatch(saved["model"], model, tolerance=SUMMATION):
-            differing.append("model")
-        if differing:
+            changed.append("model")
+        if changed:
             raise ConfigError(
-                f"{path} is of a run with other options, data or model ({', '.join(differing)}); give another "
+                f"{path} is of a run with other options, data or model ({', '.join(changed)}); give another "
                 "output=DIR, or remove it to start over"
             )
         for name, value in saved["learned"].items():
