@@ -14,7 +14,6 @@ import pytest
 from helpers import contents
 from safety_reminder.commands import dro
 from safety_reminder.defenses import load_defense
-from safety_reminder.evaluation.refusal import Verdict
 from safety_reminder.guard import load
 from safety_reminder.types import Request, Sampling
 
@@ -76,8 +75,8 @@ def test_a_soft_safety_prompt_is_trained_and_defends(call, training, place, mode
     outcome = call("dro", model, data, "output=dro")
     assert "the model refuses none of these requests" in outcome.error
 
-    verdicts = itertools.cycle([Verdict("start", 0), Verdict("none")])
-    monkeypatch.setattr(dro, "judge_refusal", lambda text: next(verdicts))
+    verdicts = itertools.cycle([True, False])
+    monkeypatch.setattr(dro, "refuses", lambda text: next(verdicts))
     outcome = call("dro", model, data, "output=dro", "training.epochs=2", "training.components=2")
     assert outcome.code == 0, outcome.err
     assert "refused without a safety prompt: " in outcome.out
