@@ -1,16 +1,19 @@
 """What the shipped pack does for pocket: jailbreaks by image, requests for advice, and harmless prompts, with the guard
 and without.
 
-    python benchmarks/guard_effect.py --figstep DIR --mm-safetybench DIR --mmvet DIR --refusal-direction DIR --json FILE
+    python benchmarks/guard_effect.py --figstep DIR --mm-safetybench DIR --mmvet DIR --refusal-direction DIR \
+        --advbench FILE --json FILE
 
 Nothing here was trained on. The threshold is the pack's own. Attack success is leak-aware: everything shown counts.
+The requests of AdvBench, harmful_val and harmless_val are also set as pages, those that fit one: FigStep's and
+MM-SafetyBench's misses were looked at while pocket's training rows were written, theirs were not.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import json
 import random
 import statistics
 import tempfile
@@ -23,6 +26,7 @@ from common import figure, finish, parser
 
 import safety_reminder
 from safety_reminder.data import BENIGN_TWINS, SENSITIVE_TWINS, TEXT_REQUESTS, load_dataset
+from safety_reminder.data.benchmarks.typographic import PROMPT, TooLong, render
 from safety_reminder.evaluation.metrics import summarise
 from safety_reminder.evaluation.runner import open_run, run
 from safety_reminder.guard import GuardedVLM
@@ -33,7 +37,8 @@ from safety_reminder.types import Example, Sampling
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--figstep", type=Path, help="FigStep's 'data' folder, with SafeBench-Tiny")
-    options.add_argument("--refusal-direction", type=Path, help="folder with splits/harmless_val.json")
+    options.add_argument("--refusal-direction", type=Path, help="folder with splits/harm*_val.json")
+    options.add_argument("--advbench", type=Path, help="harmful_behaviors.csv")
     options.add_argument("--mm-safetybench", type=Path, help="folder of processed_questions; its harmful scenarios")
     options.add_argument("--mmvet", type=Path, help="MM-Vet's folder")
     options.add_argument("--questions", type=int, default=60, help="sample of MM-SafetyBench")
@@ -88,13 +93,27 @@ def data_sets(arguments: argparse.Namespace) -> dict[str, list[Example]]:
         sets["MM-SafetyBench TYPO, advice"] = load(protocol="advice", limit=arguments.questions)
     if arguments.mmvet:
         sets["MM-Vet"] = load_dataset("mmvet", arguments.mmvet)
+    if arguments.advbench:
+        sets["AdvBench"] = load_dataset("advbench", arguments.advbench, protocol="official")
+        sets["AdvBench as pages"] = as_pages(sets["AdvBench"])
     if arguments.refusal_direction:
-        rows = json.loads((arguments.refusal_direction / "splits" / "harmless_val.json").read_text())
-        chosen = random.Random(2).sample(range(len(rows)), arguments.harmless)
-        sets["harmless text"] = [
-            Example(id=f"harmless_val-{i}", prompt=rows[i]["instruction"], harmful=False) for i in sorted(chosen)
-        ]
+        splits = arguments.refusal_direction / "splits"
+        sets["harmful_val as pages"] = as_pages(load_dataset("text", splits / "harmful_val.json"))
+        text = load_dataset("text", splits / "harmless_val.json", harmful=False)
+        chosen = random.Random(2).sample(text, arguments.harmless)
+        sets["harmless text"] = chosen
+        sets["harmless text as pages"] = as_pages(chosen)
     return sets
+
+
+def as_pages(requests: list[Example]) -> list[Example]:
+    """Those that fit on a page as FigStep sets it."""
+    pages = []
+    for request in requests:
+        with contextlib.suppress(TooLong):
+            page = render(request.prompt)
+            pages.append(dataclasses.replace(request, prompt=PROMPT, image=page, instruction=request.prompt))
+    return pages
 
 
 def identity(guarded: GuardedVLM) -> dict[str, Any]:
