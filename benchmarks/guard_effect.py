@@ -6,7 +6,9 @@ and without.
 
 Nothing here was trained on. The threshold is the pack's own. Attack success is leak-aware: everything shown counts.
 The requests of AdvBench, harmful_val and harmless_val are also set as pages, those that fit one: FigStep's and
-MM-SafetyBench's misses were looked at while pocket's training rows were written, theirs were not.
+MM-SafetyBench's misses were looked at while pocket's training rows were written, theirs were not. Pocket learned to
+refuse harmful_train in text, and read it on pages; a fifth of AdvBench is in there, and is left out here. The rest of
+AdvBench is still of one kind with it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import torch
 from common import figure, finish, parser
 
 import safety_reminder
+from safety_reminder.attacks.splits import without
 from safety_reminder.data import BENIGN_TWINS, SENSITIVE_TWINS, TEXT_REQUESTS, load_dataset
 from safety_reminder.data.benchmarks.typographic import PROMPT, TooLong, render
 from safety_reminder.evaluation.metrics import summarise
@@ -37,7 +40,7 @@ from safety_reminder.types import Example, Sampling
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--figstep", type=Path, help="FigStep's 'data' folder, with SafeBench-Tiny")
-    options.add_argument("--refusal-direction", type=Path, help="folder with splits/harm*_val.json")
+    options.add_argument("--refusal-direction", type=Path, help="folder with splits/harm*.json")
     options.add_argument("--advbench", type=Path, help="harmful_behaviors.csv")
     options.add_argument("--mm-safetybench", type=Path, help="folder of processed_questions; its harmful scenarios")
     options.add_argument("--mmvet", type=Path, help="MM-Vet's folder")
@@ -49,6 +52,8 @@ def main() -> None:
     options.add_argument("--no-prompt-check", action="store_true", help="no check before the first token")
     options.add_argument("--records", type=Path, help="keep the records here, and resume from them")
     arguments = options.parse_args()
+    if arguments.advbench and not arguments.refusal_direction:
+        options.error("--advbench needs --refusal-direction too: rows of its harmful_train are left out")
     torch.set_num_threads(arguments.threads)
     without_it: dict[str, Any] = {"prompt_check": False} if arguments.no_prompt_check else {}
     guarded = safety_reminder.load("pocket", "pocket", policy=arguments.policy, **without_it)
@@ -93,11 +98,12 @@ def data_sets(arguments: argparse.Namespace) -> dict[str, list[Example]]:
         sets["MM-SafetyBench TYPO, advice"] = load(protocol="advice", limit=arguments.questions)
     if arguments.mmvet:
         sets["MM-Vet"] = load_dataset("mmvet", arguments.mmvet)
-    if arguments.advbench:
-        sets["AdvBench"] = load_dataset("advbench", arguments.advbench, protocol="official")
-        sets["AdvBench as pages"] = as_pages(sets["AdvBench"])
     if arguments.refusal_direction:
         splits = arguments.refusal_direction / "splits"
+        if arguments.advbench:
+            advbench = load_dataset("advbench", arguments.advbench, protocol="official")
+            sets["AdvBench"] = without(advbench, load_dataset("text", splits / "harmful_train.json"))
+            sets["AdvBench as pages"] = as_pages(sets["AdvBench"])
         sets["harmful_val as pages"] = as_pages(load_dataset("text", splits / "harmful_val.json"))
         text = load_dataset("text", splits / "harmless_val.json", harmful=False)
         chosen = random.Random(2).sample(text, arguments.harmless)
