@@ -73,6 +73,38 @@ def test_tokens_are_fed_until_a_check_is_due_and_shown_once_it_is_passed():
     assert one.context == [10, 11, 12, 13]
 
 
+def test_tokens_wait_for_as_many_checks_as_asked_and_rewind_takes_back_all_that_wait():
+    one = answer(hold_back_checks=2)
+    write(one, 10, 11, 12, 13)
+    assert shown(one.verdict(0.2)) == []
+    write(one, 14, 15, 16, 17)
+    assert shown(one.verdict(0.2)) == [10, 11, 12, 13]
+    write(one, 18, 19, 20, 21)
+    events = one.verdict(0.9)
+    assert events[1:] == [Intervention(12, 0.9, "rewind", 8)]
+    assert one.todo == Rewind(4)
+    assert one.context == [10, 11, 12, 13, REMINDER]
+    # The turn is checked twice as well; the end of an answer, once.
+    write(one, 30, 31, 32, 33)
+    assert shown(one.verdict(0.2)) == []
+    one.token(34)
+    one.token(EOS, "stop")
+    assert shown(one.verdict(0.2)) == [30, 31, 32, 33, 34, EOS]
+
+
+def test_the_fixed_refusal_takes_the_place_of_all_that_waits():
+    one = answer("stop", hold_back_checks=2)
+    events = write(one, 10, 11, 12, 13) + one.verdict(0.2) + write(one, 14, 15, 16, 17) + one.verdict(0.9)
+    assert shown(events) == REFUSAL
+
+
+def test_what_is_shown_at_once_waits_for_no_check():
+    one = answer(hold_back=False, hold_back_checks=2)
+    events = write(one, 10, 11, 12, 13) + one.verdict(0.2) + write(one, 14, 15, 16, 17)
+    assert shown(events) == [10, 11, 12, 13, 14, 15, 16, 17]
+    assert shown(events + one.verdict(0.9)) == [10, 11, 12, 13]
+
+
 @pytest.mark.parametrize(
     ("policy", "todo", "context", "dropped"),
     [
@@ -237,17 +269,20 @@ def test_every_policy_has_its_row():
     prompt_check=st.booleans(),
     final_check=st.booleans(),
     hold_back=st.sampled_from([None, True, False]),
+    checks=st.integers(1, 3),
     maximum=st.integers(0, 3),
     length=st.integers(1, 30),
     ends=st.sets(st.integers(0, 40), max_size=6),
 )
 def test_whatever_the_verdicts_the_answer_keeps_its_promises(
-    policy, verdicts, interval, prompt_check, final_check, hold_back, maximum, length, ends
+    policy, verdicts, interval, prompt_check, final_check, hold_back, checks, maximum, length, ends
 ):
     options = {"interval": interval, "prompt_check": prompt_check, "final_check": final_check}
+    options["hold_back_checks"] = checks
     config = GuardConfig(policy=policy, hold_back=hold_back, max_interventions=maximum, **options)
     one = Answer(config, eos={EOS}, max_tokens=length, tokenizer=Letters())
     script, events, drawn, covered, on_screen = iter(verdicts), [], 0, 0, 0
+    passed = []  # how much each check since the last intervention covered, when it was passed
     acts = policy != "monitor"
     while not isinstance(one.todo, Finished):
         assert drawn < 400
@@ -257,6 +292,7 @@ def test_whatever_the_verdicts_the_answer_keeps_its_promises(
             new = one.verdict(p)
             if not math.isnan(p) and p < config.threshold:
                 covered = before
+                passed.append(before)
             elif math.isnan(p) and acts:
                 assert new[-1] == Done("guard_error")  # NaN never passes
         else:
@@ -265,6 +301,8 @@ def test_whatever_the_verdicts_the_answer_keeps_its_promises(
             new = one.token(token, "length" if one.written + 1 >= length else "stop" if token == EOS else None)
         covered = min(covered, one.written)
         for event in new:
+            if isinstance(event, Intervention):
+                passed = [one.written] * checks  # what stands now stays
             if isinstance(event, Token):
                 on_screen += 1
             elif isinstance(event, Retraction):
@@ -274,6 +312,7 @@ def test_whatever_the_verdicts_the_answer_keeps_its_promises(
         held = config.holds_back and policy in ("rewind", "restart", "stop") and final_check
         if held and not isinstance(one.todo, Finished):
             assert on_screen <= covered
+            assert on_screen <= (passed[-checks] if len(passed) >= checks else 0)
         assert on_screen == one.seen
     done = [event for event in events if isinstance(event, Done)]
     assert len(done) == 1

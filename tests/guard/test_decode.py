@@ -348,6 +348,7 @@ def test_whatever_the_verdicts_events_tell_one_consistent_story(
         prompt_check=prompt_check,
         final_check=final_check,
         hold_back=hold_back,
+        hold_back_checks=1 + seed % 3,
         max_interventions=max_interventions,
     )
     events = run_events(

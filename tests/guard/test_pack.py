@@ -100,9 +100,23 @@ def test_the_digest_is_of_all_that_a_guard_takes_from_the_pack():
         replace(reminder, calibration={"prompt_check": True}),
         replace(reminder, prompt_threshold=0.7),
         replace(reminder, image_threshold=0.7),
+        replace(reminder, hold_back_checks=2),
     ]
-    assert len({one.digest for one in [reminder, *others]}) == 9
+    assert len({one.digest for one in [reminder, *others]}) == 10
     assert replace(reminder, calibration={"prompt_check": False}).digest == reminder.digest
+
+
+def test_how_long_tokens_are_held_back_is_kept_and_refused_where_it_is_no_number_of_checks(tmp_path):
+    plain = random_reminder()
+    assert "hold_back_checks" not in (plain.save_pretrained(tmp_path) / "config.json").read_text()
+    folder = replace(plain, hold_back_checks=2).save_pretrained(tmp_path)
+    assert guard_config(SafetyReminder.from_pretrained(folder), None, {}).hold_back_checks == 2
+    assert "shown after 2 passed checks" in (folder / "README.md").read_text()
+    path = folder / "config.json"
+    for wrong in (0, "two", 1.5):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"hold_back_checks": wrong}))
+        with pytest.raises(PackError, match="hold_back_checks"):
+            SafetyReminder.from_pretrained(folder)
 
 
 def test_thresholds_of_their_own_are_kept_and_a_pack_without_them_says_nothing_of_them(tmp_path):

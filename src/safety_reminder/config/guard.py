@@ -21,9 +21,9 @@ class GuardConfig:
     """When to check, what counts as unsafe, and what then happens.
 
     Of the policies, ``continue`` (the paper) lets the text stay, and the reminder follows it. ``rewind``: tokens since
-    the last passed check are dropped, then the reminder. ``restart``: the answer begins again after the reminder.
-    ``stop``: a fixed refusal ends the answer. ``monitor``: verdicts are reported and nothing is done, not even where
-    the guard fails: the answer is the unguarded one.
+    the last passed check are dropped, and those that are still held back; then the reminder. ``restart``: the answer
+    begins again after the reminder. ``stop``: a fixed refusal ends the answer. ``monitor``: verdicts are reported and
+    nothing is done, not even where the guard fails: the answer is the unguarded one.
 
     ``mode``: ``fused`` appends the reminder in the same forward pass as the newest token; ``exact`` gives it a pass of
     its own, so that an answer in which no check fires has bit-identical logits to an unguarded one.
@@ -41,15 +41,20 @@ class GuardConfig:
     hold_back: Annotated[
         bool | None, "show tokens only after the check that covers them; null: unless policy is continue or monitor"
     ] = None
+    hold_back_checks: Annotated[
+        int, "tokens that are held back are shown after so many passed checks that cover them; the last check suffices"
+    ] = 1
     refusal: Annotated[str, "the fixed refusal"] = DEFAULT_REFUSAL
 
     def __post_init__(self) -> None:
-        for name in ("interval", "max_interventions"):
+        for name in ("interval", "max_interventions", "hold_back_checks"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ConfigError(f"guard.{name} must be a whole number, got {value!r}")
         if self.interval < 1:
             raise ConfigError(f"guard.interval must be at least 1 token, got {self.interval}")
+        if self.hold_back_checks < 1:
+            raise ConfigError(f"guard.hold_back_checks must be at least 1, got {self.hold_back_checks}")
         if self.max_interventions < 0:
             raise ConfigError(f"guard.max_interventions must not be negative, got {self.max_interventions}")
         _require_thresholds({name: getattr(self, name) for name in ("threshold", *OTHER_THRESHOLDS)})

@@ -106,8 +106,10 @@ class Answer:
             self._schedule = Schedule(guard.interval, guard.prompt_check, guard.final_check)
         self._shows_at_once = guard is None or not guard.holds_back
         self._interventions = 0
-        self._passed = 0  # tokens covered by the last check that was passed or acted on
-        self._passed_context = 0  # items of the context then
+        self._checked = 0  # tokens covered by the last check that was passed or acted on
+        self._waits = guard.hold_back_checks if guard is not None and guard.holds_back else 1
+        self._passed: list[tuple[int, int]] = []  # at each check that was passed: tokens, and items of the context
+        self._kept, self._kept_context = 0, 0  # the same at the last one that enough others followed
         self._end: int | None = None  # the end-of-sequence token that waits for the last check
         self._reason: FinishReason | None = None
         self.todo: Action = Read("prompt") if self._schedule and self._schedule.prompt else Feed()
@@ -120,7 +122,7 @@ class Answer:
     @property
     def since(self) -> int:
         """Tokens since the last check that was passed or acted on."""
-        return self.written - self._passed
+        return self.written - self._checked
 
     @property
     def seen(self) -> int:
@@ -160,11 +162,11 @@ class Answer:
         events: list[Event] = [Check(self.written, p_unsafe, unsafe, kind, self.row)]
         if unsafe and self._rule.acts:
             return events + self._intervene(self.guard)
-        self._mark_passed()
+        self._pass()
         if kind == "final":
             return events + self._close()
         self.todo = Drop()
-        return [*events, *self._transcript.release()]
+        return [*events, *self._transcript.release(upto=None if self._shows_at_once else self._kept)]
 
     def no_scores(self) -> list[Event]:
         """No token can be chosen, since the model's scores are not finite. It could not give a verdict either.
@@ -204,7 +206,7 @@ class Answer:
             return self._refuse(guard, "guard")
         self._interventions += 1
         before = self.written
-        length = {"nothing": len(self.context), "unchecked": self._passed_context, "answer": 0}[self._rule.drops]
+        length = {"nothing": len(self.context), "unchecked": self._kept_context, "answer": 0}[self._rule.drops]
         dropped = sum(item is not REMINDER for item in self.context[length:])
         self.todo = Keep() if length == len(self.context) else Rewind(length)
         self.context[length:] = [REMINDER]
@@ -214,7 +216,7 @@ class Answer:
             events += self._transcript.release()
         events.append(Intervention(before, self.p_unsafe, guard.policy, dropped, self.row))
         events += self._transcript.drop(dropped)
-        self._mark_passed()
+        self._settle()
         return events
 
     def _no_room(self) -> bool:
@@ -225,7 +227,7 @@ class Answer:
 
     def _refuse(self, guard: GuardConfig, reason: FinishReason) -> list[Event]:
         """End with the fixed refusal; what no check has passed is not shown, or withdrawn."""
-        dropped = 0 if self._rule.corrects and not guard.holds_back else self.since
+        dropped = 0 if self._rule.corrects and not guard.holds_back else self.written - self._kept
         events: list[Event] = [Intervention(self.written, self.p_unsafe, "stop", dropped, self.row)]
         events += self._transcript.drop(dropped)
         events += self._transcript.say(guard.refusal)
@@ -241,5 +243,14 @@ class Answer:
         self.todo = Finished()
         return [*self._transcript.release(last=True), Done(self._reason, self.row)]
 
-    def _mark_passed(self) -> None:
-        self._passed, self._passed_context = self.written, len(self.context)
+    def _pass(self) -> None:
+        self._checked = self.written
+        self._passed.append((self.written, len(self.context)))
+        if len(self._passed) >= self._waits:
+            self._kept, self._kept_context = self._passed.pop(0)
+
+    def _settle(self) -> None:
+        """What stands after an intervention stays."""
+        self._passed.clear()
+        self._checked = self._kept = self.written
+        self._kept_context = len(self.context)

@@ -43,6 +43,7 @@ def guard_config(reminder: SafetyReminder, config: GuardConfig | None, options: 
             image_threshold=reminder.image_threshold,
             policy=reminder.policy,  # type: ignore[arg-type]
             prompt_check=reminder.prompt_check,
+            hold_back_checks=reminder.hold_back_checks,
         )
     return config.replace(**options)
 

@@ -53,7 +53,7 @@ def locate(name_or_folder: str | Path, **hub_options: Any) -> Path:
 
 
 class PackConfig(Options):
-    """``config.json`` of a pack. All but ``versions`` and the thresholds that a pack may do without must be there: a
+    """``config.json`` of a pack. All but ``versions`` and what a pack may do without must be there: a
     missing policy or threshold would be another guard."""
 
     format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
@@ -65,6 +65,7 @@ class PackConfig(Options):
     threshold: float
     prompt_threshold: float | None = None
     image_threshold: float | None = None
+    hold_back_checks: Annotated[int, Field(ge=1)] = 1
     policy: Policy
     calibration: dict[str, Any]
     training: dict[str, Any]
@@ -158,6 +159,7 @@ def write(reminder: SafetyReminder, folder: Path) -> Path:
         "threshold": reminder.threshold,
         # Earlier versions refuse a pack that has these, rather than guard with other thresholds.
         **reminder.other_thresholds,
+        **({"hold_back_checks": reminder.hold_back_checks} if reminder.hold_back_checks != 1 else {}),
         "policy": reminder.policy,
         "calibration": reminder.calibration,
         "training": reminder.training,
@@ -235,6 +237,8 @@ def card(reminder: SafetyReminder) -> str:
     calibration = _shown(reminder.calibration) if reminder.calibration else "not calibrated"
     training = _shown(reminder.training) if reminder.training else "not recorded"
     others = "".join(f", {name} {value:g}" for name, value in reminder.other_thresholds.items())
+    if reminder.hold_back_checks > 1:
+        others += f", shown after {reminder.hold_back_checks} passed checks"
     return f"""---
 library_name: safety-reminder
 tags: [safety, vision-language-model, soft-prompt]

@@ -30,6 +30,7 @@ class SafetyReminder:
         interval, threshold, policy: how it was meant to be used; the defaults of ``GuardConfig`` for this pack.
         prompt_threshold, image_threshold: of the check before the first token, and in conversations with an image;
             None: ``threshold``.
+        hold_back_checks: passed checks after which a token is shown, if it is held back.
         calibration: how thresholds were chosen.
         training: data manifest and hashes, seed, losses.
     """
@@ -45,6 +46,7 @@ class SafetyReminder:
     training: dict[str, Any] = field(default_factory=dict)
     prompt_threshold: float | None = None
     image_threshold: float | None = None
+    hold_back_checks: int = 1
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
@@ -93,12 +95,14 @@ class SafetyReminder:
     @property
     def digest(self) -> str:
         """SHA-256 of what decides verdicts and answers: vectors, probe and thresholds, and what a guard takes over from
-        the pack (interval, policy, prompt check)."""
+        the pack (interval, policy, prompt check, hold_back_checks)."""
         parts = [self.vectors, self.probe.weight, torch.tensor([self.probe.bias, self.threshold])]
         data = b"".join(part.detach().float().cpu().contiguous().numpy().tobytes() for part in parts)
         used: tuple[Any, ...] = (self.interval, self.policy, self.prompt_check)
         if self.other_thresholds:
             used += (sorted(self.other_thresholds.items()),)
+        if self.hold_back_checks != 1:
+            used += (self.hold_back_checks,)
         return hashlib.sha256(data + repr(used).encode()).hexdigest()
 
     @property

@@ -28,12 +28,12 @@ class Transcript:
     def append(self, token: int) -> None:
         self.tokens.append(token)
 
-    def release(self, *, last: bool = False) -> Iterator[Token]:
-        """Show the tokens not yet shown, up to the last whole character. ``last``: nothing follows, so that half a
-        character is shown as it is.
+    def release(self, *, upto: int | None = None, last: bool = False) -> Iterator[Token]:
+        """Show the tokens not yet shown, or the first ``upto`` of all, up to the last whole character. ``last``:
+        nothing follows, so that half a character is shown as it is.
         """
         halves = 0  # tokens of a character that is not yet whole
-        for end in range(self.shown + 1, len(self.tokens) + 1):
+        for end in range(self.shown + 1, (len(self.tokens) if upto is None else upto) + 1):
             text = self._text(end, flush=last and end == len(self.tokens))
             if text is None:
                 halves += 1

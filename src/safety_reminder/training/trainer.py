@@ -307,7 +307,6 @@ class Trainer:
         places = RIVALS if config.rivals else ()
         rivals = {where: fit_at(where, self.prefixes, self.parts, config, **options) for where in places}
         thresholds, calibration = calibrate_on_split(own.probe, self.prefixes, self.parts, config, **options)
-        report = self._report({"reminder": own, **rivals})
         turned = self._turns(vectors)
         reminder = SafetyReminder(
             vectors.cpu(),
@@ -317,6 +316,7 @@ class Trainer:
             interval=config.interval,
             **thresholds,
             policy=config.policy,
+            hold_back_checks=config.hold_back_checks,
             calibration=calibration,
             training={
                 "config": config.model_dump(),
@@ -326,7 +326,7 @@ class Trainer:
                 "batches": self.state.step,
                 "validation_turn": self.state.best_loss if math.isfinite(self.state.best_loss) else None,
                 "probe": own.how,
-                "test": report,
+                "test": self._report({"reminder": own, **rivals}),
                 "turned": turned,
             },
         )
