@@ -66,6 +66,27 @@ def test_the_model_goes_on_as_from_the_same_text_with_the_words_in_it(family, po
     assert len(outcomes(events)[0].interventions) == 2
 
 
+@pytest.mark.parametrize("kept", [WORDS, None])
+@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen2_vl", "lfm2"])
+def test_what_waited_for_more_checks_is_taken_back_though_it_had_passed_one(family, kept):
+    """Twice, the second time to right after the first reminder, which a cache that forgets must read again."""
+    model = cached_tiny_model(family)
+    lengths = (12, 9) if family in ("llama", "lfm2") else (12,)  # without images a row is easily taken alone
+    inputs = tiny_inputs(model, lengths)
+    options = {"policy": "rewind", "hold_back_checks": 2, "eos_token_id": None, "max_new_tokens": 24}
+    events = kept_events(model, inputs, scripted(model, 0.1, 0.1, 0.9, 0.1, 0.9), kept, **options)
+    for row, length in enumerate(lengths):
+        alone = inputs
+        if len(lengths) > 1:
+            alone = {name: value[row : row + 1, -length:] for name, value in inputs.items()}
+        begun = plain(model, alone, eos_token_id=None)[0].tolist()[:5]
+        again = [*begun, *(kept or REMINDER_IDS), *(kept or REMINDER_IDS)]
+        rest = plain(model, extended(alone, again), eos_token_id=None)[0].tolist()
+        found = outcomes(events)[row]
+        assert found.tokens == (begun + rest)[:24]
+        assert [i.dropped for i in found.interventions] == [10, 10]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_vectors_that_are_kept_are_followed_as_the_tokens_that_they_embed(mode):
     llama = cached_tiny_model("llama")

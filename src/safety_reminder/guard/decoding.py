@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -326,16 +327,33 @@ class _Decoder:
         if lane.context.reaches(entries):
             lane.context.crop(lane.context.entries - entries)
         else:
-            # The prompt's entries have left the sliding window, so it is read again; only a restart goes so far back.
+            # Entries have left the sliding window, so all is read again: a restart goes so far back, and a rewind where
+            # tokens waited for more than one check.
             kwargs = {**self.model_kwargs, "past_key_values": None}
             prompts, _ = self.runner.prefill(self.input_ids, kwargs, roll_back=True)
             lane.context = prompts.select([row.row for row in lane.rows])
+            self._read_again(lane, len(before))
         lane.follow_answers()
+        lane.logits = self._append_kept(lane)
+
+    def _read_again(self, lane: Lane, count: int) -> None:
+        """The first ``count`` items of the rows' contexts, which are reminders in the same places, after the prompt."""
+        columns = zip(*(row.context[:count] for row in lane.rows), strict=True)
+        for reminded, run in groupby(columns, lambda column: column[0] is REMINDER):
+            if reminded:
+                for _ in run:
+                    self._append_kept(lane)
+            else:
+                tokens = torch.tensor(list(run), device=lane.ids.device).T
+                self.runner.append(lane.context, tokens)
+
+    def _append_kept(self, lane: Lane) -> Tensor:
+        """Let what an intervention leaves in follow; the logits after it."""
+        assert self.kept is not None
         if self.kept.is_floating_point():
-            lane.logits = self.runner.append(lane.context, None, self.kept).last
-        else:
-            # As tokens: some families look up more than the embedding of one.
-            lane.logits = self.runner.append(lane.context, self.kept.expand(len(lane.rows), -1)).last
+            return self.runner.append(lane.context, None, self.kept).last
+        # As tokens: some families look up more than the embedding of one.
+        return self.runner.append(lane.context, self.kept.expand(len(lane.rows), -1)).last
 
 
 def _kept(kept: Kept, weight: Tensor) -> Tensor:
