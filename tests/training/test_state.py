@@ -130,7 +130,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(tmp_path, monkeypatc
 LATER: dict[str, Any] = {
     "on_error": "skip", "false_alarm_budget": 0.1, "prompt_check": True, "policy": "stop", "interval": 4,
     "prefix_cache": "cpu", "prefix_cache_gb": 1.0, "log_with": "none", "probe": "pca", "pca_components": 5,
-    "refit": False, "rivals": True, "threshold": None, "thresholds": "image", "turn_rows": 3,
+    "refit": False, "rivals": True, "threshold": None, "thresholds": "image", "turn_rows": 3, "hold_back_checks": 2,
 }  # fmt: skip
 
 

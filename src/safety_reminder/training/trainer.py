@@ -307,7 +307,7 @@ class Trainer:
         places = RIVALS if config.rivals else ()
         rivals = {where: fit_at(where, self.prefixes, self.parts, config, **options) for where in places}
         thresholds, calibration = calibrate_on_split(own.probe, self.prefixes, self.parts, config, **options)
-        turned = self._turns(vectors)
+        report = self._report({"reminder": own, **rivals})
         reminder = SafetyReminder(
             vectors.cpu(),
             own.probe,
@@ -326,8 +326,8 @@ class Trainer:
                 "batches": self.state.step,
                 "validation_turn": self.state.best_loss if math.isfinite(self.state.best_loss) else None,
                 "probe": own.how,
-                "test": self._report({"reminder": own, **rivals}),
-                "turned": turned,
+                "test": report,
+                "turned": self._turns(vectors),
             },
         )
         if self.accelerator.is_main_process:
