@@ -8,11 +8,13 @@ import os
 import resource
 import subprocess
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import pytest
 
 from helpers import full_disk
 from safety_reminder import run_files
+from safety_reminder.config import GuardConfig
 from safety_reminder.errors import in_a_line
 from safety_reminder.run_files import (
     append_lines,
@@ -132,3 +134,12 @@ def test_what_differs_is_named_and_a_null_is_as_good_as_none():
     assert differing(before, {"model": "a"}) == ["guard", "rows"]
     assert differing({**before, "rows": [1]}, before) == ["rows"]
     assert differing({**before, "guard": {"interval": 5}}, before) == ["guard"]
+
+
+def test_a_run_from_before_an_option_goes_on_unless_the_option_is_used():
+    now = asdict(GuardConfig())
+    newer = {"prompt_threshold", "image_threshold", "hold_back_checks"}  # than the first run folders
+    before = {name: value for name, value in now.items() if name not in newer}
+    assert differing({"guard": now}, {"guard": before}) == []
+    for name, value in {"prompt_threshold": 0.5, "image_threshold": 0.5, "hold_back_checks": 2}.items():
+        assert differing({"guard": now | {name: value}}, {"guard": before}) == ["guard"]

@@ -42,18 +42,15 @@ class GuardConfig:
         bool | None, "show tokens only after the check that covers them; null: unless policy is continue or monitor"
     ] = None
     hold_back_checks: Annotated[
-        int, "tokens that are held back are shown after so many passed checks that cover them; the last check suffices"
-    ] = 1
+        int | None, "held back, tokens are shown after so many passed checks that cover them, or the last; null: 1"
+    ] = None
     refusal: Annotated[str, "the fixed refusal"] = DEFAULT_REFUSAL
 
     def __post_init__(self) -> None:
-        for name in ("interval", "max_interventions", "hold_back_checks"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ConfigError(f"guard.{name} must be a whole number, got {value!r}")
+        _require_whole({name: getattr(self, name) for name in ("interval", "max_interventions", "hold_back_checks")})
         if self.interval < 1:
             raise ConfigError(f"guard.interval must be at least 1 token, got {self.interval}")
-        if self.hold_back_checks < 1:
+        if self.hold_back_checks is not None and self.hold_back_checks < 1:
             raise ConfigError(f"guard.hold_back_checks must be at least 1, got {self.hold_back_checks}")
         if self.max_interventions < 0:
             raise ConfigError(f"guard.max_interventions must not be negative, got {self.max_interventions}")
@@ -100,6 +97,14 @@ class GuardConfig:
         if "threshold" in changes:
             changes = dict.fromkeys(OTHER_THRESHOLDS) | changes
         return dataclasses.replace(self, **changes)
+
+
+def _require_whole(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if value is None and name == "hold_back_checks":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"guard.{name} must be a whole number, got {value!r}")
 
 
 def _require_thresholds(values: Mapping[str, Any]) -> None:

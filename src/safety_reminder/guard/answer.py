@@ -107,7 +107,7 @@ class Answer:
         self._shows_at_once = guard is None or not guard.holds_back
         self._interventions = 0
         self._checked = 0  # tokens covered by the last check that was passed or acted on
-        self._waits = guard.hold_back_checks if guard is not None and guard.holds_back else 1
+        self._waits = (guard.hold_back_checks or 1) if guard is not None and guard.holds_back else 1
         self._passed: list[tuple[int, int]] = []  # at each check that was passed: tokens, and items of the context
         self._kept, self._kept_context = 0, 0  # the same at the last one that enough others followed
         self._end: int | None = None  # the end-of-sequence token that waits for the last check

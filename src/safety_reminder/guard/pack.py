@@ -65,7 +65,7 @@ class PackConfig(Options):
     threshold: float
     prompt_threshold: float | None = None
     image_threshold: float | None = None
-    hold_back_checks: Annotated[int, Field(ge=1)] = 1
+    hold_back_checks: Annotated[int | None, Field(ge=1)] = None
     policy: Policy
     calibration: dict[str, Any]
     training: dict[str, Any]
@@ -159,7 +159,7 @@ def write(reminder: SafetyReminder, folder: Path) -> Path:
         "threshold": reminder.threshold,
         # Earlier versions refuse a pack that has these, rather than guard with other thresholds.
         **reminder.other_thresholds,
-        **({"hold_back_checks": reminder.hold_back_checks} if reminder.hold_back_checks != 1 else {}),
+        **({"hold_back_checks": reminder.hold_back_checks} if reminder.hold_back_checks is not None else {}),
         "policy": reminder.policy,
         "calibration": reminder.calibration,
         "training": reminder.training,
@@ -237,7 +237,7 @@ def card(reminder: SafetyReminder) -> str:
     calibration = _shown(reminder.calibration) if reminder.calibration else "not calibrated"
     training = _shown(reminder.training) if reminder.training else "not recorded"
     others = "".join(f", {name} {value:g}" for name, value in reminder.other_thresholds.items())
-    if reminder.hold_back_checks > 1:
+    if reminder.hold_back_checks is not None:
         others += f", shown after {reminder.hold_back_checks} passed checks"
     return f"""---
 library_name: safety-reminder

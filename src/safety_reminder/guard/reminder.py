@@ -30,7 +30,7 @@ class SafetyReminder:
         interval, threshold, policy: how it was meant to be used; the defaults of ``GuardConfig`` for this pack.
         prompt_threshold, image_threshold: of the check before the first token, and in conversations with an image;
             None: ``threshold``.
-        hold_back_checks: passed checks after which a token is shown, if it is held back.
+        hold_back_checks: passed checks after which a token is shown, if it is held back; None: 1.
         calibration: how thresholds were chosen.
         training: data manifest and hashes, seed, losses.
     """
@@ -46,7 +46,7 @@ class SafetyReminder:
     training: dict[str, Any] = field(default_factory=dict)
     prompt_threshold: float | None = None
     image_threshold: float | None = None
-    hold_back_checks: int = 1
+    hold_back_checks: int | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
@@ -101,7 +101,7 @@ class SafetyReminder:
         used: tuple[Any, ...] = (self.interval, self.policy, self.prompt_check)
         if self.other_thresholds:
             used += (sorted(self.other_thresholds.items()),)
-        if self.hold_back_checks != 1:
+        if self.hold_back_checks is not None:
             used += (self.hold_back_checks,)
         return hashlib.sha256(data + repr(used).encode()).hexdigest()
 

@@ -205,8 +205,9 @@ class TrainingConfig(Options):
         Policy, Field(description="what the guard does after an unsafe verdict", json_schema_extra=LATER)
     ] = "rewind"
     hold_back_checks: Annotated[
-        int, Field(ge=1, description="passed checks after which a token is shown", json_schema_extra=LATER)
-    ] = 1
+        int | None,
+        Field(ge=1, description="passed checks after which a token is shown; null: 1", json_schema_extra=LATER),
+    ] = None
 
     # the machine
     micro_batch_size: Annotated[int, Field(ge=1, description="cuts in one forward pass")] = 16
