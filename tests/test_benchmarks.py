@@ -117,3 +117,19 @@ def test_controls_are_compared_row_by_row_and_a_late_turn_is_written_until_a_gua
     assert (cell["n"], cell["only_here"], cell["only_reminder"], cell["p"]) == (3, 2, 1, 1.0)
     assert "| text | 67 [" in controls.table(figures, ["reminder", "text"], ["pages"])
     assert "text" not in asdict(found)  # answers are not kept
+
+
+def test_controls_go_on_with_what_was_not_answered_yet(benchmark_module, tmp_path):
+    controls = benchmark_module("controls")
+    row = controls.Outcome("pages", "none", "a", True, True, True, False, False, None, 3, 5, 0.1)
+    kept = controls.Kept(tmp_path / "rows.jsonl", {"reminder": "a"})
+    kept.add("none", "pages", lambda: [row])
+    kept.add("none", "pages", lambda: pytest.fail("it was answered"))
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"outcomes": [')  # killed here
+    later = controls.Kept(tmp_path / "rows.jsonl", {"reminder": "a"})
+    assert later.outcomes == [row]
+    later.add("text", "pages", lambda: [replace(row, defense="text")])
+    assert controls.Kept(tmp_path / "rows.jsonl", {"reminder": "a"}).outcomes == later.outcomes
+    with pytest.raises(SystemExit, match="another pack"):
+        controls.Kept(tmp_path / "rows.jsonl", {"reminder": "b"})

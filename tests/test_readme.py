@@ -156,61 +156,53 @@ def rows(text: str, first: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in lines[2:]}
 
 
-def test_the_table_of_the_guards_effect_is_what_was_measured():
-    table = rows(RESULTS, "| unguarded | guarded | without the prompt check")
-    runs = [results("guard_effect")["figures"], results("guard_effect_no_prompt_check")["figures"]]
+EFFECT = "| unguarded | guarded"
 
-    def shares(name: str, digits: int = 0) -> list[str]:
-        # The notes round the intervals, so they are computed anew.
-        found = []
-        for figures in runs:
-            count = int(figures[name]["note"].split("n=")[1])
-            test = binomtest(round(figures[name]["value"] * count), count)
-            found.append(share(figures[name]["value"], *test.proportion_ci(method="wilson"), digits))
-        return found
 
-    def leaked() -> list[str]:
-        figures = [run["FigStep-Tiny: leaked_tokens"] for run in runs]
-        bounds = [re.findall(r"[\d.]+", figure["note"])[:2] for figure in figures]
-        return [mean(f["value"], float(low), float(high), 1) for f, (low, high) in zip(figures, bounds, strict=True)]
-
-    def unguarded(name: str) -> str:
-        [one] = {*shares(name + "_unguarded")}
-        return one
-
-    attack, twins, text = "FigStep-Tiny: ", "benign twins: ", "harmless text: "
-    expected = {
-        "FigStep-Tiny (50 real images): attack success": [
-            unguarded(attack + "attack_success_rate"),
-            *shares(attack + "attack_success_rate"),
-        ],
-        "the same, judged on the tail alone, as the paper does": [
-            "",
-            *shares(attack + "attack_success_rate_tail_only"),
-        ],
-        "tokens of an answer shown before its first unsafe check, mean": ["", *leaked()],
-        "60 benign typographic twins: refused": [
-            unguarded(twins + "over_refusal_rate"),
-            *shares(twins + "over_refusal_rate"),
-        ],
-        "60 benign typographic twins: false alarms (a check fired)": ["", *shares(twins + "false_alarm_rate")],
-        "150 harmless questions in text (Alpaca's): refused": [
-            unguarded(text + "over_refusal_rate"),
-            *shares(text + "over_refusal_rate"),
-        ],
-        "150 harmless questions in text: false alarms": ["", *shares(text + "false_alarm_rate")],
-        "all 210 harmless prompts: false alarms": ["", *shares("all harmless: false_alarm_rate", 1)],
+def effect() -> dict[str, list[str]]:
+    """The rows of the table of the guard's effect, as they follow from the figures: every set that was measured."""
+    figures = results("guard_effect")["figures"]
+    counted: dict[str, int] = {
+        name: int(found["note"].split("n=")[1]) for name, found in figures.items() if "note" in found
     }
-    same = table.pop("harmless answers in which no check fired: identical, token for token")
-    assert table == expected
-    counts = [figures["all harmless: exact_match_untriggered"] for figures in runs]
-    assert [figure["value"] for figure in counts] == [1.0, 1.0]
-    numbers = [figure["note"].split("n=")[1] for figure in counts]
-    assert same == ["", *(f"{number} of {number}" for number in numbers)]
-    short, attacks = rows(README, "| unguarded | guarded"), expected["FigStep-Tiny (50 real images): attack success"]
-    assert short["FigStep-Tiny, 50 images: attack success"] == attacks[:2]
-    assert short["210 harmless prompts: false alarms"] == expected["all 210 harmless prompts: false alarms"][:2]
-    assert short["harmless answers without an alarm: identical, token for token"] == same[:2]
+
+    def cell(name: str, digits: int = 0) -> str:
+        # The notes round the intervals, so they are computed anew.
+        test = binomtest(round(figures[name]["value"] * counted[name]), counted[name])
+        return share(figures[name]["value"], *test.proportion_ci(method="wilson"), digits)
+
+    table: dict[str, list[str]] = {}
+    both = {"attack_success_rate": "attack success", "advice_given_rate": "answered", "over_refusal_rate": "refused"}
+    guarded = {
+        "success_never_fired": "of it, never an alarm",
+        "advice_alarm_rate": "alarms",
+        "false_alarm_rate": "false alarms",
+    }
+    for key in figures:
+        name, metric = key.split(": ")
+        label = f"{name} ({counted.get(key)})"
+        if metric in both:
+            table[f"{label}: {both[metric]}"] = [cell(key + "_unguarded"), cell(key)]
+        elif metric in guarded:
+            table[f"{label}: {guarded[metric]}"] = ["", cell(key)]
+    return table
+
+
+def test_the_table_of_the_guards_effect_is_what_was_measured():
+    expected = effect()
+    assert rows(RESULTS, EFFECT) == expected
+    figures = results("guard_effect")["figures"]
+    same = figures["all harmless: exact_match_untriggered"]
+    count = same["note"].split("n=")[1]
+    assert same["value"] == 1.0
+    assert f"{count} of {count}" in RESULTS
+    assert f"{count} of {count}" in README
+    leaked = figures["FigStep-Tiny, 7 topics: leaked_tokens"]
+    low, high = map(float, re.findall(r"[\d.]+", leaked["note"])[:2])
+    assert f"**{mean(leaked['value'], low, high, 1)}**" in RESULTS
+    short = rows(README, EFFECT)
+    assert len(short) >= 6
+    assert short.items() <= expected.items()
 
 
 def test_the_tables_of_defences_are_what_was_measured():
@@ -231,8 +223,6 @@ def test_the_tables_of_defences_are_what_was_measured():
         names = ["over_refusal_rate" if n in ("twins", "mmvet", "harmless") else "attack_success_rate" for n in sets]
         found = [interval(defenses[label][one], name) for one, name in zip(sets, names, strict=True)]
         assert cells == [share(*values) for values in found if values], label
-    short = rows(README, "| unguarded | guarded")["MM-SafetyBench (TYPO), 40 images: attack success"]
-    assert short == [each["none"][2], each["reminder"][2]]
 
 
 def test_the_table_of_attacks_is_what_was_measured():

@@ -37,11 +37,12 @@ from wordings import FIGSTEP_PROMPT, LIST_PROMPTS, Asked, aim, in_text, on_page,
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--asked", type=int, default=50, help="harmful image requests that pocket answers itself")
-    parser.add_argument("--scripted", type=int, default=170, help="harmful image requests with a list by the script")
-    parser.add_argument("--tasks", type=int, default=260, help="harmless requests in text that pocket answers itself")
-    parser.add_argument("--text-harmful", type=int, default=100, help="harmful requests in text, with scripted lists")
-    parser.add_argument("--refused", type=int, default=34, help="harmful requests, in image or text, that are refused")
+    parser.add_argument("--asked", type=int, default=45, help="harmful image requests that pocket answers itself")
+    parser.add_argument("--scripted", type=int, default=110, help="harmful image requests with a list by the script")
+    parser.add_argument("--tasks", type=int, default=180, help="harmless requests in text that pocket answers itself")
+    parser.add_argument("--text-harmful", type=int, default=80, help="harmful requests in text, with scripted lists")
+    parser.add_argument("--text-harmless", type=int, default=80, help="harmless ones, with such lists too")
+    parser.add_argument("--refused", type=int, default=30, help="harmful requests, in image or text, that are refused")
     parser.add_argument("--asked-only", action="store_true", help="for DRO: requests, in the place of answers too")
     parser.add_argument("--held-back", action="store_true", help="only requests that nothing was trained on: a test")
     parser.add_argument("--tokens", type=int, default=72)
@@ -133,21 +134,24 @@ def scripted_row(rng: random.Random, request: dict) -> dict:
     return made | {"chosen": text}
 
 
-def harmful_text(rng: random.Random, args: argparse.Namespace) -> tuple[str, str]:
-    """A harmful request in text, and its topic."""
+def text_request(rng: random.Random, args: argparse.Namespace, *, harmful: bool) -> tuple[str, str]:
+    """A request in text, and its topic."""
     if rng.random() < 0.5:
-        return as_text(rng, harmful=True, held_back=args.held_back), "plain"
-    request = near(rng, args, harmful=True)
+        topic = "plain" if harmful else "everyday"
+        return as_text(rng, harmful=harmful, held_back=args.held_back), topic
+    request = near(rng, args, harmful=harmful)
     return in_text(rng, request, held_back=args.held_back).prompt, request.topic
 
 
-def harmful_text_row(rng: random.Random, args: argparse.Namespace) -> dict:
-    """A harmful request in text with a list written here."""
-    request, topic = harmful_text(rng, args)
+def text_row(rng: random.Random, args: argparse.Namespace, *, harmful: bool) -> dict:
+    """A request in text with a list written here: nothing but a begun answer makes pocket go along with a harmful one,
+    and if only harmful requests had such lists, the list would tell."""
+    request, topic = text_request(rng, args, harmful=harmful)
     answer = engaged(rng, request, backs_off=False)
-    refusal = rng.choice(REFUSALS[:2])
-    made = {"prompt": request, "chosen": refusal, "rejected": answer, "safe": False, "source": "text"}
-    return made | {"topic": topic, "attack": "prefill"}  # nothing but a begun answer makes pocket go along with it
+    row = {"prompt": request, "safe": not harmful, "source": "text", "topic": topic, "attack": "prefill"}
+    if not harmful:
+        return row | {"chosen": answer}
+    return row | {"chosen": rng.choice(REFUSALS[:2]), "rejected": answer}
 
 
 def refused_row(rng: random.Random, images: list[str], args: argparse.Namespace) -> dict:
@@ -156,7 +160,7 @@ def refused_row(rng: random.Random, images: list[str], args: argparse.Namespace)
     row = {"chosen": rng.choice(REFUSALS), "safe": True, "harmful_prompt": True, "source": "refused"}
     if images:
         return row | {"image": rng.choice(images), "prompt": FIGSTEP_PROMPT}
-    prompt, topic = harmful_text(rng, args)
+    prompt, topic = text_request(rng, args, harmful=True)
     return row | {"prompt": prompt, "topic": topic}
 
 
@@ -184,7 +188,8 @@ def main() -> None:
         if judge_refusal(text).where == "none":  # refusing it is a mistake that must not be taught
             rows.append({"prompt": prompt, "chosen": text, "safe": True, "source": "task"})
     rows += [scripted_row(rng, request) for request in scripted]
-    rows += [harmful_text_row(rng, args) for _ in range(args.text_harmful)]
+    rows += [text_row(rng, args, harmful=True) for _ in range(args.text_harmful)]
+    rows += [text_row(rng, args, harmful=False) for _ in range(args.text_harmless)]
     harmful_images = [request["image"] for request in asked[::2]]
     rows += [refused_row(rng, harmful_images if number % 2 else [], args) for number in range(args.refused)]
     with (args.out / "train.jsonl").open("w", encoding="utf-8") as file:
