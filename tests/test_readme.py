@@ -205,6 +205,33 @@ def test_the_table_of_the_guards_effect_is_what_was_measured():
     assert short.items() <= expected.items()
 
 
+def generality_table(by: str) -> dict[str, list[str]]:
+    def cell(metric: dict | None, form) -> str:
+        return form(metric["value"], metric["low"], metric["high"]) if metric else ""
+
+    return {
+        fold["left_out"]: [
+            str(fold["unsafe"]),
+            str(fold["harmless"]),
+            cell(fold["auc"], mean) + ("" if fold["beside"] == "own" or not fold["auc"] else " *"),
+            cell(fold["missed"], share),
+            cell(fold["false_alarms"], share),
+        ]
+        for fold in results("generality")["folds"]
+        if fold["by"] == by
+    }
+
+
+@pytest.mark.parametrize("by", ["topic", "attack"])
+def test_the_table_of_what_was_left_out_is_what_was_measured(by):
+    assert rows(RESULTS, f"without {by} | harmful") == generality_table(by)
+
+
+def test_the_median_over_topics_is_what_was_measured():
+    median = results("generality")["metrics"]["leave_one_topic_out_auc_median"]
+    assert f"in the median **{median['value']:.2f}**" in RESULTS
+
+
 def test_the_tables_of_defences_are_what_was_measured():
     defenses = results("evaluate_full")["defenses"]
     together = rows(RESULTS, "defence | attack success")

@@ -231,7 +231,7 @@ def test_a_frozen_model_asks_for_gradients_again_afterwards():
 def test_a_pack_s_options_are_read_under_the_names_of_its_time_and_of_today():
     shipped = json.loads((reminder_folder() / "config.json").read_text())["training"]["config"]
     config = TrainingConfig.of_record(shipped)
-    assert (config.batch_size, config.false_alarm_budget, config.target_tokens) == (4, 0.02, 6)
+    assert (config.batch_size, config.false_alarm_budget, config.target_tokens) == (4, 0.05, 6)
     assert TrainingConfig.of_record(config.model_dump()) == config
     assert TrainingConfig.of_record({EARLIER.get(k, k): v for k, v in config.model_dump().items()}) == config
     with pytest.raises(ConfigError, match="unknown training option 'batches'"):
