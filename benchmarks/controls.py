@@ -283,6 +283,8 @@ class Kept:
     def __post_init__(self) -> None:
         if self.file is None:
             return
+        if self.file.is_dir():
+            raise SystemExit(f"{self.file} is a folder; --rows takes a file")
         lines = [json.loads(line) for line in whole_lines(self.file)]
         if not lines:
             append_lines(self.file, [self.of])

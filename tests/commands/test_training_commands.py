@@ -46,7 +46,7 @@ def test_a_reminder_is_trained_its_probe_fitted_anew_and_its_threshold_set(call,
     assert summary["config"]["training"]["interval"] == 2
     assert {"turned_harmful", "turned_harmless_after_0_tokens"} <= summary["metrics"].keys()
 
-    outcome = call("probe", *training, *SPLITS, "reminder=run/pack", "output=probe")
+    outcome = call("probe", *training, *SPLITS, "reminder=run/pack", "training.rivals=true", "output=probe")
     assert outcome.code == 0, outcome.err
     header = next(line for line in outcome.out.splitlines() if line.startswith("AUC"))
     assert header.split()[-3:] == ["reminder", "header", "last"]

@@ -54,7 +54,7 @@ def vlm():
 def refitted(vlm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
     reminder = replace(random_reminder(), interval=4)
-    return (*refit.refit_probe(vlm, reminder, rows(), CONFIG, folder, "mine"), folder)
+    return (*refit.refit_probe(vlm, reminder, rows(), CONFIG.with_changes(rivals=True), folder, "mine"), folder)
 
 
 @pytest.mark.parametrize("where", ["reminder", "header", "last"])
@@ -135,11 +135,13 @@ def test_a_refitted_probe_knows_the_places_that_its_vectors_were_trained_at(vlm,
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_a_refitted_pack_keeps_the_options_that_it_was_trained_with_as_they_were(vlm, tmp_path):
+def test_a_refitted_pack_keeps_the_options_that_it_was_trained_with_and_has_no_rivals_unless_asked(vlm, tmp_path):
     trained = {"lr": 0.02, "batch": 4, "unheeded_prob": 0.25}
     reminder = replace(random_reminder(), interval=4, training={"config": trained})
-    pack, _ = refit.refit_probe(vlm, reminder, rows(), CONFIG, tmp_path)
+    pack, found = refit.refit_probe(vlm, reminder, rows(), CONFIG, tmp_path)
     assert pack.training["config"] == trained
+    assert list(found) == ["reminder"]
+    assert pack.training["test"] == {"auc": found["reminder"]}
     used = json.loads((tmp_path / "summary.json").read_text())["config"]["training"]
     assert (used["unheeded_prob"], used["interval"], used["learning_rate"]) == (0.25, 4, CONFIG.learning_rate)
 

@@ -1,4 +1,4 @@
-"""``safety-reminder probe``: fit the probe of a reminder anew, beside two that need no reminder."""
+"""``safety-reminder probe``: fit the probe of a reminder anew, on request beside two that need no reminder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ProbeJob(Options):
 
 
 def probe(job: ProbeJob, output: Path) -> None:
-    """Fit the probe of a reminder anew into ``output/pack``, and print it beside its rivals."""
+    """Fit the probe of a reminder anew into ``output/pack``, and print how well it tells the test rows apart."""
     examples = job.data.load(on_error=job.training.on_error)
     refuse_shared(examples, named_datasets("check_against", job.check_against), allow=job.allow_contamination)
     require_found(job.model, None if job.reminder in ("header", "random") else job.reminder)

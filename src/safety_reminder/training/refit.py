@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -131,10 +131,11 @@ def refit_probe(
     output: Path,
     source: str = "given",
 ) -> tuple[SafetyReminder, dict[str, Any]]:
-    """A new probe and threshold for ``reminder``, beside two that need no reminder, all on the same rows and splits.
+    """A new probe and threshold for ``reminder``. With ``config.rivals``, two probes that need no reminder are fitted
+    beside it, on the same rows and splits.
 
     Returns:
-        The pack, written to ``output/pack``, and the AUCs of the three probes on the test rows (see
+        The pack, written to ``output/pack``, and the AUCs of the probes on the test rows (see
         :func:`~safety_reminder.training.probing.report.write_report`, whose plots go to ``output``).
     """
     config = as_trained(config, reminder)
@@ -149,9 +150,11 @@ def refit_probe(
         raise ConfigError("training.calibration=0 leaves no rows for the threshold")
     prefixes = Prefixes(vlm, config, output / "prefixes")
     options: dict[str, Any] = {"vectors": reminder.vectors, "interval": reminder.interval}
-    fitted = {where: fit_at(where, prefixes, parts, config, **options) for where in get_args(Where)}
+    places: tuple[Where, ...] = ("reminder", *(RIVALS if config.rivals else ()))
+    fitted = {where: fit_at(where, prefixes, parts, config, **options) for where in places}
     judged = {where: (fit.probe, fit.test) for where, fit in fitted.items() if fit.test is not None}
     aucs = write_report(output, judged, reminder.interval)
+    rivals = {name: auc for name, auc in aucs.items() if name != "reminder"}
     own = fitted["reminder"]
     thresholds, calibration = calibrate_on_split(own.probe, prefixes, parts, config, **options)
     prefixes.forget()
@@ -164,7 +167,7 @@ def refit_probe(
             **reminder.training,
             "seen": sorted({*seen, *(seen_as(sample.key) for sample in parts["training"])}),
             "probe": {**own.how, "data": manifest(source, samples), "left_out": config.left_out},
-            "test": {"auc": aucs["reminder"], "rivals": {name: aucs[name] for name in RIVALS}},
+            "test": {"auc": aucs["reminder"], **({"rivals": rivals} if rivals else {})},
         },
     )
     refitted.save_pretrained(output / "pack")
