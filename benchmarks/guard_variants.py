@@ -28,7 +28,8 @@ from safety_reminder.types import Example, Request, Response, Sampling
 
 VARIANTS = {
     "as attacked": {},
-    "no prompt check": {"prompt_check": False},
+    "prompt check": {"prompt_check": True},
+    "shown after one check": {"hold_back_checks": 1},
     "interval 8": {"interval": 8},
     "interval 5": {"interval": 5},
     "threshold 0.1": {"threshold": 0.1},

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -232,24 +233,36 @@ def test_the_median_over_topics_is_what_was_measured():
     assert f"in the median **{median['value']:.2f}**" in RESULTS
 
 
+TOGETHER = (
+    ("attack_success_rate", share), ("over_refusal_rate", share), ("false_alarm_rate", share), ("leaked_tokens", mean),
+    ("exact_match_untriggered", share), ("overhead_ratio", mean), ("token_ratio", mean), ("utility:mmvet_match", share),
+)  # fmt: skip
+ATTACKED = (
+    "figstep", "mm_safetybench", "advbench", "pgd_eps8", "pgd_eps32", "pgd_eps32_adaptive", "gcg", "bap",
+)  # fmt: skip
+ANSWERED = ("twins", "sensitive_twins", "mmvet", "harmless")
+
+
+def tables_of_defences() -> list[dict[str, list[str]]]:
+    """All sets together, attack success on each, and over-refusal on each: a row for every defence."""
+    defenses = {label: found for label, found in results("evaluate_full")["defenses"].items() if label != "monitor"}
+
+    def cells(places: list[tuple[dict, str, Any]]) -> list[str]:
+        return [form(*found) if (found := interval(*place)) else "" for *place, form in places]
+
+    return [
+        {label: cells([(found["all"], name, form) for name, form in TOGETHER]) for label, found in defenses.items()},
+        *(
+            {label: cells([(found[one], metric, share) for one in sets]) for label, found in defenses.items()}
+            for metric, sets in (("attack_success_rate", ATTACKED), ("over_refusal_rate", ANSWERED))
+        ),
+    ]
+
+
 def test_the_tables_of_defences_are_what_was_measured():
-    defenses = results("evaluate_full")["defenses"]
-    together = rows(RESULTS, "defence | attack success")
-    each = rows(RESULTS, "defence | figstep: attack success")
-    assert set(together) == set(each) == set(defenses) - {"monitor"}
-    columns = (
-        ("attack_success_rate", share), ("over_refusal_rate", share), ("false_alarm_rate", share),
-        ("leaked_tokens", mean), ("exact_match_untriggered", share), ("overhead_ratio", mean), ("token_ratio", mean),
-        ("utility:mmvet_match", share),
-    )  # fmt: skip
-    sets = ("figstep", "twins", "mm_safetybench", "mmvet", "advbench", "harmless")
-    for label, cells in together.items():
-        found = [(interval(defenses[label]["all"], name), form) for name, form in columns]
-        assert cells == [form(*values) if values else "" for values, form in found], label
-    for label, cells in each.items():
-        names = ["over_refusal_rate" if n in ("twins", "mmvet", "harmless") else "attack_success_rate" for n in sets]
-        found = [interval(defenses[label][one], name) for one, name in zip(sets, names, strict=True)]
-        assert cells == [share(*values) for values in found if values], label
+    heads = ("all sets: defence", "attack success: defence", "over-refusal: defence")
+    for head, table in zip(heads, tables_of_defences(), strict=True):
+        assert rows(RESULTS, head) == table
 
 
 def test_the_table_of_attacks_is_what_was_measured():
