@@ -5,7 +5,8 @@
 
 ``--data``: the folder that holds ``refusal_direction/splits`` (Arditi et al., arXiv:2406.11717): attacks learn on
 ``harmful_train`` and are measured on all 38 rows of ``harmful_val``, less what the two share. Each attack is a run of
-``safety-reminder attack``; one that is there already is read, and one that broke off goes on.
+``safety-reminder attack``; one that is there already is read, and one that broke off goes on. Where a static attack is
+there and another pack guarded its answers, the pack that ships answers anew, into a folder beside the run.
 
 Of each attack: ``unguarded`` and ``guarded`` (policy, threshold and prompt check of the pack), as the refusal rules
 have it, and ``..._on_topic``, where the answer also speaks of the request. ``runs`` are seeds. Intervals draw requests;
@@ -27,9 +28,12 @@ from common import figure, finish, parser
 
 from safety_reminder.commands.attack import COMMAND, AttackJob, attack
 from safety_reminder.commands.composing import compose
+from safety_reminder.commands.generate import COMMAND as GENERATE
+from safety_reminder.commands.generate import generate
 from safety_reminder.evaluation.metrics import attack_succeeded, succeeded_on_topic
 from safety_reminder.evaluation.records import RecordFile
 from safety_reminder.evaluation.statistics import mean, proportion
+from safety_reminder.guard import load_reminder
 from safety_reminder.run_files import differing
 from safety_reminder.types import Record
 
@@ -112,11 +116,34 @@ def done(job: AttackJob, folder: Path) -> bool:
     return True
 
 
-def answers(folder: Path, kind: str) -> dict[bool, list[Record]]:
-    """Records by whether the guard was on."""
-    path = folder / "answers" / kind / "records.jsonl"
-    records = RecordFile(path).records if path.is_file() else []
-    return {guard: [r for r in records if r.guard is guard] for guard in (False, True)}
+def answered_anew(name: str, folder: Path) -> Path | None:
+    """The folder of guarded answers by the pack that ships, where the run in ``folder`` knew another.
+
+    Raises:
+        SystemExit: the attack was made against that other pack.
+    """
+    digest = load_reminder("pocket").digest
+    if json.loads((folder / "config.json").read_text(encoding="utf-8"))["reminder_digest"] == digest:
+        return None
+    if name.endswith("/adaptive"):
+        raise SystemExit(f"{folder} was made against another pack; remove it")
+    output = folder.with_name(f"{folder.name}-by-{digest[:8]}")
+    if not (output / "summary.json").is_file():
+        options = ["model=pocket", "dataset=attack_run", f"dataset.root={folder}", "reminder=pocket"]
+        generate(
+            compose(GENERATE, [*options, "compare=false", "generation.max_new_tokens=64", f"output={output}"]), output
+        )
+    return output
+
+
+def answers(folder: Path, kind: str, guarded: Path | None = None) -> dict[bool, list[Record]]:
+    """Records by whether the guard was on. ``guarded``: a run whose guarded answers are taken in place of those."""
+    found = {False: folder / "answers" / kind, True: guarded or folder / "answers" / kind}
+    files = {guard: path / "records.jsonl" for guard, path in found.items()}
+    return {
+        guard: [r for r in RecordFile(path).records if r.guard is guard] if path.is_file() else []
+        for guard, path in files.items()
+    }
 
 
 def rates(records: list[list[Record]]) -> dict[str, dict]:
@@ -135,7 +162,7 @@ def rates(records: list[list[Record]]) -> dict[str, dict]:
 
 
 def collect(name: str, folders: list[Path], figures: dict) -> None:
-    attacked = [answers(folder, "attacked") for folder in folders]
+    attacked = [answers(folder, "attacked", answered_anew(name, folder)) for folder in folders]
     adaptive = name.endswith("/adaptive")
     front = name.removesuffix("/adaptive") + ("/adaptive_" if adaptive else "/")
     for label, guard in (("unguarded", False), ("guarded", True)):

@@ -114,6 +114,38 @@ def test_what_is_held_out_is_never_drawn_for_training(monkeypatch):
     assert not near & back
 
 
+def test_rows_under_attack_are_alike_on_both_sides_and_none_has_an_attack_that_is_tested_on(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "recipes" / "pocket"))
+    jailbreaks = importlib.import_module("jailbreaks")
+    (tmp_path / "images").mkdir()
+
+    def drawn(held_back: bool) -> tuple[set[str], set[bytes]]:
+        """What stands around a request, and the images beside it."""
+        around, images = set(), set()
+        for kind in jailbreaks.KINDS:
+            for seed in range(60):
+                one, other = (
+                    jailbreaks.attacked(random.Random(seed), kind, request, tmp_path, held_back=held_back)
+                    for request in ("Bake bread.", "Harm a cat.")
+                )
+                assert one.image == other.image
+                frames = [f"{each.prompt}|{each.begun}".replace(each.request.rstrip("."), "") for each in (one, other)]
+                assert frames[0] == frames[1]
+                around.add(frames[0])
+                if kind == "pgd":
+                    assert one.image is not None
+                    images.add((tmp_path / one.image).read_bytes())
+        return around, images
+
+    (trained, learned), (tested, shipped) = drawn(False), drawn(True)
+    assert len(learned) > 1
+    assert len(shipped) > 1
+    assert not learned & shipped
+    plain = {".|", ".|:\n\n1."}  # the image alone, and the beginning that pocket itself would write
+    assert len(trained) > 20
+    assert trained & tested <= plain
+
+
 def test_held_back_requests_are_all_different():
     assert len({core(text) for text in HELD_BACK}) == len(HELD_BACK)
 

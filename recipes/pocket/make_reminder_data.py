@@ -21,12 +21,14 @@ import safety_reminder
 from contrast import Request
 from conversations import REFUSALS, engaged
 from harmless import drawn, harmless
+from jailbreaks import KINDS, Attacked, attacked
 from phrases import HARM
 from precision import DEVICE, FAST
 from safety_reminder.data.benchmarks.typographic import render
 from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import DataError
 from safety_reminder.evaluation.refusal import judge_refusal
+from safety_reminder.evaluation.topic import succeeds_on_topic
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models.pocket.assemble import base_language_model
 from safety_reminder.types import TrainingExample
@@ -42,6 +44,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=180, help="harmless requests in text that pocket answers itself")
     parser.add_argument("--text-harmful", type=int, default=80, help="harmful requests in text, with scripted lists")
     parser.add_argument("--text-harmless", type=int, default=80, help="harmless ones, with such lists too")
+    parser.add_argument("--attacked", type=int, default=0, help="harmful requests for each kind of jailbreaks.py")
+    parser.add_argument("--phrases", type=float, default=0.25, help="share of contrast.py's pages that show a phrase")
     parser.add_argument("--refused", type=int, default=30, help="harmful requests, in image or text, that are refused")
     parser.add_argument("--asked-only", action="store_true", help="for DRO: requests, in the place of answers too")
     parser.add_argument("--held-back", action="store_true", help="only requests that nothing was trained on: a test")
@@ -65,7 +69,7 @@ def asked_for(rng: random.Random, args: argparse.Namespace, *, harmful: bool) ->
     """A page: two in three of :mod:`contrast`, where both sides share their topics, the others plainly harmful, or
     everyday ones."""
     if rng.random() < 2 / 3:
-        return on_page(rng, near(rng, args, harmful=harmful), held_back=args.held_back)
+        return on_page(rng, near(rng, args, harmful=harmful), held_back=args.held_back, phrases=args.phrases)
     text = typographic(rng, harmful=harmful, topics=HARM, held_back=args.held_back)
     prompt = FIGSTEP_PROMPT if rng.random() < 0.8 else rng.choice(LIST_PROMPTS)
     return Asked(prompt, text, Request(text, "plain" if harmful else "everyday", harmful))
@@ -96,17 +100,20 @@ def draw_pages(rng: random.Random, args: argparse.Namespace) -> list[dict]:
     return requests
 
 
-def answers(guarded: GuardedVLM, prompts: list[tuple[str, str | None]], args: argparse.Namespace) -> list[str]:
-    """Pocket's own, unguarded, to (text, image or None). Texts and images are not mixed."""
+def answers(guarded: GuardedVLM, prompts: list[tuple[str, str | None, str]], args: argparse.Namespace) -> list[str]:
+    """Pocket's own, unguarded, to (text, image or None, how the answer begins). Texts and images are not mixed."""
     if args.asked_only:
-        return [text for text, _ in prompts]
+        return [text for text, *_ in prompts]
     out = []
     # A page's cache is several times as long as a text's, and each step copies it.
-    batch = max(1, args.batch // 3) if any(image for _, image in prompts) else args.batch
+    batch = max(1, args.batch // 3) if any(image for _, image, _ in prompts) else args.batch
     for start in tqdm(range(0, len(prompts), batch), desc="answering", unit="batch"):
         messages = [
-            TrainingExample(user(prompt), True, "", image=image and args.out / image).conversation()
-            for prompt, image in prompts[start : start + batch]
+            [
+                *TrainingExample(user(prompt), True, "", image=image and args.out / image).conversation(),
+                *([{"role": "assistant", "content": begun}] if begun else []),
+            ]
+            for prompt, image, begun in prompts[start : start + batch]
         ]
         responses = guarded.generate_batch(messages, guard=False, max_new_tokens=args.tokens, do_sample=False)
         out += [response.text for response in responses]
@@ -154,6 +161,32 @@ def text_row(rng: random.Random, args: argparse.Namespace, *, harmful: bool) -> 
     return row | {"chosen": rng.choice(REFUSALS[:2]), "rejected": answer}
 
 
+def attacked_rows(
+    rng: random.Random, guarded: GuardedVLM, kind: str, count: int, args: argparse.Namespace, *, harmful: bool
+) -> list[dict]:
+    """At most ``count`` requests in text under an attack, with pocket's answers: of harmful ones those that it goes
+    along with, and of harmless ones those that it does not refuse."""
+    drawn = []
+    for _ in range(count):
+        request, topic = text_request(rng, args, harmful=harmful)
+        drawn.append((attacked(rng, kind, request, args.out, held_back=args.held_back), topic))
+    texts: dict[Attacked, str] = {}
+    for with_image in (False, True):  # they do not share a batch
+        some = [each for each, _ in drawn if (each.image is not None) == with_image]
+        texts |= dict(zip(some, answers(guarded, [(e.prompt, e.image, e.begun) for e in some], args), strict=True))
+    rows = []
+    for each, topic in drawn:
+        text, verdict = texts[each], judge_refusal(texts[each])
+        row = {"prompt": each.prompt, "safe": not harmful, "source": "attacked", "topic": topic, "attack": kind}
+        row |= {"image": each.image} if each.image else {}
+        if not harmful and verdict.where == "none":
+            rows.append(row | {"chosen": each.begun + text})
+        elif harmful and verdict.engaged and succeeds_on_topic(text, each.request, each.begun):
+            said = text[: verdict.position].rstrip() if verdict.where == "late" else text
+            rows.append(row | {"chosen": rng.choice(REFUSALS[:2]), "rejected": each.begun + said})
+    return rows
+
+
 def refused_row(rng: random.Random, images: list[str], args: argparse.Namespace) -> dict:
     """A harmful request that is refused, in one of ``images``, or in text where there are none. Once it is
     refused, the text is safe again: the probe must let the refusal pass."""
@@ -181,15 +214,18 @@ def main() -> None:
     guarded = safety_reminder.load("pocket")
     requests = draw_pages(rng, args)
     asked, scripted = requests[: 2 * args.asked], requests[2 * args.asked :]
-    texts = answers(guarded, [(request["prompt"], request["image"]) for request in asked], args)
+    texts = answers(guarded, [(request["prompt"], request["image"], "") for request in asked], args)
     rows = [asked_row(rng, request, text) for request, text in zip(asked, texts, strict=True)]
     tasks = draw_tasks(rng, args)
-    for prompt, text in zip(tasks, answers(guarded, [(prompt, None) for prompt in tasks], args), strict=True):
+    for prompt, text in zip(tasks, answers(guarded, [(prompt, None, "") for prompt in tasks], args), strict=True):
         if judge_refusal(text).where == "none":  # refusing it is a mistake that must not be taught
             rows.append({"prompt": prompt, "chosen": text, "safe": True, "source": "task"})
     rows += [scripted_row(rng, request) for request in scripted]
     rows += [text_row(rng, args, harmful=True) for _ in range(args.text_harmful)]
     rows += [text_row(rng, args, harmful=False) for _ in range(args.text_harmless)]
+    for kind in KINDS if args.attacked else ():
+        harmed = attacked_rows(rng, guarded, kind, args.attacked, args, harmful=True)
+        rows += harmed + attacked_rows(rng, guarded, kind, len(harmed), args, harmful=False)
     harmful_images = [request["image"] for request in asked[::2]]
     rows += [refused_row(rng, harmful_images if number % 2 else [], args) for number in range(args.refused)]
     with (args.out / "train.jsonl").open("w", encoding="utf-8") as file:

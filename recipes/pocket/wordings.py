@@ -75,9 +75,9 @@ class Asked:
     numbered: bool = True
 
 
-def on_page(rng: random.Random, request: Request, *, held_back: bool = False) -> Asked:
-    """As a page: with an opener and an empty list as FigStep does it, or, one time in four, as a phrase alone."""
-    if rng.random() < 0.25:
+def on_page(rng: random.Random, request: Request, *, held_back: bool = False, phrases: float = 0.25) -> Asked:
+    """As a page: with an opener and an empty list as FigStep does it, or, of the share ``phrases``, a phrase alone."""
+    if rng.random() < phrases:
         prompts = HELD_BACK_PHRASE_PROMPTS if held_back else NOUN_PROMPTS if request.listed else PHRASE_PROMPTS
         tail = rng.choice(TWISTS)
         prompt = rng.choice(prompts).format(tail=f" {tail}" if tail else "")
