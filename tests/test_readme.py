@@ -234,8 +234,9 @@ def test_the_median_over_topics_is_what_was_measured():
 
 
 TOGETHER = (
-    ("attack_success_rate", share), ("over_refusal_rate", share), ("false_alarm_rate", share), ("leaked_tokens", mean),
-    ("exact_match_untriggered", share), ("overhead_ratio", mean), ("token_ratio", mean), ("utility:mmvet_match", share),
+    ("attack_success_rate", share), ("attack_success_rate_on_topic", share), ("over_refusal_rate", share),
+    ("false_alarm_rate", share), ("leaked_tokens", mean), ("exact_match_untriggered", share), ("token_ratio", mean),
+    ("utility:mmvet_match", share),
 )  # fmt: skip
 ATTACKED = (
     "figstep", "mm_safetybench", "advbench", "pgd_eps8", "pgd_eps32", "pgd_eps32_adaptive", "gcg", "bap",
