@@ -249,7 +249,8 @@ def tables_of_defences() -> list[dict[str, list[str]]]:
     defenses = {label: found for label, found in results("evaluate_full")["defenses"].items() if label != "monitor"}
 
     def cells(places: list[tuple[dict, str, Any]]) -> list[str]:
-        return [form(*found) if (found := interval(*place)) else "" for *place, form in places]
+        found = [(interval(metrics, name), form) for metrics, name, form in places]
+        return [form(*values) if values else "" for values, form in found]
 
     return [
         {label: cells([(found["all"], name, form) for name, form in TOGETHER]) for label, found in defenses.items()},
