@@ -116,23 +116,26 @@ def done(job: AttackJob, folder: Path) -> bool:
     return True
 
 
-def answered_anew(name: str, folder: Path) -> Path | None:
+def answered_anew(name: str, folder: Path, *, start: bool) -> Path | None:
     """The folder of guarded answers by the pack that ships, where the run in ``folder`` knew another.
 
     Raises:
-        SystemExit: the attack was made against that other pack.
+        SystemExit: the attack was made against that other pack, or the answers are not there and ``start`` is false.
     """
     digest = load_reminder("pocket").digest
-    if json.loads((folder / "config.json").read_text(encoding="utf-8"))["reminder_digest"] == digest:
+    before = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if before["reminder_digest"] == digest:
         return None
     if name.endswith("/adaptive"):
         raise SystemExit(f"{folder} was made against another pack; remove it")
     output = folder.with_name(f"{folder.name}-by-{digest[:8]}")
     if not (output / "summary.json").is_file():
+        if not start:
+            raise SystemExit(f"another pack guarded the answers in {folder}; without --there this one answers")
+        length = before["answers"]["max_new_tokens"]
         options = ["model=pocket", "dataset=attack_run", f"dataset.root={folder}", "reminder=pocket"]
-        generate(
-            compose(GENERATE, [*options, "compare=false", "generation.max_new_tokens=64", f"output={output}"]), output
-        )
+        more = ["compare=false", f"generation.max_new_tokens={length}", f"output={output}"]
+        generate(compose(GENERATE, [*options, *more]), output)
     return output
 
 
@@ -161,8 +164,8 @@ def rates(records: list[list[Record]]) -> dict[str, dict]:
     return found
 
 
-def collect(name: str, folders: list[Path], figures: dict) -> None:
-    attacked = [answers(folder, "attacked", answered_anew(name, folder)) for folder in folders]
+def collect(name: str, folders: list[Path], figures: dict, *, start: bool) -> None:
+    attacked = [answers(folder, "attacked", answered_anew(name, folder, start=start)) for folder in folders]
     adaptive = name.endswith("/adaptive")
     front = name.removesuffix("/adaptive") + ("/adaptive_" if adaptive else "/")
     for label, guard in (("unguarded", False), ("guarded", True)):
@@ -200,7 +203,7 @@ def main() -> None:
             if finished or not arguments.there:
                 folders.append(folder)
         if folders:
-            collect(name, folders, figures)
+            collect(name, folders, figures, start=not arguments.there)
     finish(figures, arguments)
 
 

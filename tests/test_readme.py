@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,32 @@ def test_the_table_of_attacks_is_what_was_measured():
     for label, front in {"none: the grey image": "pgd/eps32/", "none: no image": "prefill/depth4/"}.items():
         clean = [interval(figures, front + kind) for kind in ("clean", "clean_on_topic")]
         assert [cell for cell in table[label] if cell] == [share(*one) for one in clean if one is not None], label
+
+
+def test_what_is_said_of_attacks_and_rivals_beside_the_tables_is_what_was_measured():
+    figures = results("attacks")["figures"]
+    static = {n: round(100 * found["value"]) for n, found in figures.items() if n.endswith("/guarded_on_topic")}
+    images, most = static["pgd/eps32/guarded_on_topic"], static["bap/prompts/guarded_on_topic"]
+    assert static["pgd/eps8/guarded_on_topic"] == images
+    assert most == max(static.values())
+    said = f"PGD's images get {images} % through on topic and rewritten prompts, the most, {most} %"
+    assert said in README
+    defenses = results("evaluate_full")["defenses"]
+
+    def through(label: str, sets: Collection[str]) -> tuple[int, int]:
+        found = [defenses[label][one]["attack_success_rate"] for one in sets]
+        return sum(round(one["value"] * one["n"]) for one in found), sum(one["n"] for one in found)
+
+    others = set(ATTACKED) - {"pgd_eps32_adaptive"}
+    (header, n), (reminder, m) = through("header_probe", others), through("reminder", others)
+    said = f"it lets {100 * header / n:.0f} % of attacks through, and the reminder {100 * reminder / m:.0f} %"
+    assert said in RESULTS
+    adaptive = {"pgd_eps32_adaptive"}
+    (header, n), (reminder, m) = through("header_probe", adaptive), through("reminder", adaptive)
+    assert m == n
+    assert f"past it for {header} of {n} requests, and past the reminder for {reminder};" in RESULTS
+    topics = [fold["seen"] for fold in results("generality")["folds"] if fold["by"] == "topic"]
+    assert f"the pack saw {sum(topics)} of them" in RESULTS
 
 
 def test_what_recompressing_does_to_an_image_is_what_was_measured():

@@ -25,13 +25,12 @@ from jailbreaks import KINDS, Attacked, attacked
 from phrases import HARM
 from precision import DEVICE, FAST
 from safety_reminder.data.benchmarks.typographic import render
-from safety_reminder.data.training_sets.loading import user
 from safety_reminder.errors import DataError
 from safety_reminder.evaluation.refusal import judge_refusal
 from safety_reminder.evaluation.topic import succeeds_on_topic
 from safety_reminder.guard import GuardedVLM
 from safety_reminder.models.pocket.assemble import base_language_model
-from safety_reminder.types import TrainingExample
+from safety_reminder.types import Example
 from topics import as_text, typographic
 from wordings import FIGSTEP_PROMPT, LIST_PROMPTS, Asked, aim, in_text, on_page, style
 
@@ -109,10 +108,7 @@ def answers(guarded: GuardedVLM, prompts: list[tuple[str, str | None, str]], arg
     batch = max(1, args.batch // 3) if any(image for _, image, _ in prompts) else args.batch
     for start in tqdm(range(0, len(prompts), batch), desc="answering", unit="batch"):
         messages = [
-            [
-                *TrainingExample(user(prompt), True, "", image=image and args.out / image).conversation(),
-                *([{"role": "assistant", "content": begun}] if begun else []),
-            ]
+            Example(id="", prompt=prompt, image=image and args.out / image, prefill=begun).messages()
             for prompt, image, begun in prompts[start : start + batch]
         ]
         responses = guarded.generate_batch(messages, guard=False, max_new_tokens=args.tokens, do_sample=False)

@@ -20,7 +20,7 @@ from safety_reminder.training.prefixes import Prefixes
 from safety_reminder.training.probing.calibration import calibrate_by, calibrate_on_split
 from safety_reminder.training.probing.places import RIVALS, fit_at
 from safety_reminder.training.probing.readings import Where, read
-from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
+from safety_reminder.training.probing.report import auc_metrics, own_and_rivals, write_report, write_summary
 from safety_reminder.training.samples import (
     Sample,
     make_samples,
@@ -154,7 +154,6 @@ def refit_probe(
     fitted = {where: fit_at(where, prefixes, parts, config, **options) for where in places}
     judged = {where: (fit.probe, fit.test) for where, fit in fitted.items() if fit.test is not None}
     aucs = write_report(output, judged, reminder.interval)
-    rivals = {name: auc for name, auc in aucs.items() if name != "reminder"}
     own = fitted["reminder"]
     thresholds, calibration = calibrate_on_split(own.probe, prefixes, parts, config, **options)
     prefixes.forget()
@@ -167,7 +166,7 @@ def refit_probe(
             **reminder.training,
             "seen": sorted({*seen, *(seen_as(sample.key) for sample in parts["training"])}),
             "probe": {**own.how, "data": manifest(source, samples), "left_out": config.left_out},
-            "test": {"auc": aucs["reminder"], **({"rivals": rivals} if rivals else {})},
+            "test": own_and_rivals(aucs),
         },
     )
     refitted.save_pretrained(output / "pack")

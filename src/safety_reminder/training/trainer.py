@@ -29,7 +29,7 @@ from safety_reminder.training.prefixes import Prefixes, slices
 from safety_reminder.training.probing.calibration import calibrate_on_split
 from safety_reminder.training.probing.places import RIVALS, Fitted, fit_at, read_test
 from safety_reminder.training.probing.readings import auc_by
-from safety_reminder.training.probing.report import auc_metrics, write_report, write_summary
+from safety_reminder.training.probing.report import auc_metrics, own_and_rivals, write_report, write_summary
 from safety_reminder.training.samples import (
     Sample,
     make_samples,
@@ -347,8 +347,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             write_report(self.output, judged, interval)
             self.metrics = auc_metrics(judged, interval)
-        rivals = {name: auc for name, auc in aucs.items() if name != "reminder"}
-        return {"auc": aucs["reminder"], "rows": len(self.parts["test"]), **({"rivals": rivals} if rivals else {})}
+        return {**own_and_rivals(aucs), "rows": len(self.parts["test"])}
 
     def _turns(self, vectors: torch.Tensor) -> dict[str, Any]:
         """How often the finished reminder turns an answer, on rows that chose nothing if there are such."""

@@ -40,6 +40,12 @@ def write_report(output: Path, probes: Mapping[str, tuple[Probe, Readings]], int
     return aucs
 
 
+def own_and_rivals(aucs: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`write_report` returns, as a pack keeps it: the reminder's ``auc``, and ``rivals`` where there are."""
+    rivals = {name: auc for name, auc in aucs.items() if name != "reminder"}
+    return {"auc": aucs["reminder"], **({"rivals": rivals} if rivals else {})}
+
+
 def auc_metrics(probes: Mapping[str, tuple[Probe, Readings]], interval: int) -> dict[str, dict[str, float]]:
     """``probe_auc`` over all checks and by tokens so far, each with a 95 % interval and the number of checks; a probe
     that is not the reminder's has its name in front."""
