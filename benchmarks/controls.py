@@ -1,10 +1,12 @@
 """What the learned vectors add to their probe, and what checks along the answer add to the one before it.
 
-    python benchmarks/controls.py --json FILE [--figstep DIR] [--near FILE] [--random-pack DIR] [--limit 6]
+    python benchmarks/controls.py --json FILE [--figstep DIR] [--near FILE] [--random-pack DIR]
+        [--header-pack pocket-header] [--limit 6]
 
 The same rows are answered undefended, with the reminder, and with each control: a text or random vectors in the place
 of the learned ones after the same probe, the probe alone, checks only before or only along the answer, HiddenDetect.
-``--random-pack``: random vectors with a probe of their own (``safety-reminder probe reminder=random``).
+``--random-pack``: random vectors with a probe of their own (``safety-reminder probe reminder=random``);
+``--header-pack``: no vectors, a probe behind the assistant's header (``reminder=header``), and a fixed refusal.
 
 Attacks: ``pages`` (typographic), ``prefill`` (a page, and the first ``--depth`` tokens of what the undefended model
 answers it), ``pgd`` (the shipped image, without an adaptive attacker, and with one), and ``late``: a harmless page,
@@ -325,8 +327,11 @@ def defenses(arguments: Any) -> tuple[GuardedVLM, dict[str, Defense]]:
             loaded[label] = load_defense(name, guarded, helpers, **options)
     if arguments.random_pack:
         pack = load_reminder(str(arguments.random_pack))
-        own = GuardedVLM(guarded.vlm, pack, policy=arguments.policy)
+        checks = guarded.guard.config.hold_back_checks  # else what differs may be how soon a token is shown
+        own = GuardedVLM(guarded.vlm, pack, policy=arguments.policy, hold_back_checks=checks)
         loaded["random vectors, own probe"] = load_defense("reminder", own)
+    if arguments.header_pack:
+        loaded["header probe"] = load_defense("header_probe", guarded, probe=arguments.header_pack)
     return guarded, loaded
 
 
@@ -335,6 +340,7 @@ def main() -> None:
     options.add_argument("--model", default="pocket")
     options.add_argument("--reminder", default="pocket")
     options.add_argument("--random-pack", type=Path, help="random vectors with a probe of their own")
+    options.add_argument("--header-pack", help="a probe behind the assistant's header: pocket-header, or a pack")
     options.add_argument("--figstep", type=Path, help="FigStep's 'data' folder, in place of pages that ship")
     options.add_argument("--near", type=Path, help="harmless requests near harm, rendered as pages")
     options.add_argument("--policy", default="rewind")

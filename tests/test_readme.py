@@ -324,6 +324,37 @@ def test_what_is_said_of_attacks_and_rivals_beside_the_tables_is_what_was_measur
     assert f"the pack saw {sum(topics)} of them" in RESULTS
 
 
+def test_the_table_of_controls_is_what_was_measured():
+    figures = results("controls")["figures"]
+    [head] = re.findall(r"^\| defence \| (pages .*) \|$", RESULTS, flags=re.MULTILINE)
+    kinds, table = head.split(" | "), rows(RESULTS, "defence | pages")
+    measured = {tuple(name.split("/")[:2]) for name in figures if name.endswith("/alarms")}
+    assert {(label, kind) for label in table for kind in kinds} == measured
+
+    def cell(front: str) -> str:
+        found = interval(figures, f"{front}/success") or interval(figures, f"{front}/refused")
+        assert found is not None
+        return share(*found)
+
+    for label in table:
+        assert table[label] == [cell(f"{label}/{kind}") for kind in kinds], label
+    for label in ("text", "random vectors", "probe only"):  # the reminder's verdicts, and something else in the context
+        pairs = {kind: figures[f"{label}/{kind}/success"] for kind in kinds if f"{label}/{kind}/success" in figures}
+        differ = {kind: found["only_here"] for kind, found in pairs.items() if found["only_here"]}
+        assert not any(found["only_reminder"] for found in pairs.values())
+        assert differ == {
+            "text": {"pages": 1}, "random vectors": {"pages": 1, "pgd adaptive": 1}, "probe only": {}
+        }[label]  # fmt: skip
+    p = {name: found["p"] for name, found in figures.items() if name.endswith("/success")}
+    assert min(p[f"random vectors, own probe/{kind}/success"] for kind in kinds if f"none/{kind}/success" in p) > 0.05
+    for text, name in {
+        "(p = 0.25 in the exact sign test": "random vectors, own probe/pages",
+        "(90 against 50 %, p = 0.008,": "header probe/late",
+    }.items():
+        assert text in RESULTS
+        assert f"p = {round(p[f'{name}/success'], 3)}" in text
+
+
 def test_what_recompressing_does_to_an_image_is_what_was_measured():
     page, figures = (ROOT / "docs/attacks.md").read_text(encoding="utf-8"), results("transfer")["figures"]
 

@@ -96,7 +96,11 @@ def test_the_rival_pack_is_the_header_and_fits_the_weights(guarded):
     embeddings = guarded.vlm.model.get_input_embeddings().weight
     header = embeddings[guarded.vlm.assistant_header()].detach().float()
     torch.testing.assert_close(pack.vectors, header, rtol=1e-2, atol=1e-3)  # it was fitted in bfloat16
-    assert safety_reminder.guard.GuardedVLM(guarded.vlm, pack).guard is not None
+    own = safety_reminder.guard.GuardedVLM(guarded.vlm, pack).guard
+    assert own is not None
+    compared = guarded.guard.config  # they differ in what reads, not in how often or how long an answer waits
+    for name in ("interval", "hold_back_checks", "prompt_check"):
+        assert getattr(own.config, name) == getattr(compared, name), name
 
 
 def test_the_pack_names_the_data_it_was_made_from():

@@ -146,6 +146,14 @@ def test_a_refitted_pack_keeps_the_options_that_it_was_trained_with_and_has_no_r
     assert (used["unheeded_prob"], used["interval"], used["learning_rate"]) == (0.25, 4, CONFIG.learning_rate)
 
 
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(("had", "wanted", "expected"), [(2, None, 2), (2, 3, 3), (None, 2, 2), (None, None, None)])
+def test_a_new_probe_shows_tokens_as_late_as_the_pack_does_or_as_asked(vlm, tmp_path, had, wanted, expected):
+    reminder = replace(random_reminder(), interval=4, hold_back_checks=had)
+    refit.refit_probe(vlm, reminder, rows(), CONFIG.with_changes(hold_back_checks=wanted), tmp_path)
+    assert SafetyReminder.from_pretrained(tmp_path / "pack").hold_back_checks == expected
+
+
 def test_after_a_refusal_that_has_begun_the_text_is_safe(vlm, tmp_path):
     samples = [sample for sample in make_samples(vlm, rows(4), CONFIG) if not sample.example.safe]
     vectors = random_reminder().vectors

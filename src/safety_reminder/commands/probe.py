@@ -95,9 +95,9 @@ COMMAND = Command(
     name="probe",
     about="fit the probe of a reminder anew; prints its AUC beside that of a probe after the assistant's header and of "
     "one on the last token; writes output/pack, auc.csv and plots. Of the training options, probe, pca_components, the "
-    "splits, false_alarm_budget, threshold, thresholds, prompt_check, answer_tokens, micro_batch_size, prefix_cache, "
-    "prefix_cache_gb, on_error, leave_out and seed matter, and unheeded_prob, repeat_prob, correction_prob (0, or as "
-    "the reminder was trained); for reminder=random also k.",
+    "splits, false_alarm_budget, threshold, thresholds, prompt_check, hold_back_checks, answer_tokens, "
+    "micro_batch_size, prefix_cache, prefix_cache_gb, on_error, leave_out and seed matter, and unheeded_prob, "
+    "repeat_prob, correction_prob (0, or as the reminder was trained); for reminder=random also k.",
     examples=("probe model=pocket reminder=runs/my-reminder/pack data=examples.jsonl output=runs/my-probe",),
     job=ProbeJob,
     run=probe,

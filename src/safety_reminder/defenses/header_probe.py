@@ -17,8 +17,9 @@ class HeaderProbe(Guarding):
         policy: ``stop`` ends with a fixed refusal, as the paper's probe does; ``rewind`` and ``continue`` leave the
             header in, as its rethinking does.
 
-    The checks come every ``interval`` tokens of the pack, over the same cache and with the same hold-back as the
-    reminder's, where the paper streams; and the probe is fitted to image, prompt and partial answer.
+    The checks come every ``interval`` tokens of the pack and over the same cache, and tokens are held back for as many
+    of them as it says (``training.hold_back_checks`` of ``probe``; in ``pocket-header`` as in pocket's reminder), where
+    the paper streams; and the probe is fitted to image, prompt and partial answer.
     """
 
     name = "header_probe"

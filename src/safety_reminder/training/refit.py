@@ -161,6 +161,7 @@ def refit_probe(
         reminder,
         probe=own.probe,
         **thresholds,
+        hold_back_checks=config.hold_back_checks or reminder.hold_back_checks,
         calibration=calibration,
         training={
             **reminder.training,
