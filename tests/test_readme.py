@@ -314,8 +314,11 @@ def test_what_is_said_of_attacks_and_rivals_beside_the_tables_is_what_was_measur
 
     others = set(ATTACKED) - {"pgd_eps32_adaptive"}
     (header, n), (reminder, m) = through("header_probe", others), through("reminder", others)
-    said = f"it lets {100 * header / n:.0f} % of attacks through, and the reminder {100 * reminder / m:.0f} %"
-    assert said in RESULTS
+    said = f"it lets {100 * header / n:.0f} % of attacks through, and the reminder {100 * reminder / m:.0f} % ("
+    assert f"{said}{header} and {reminder}\n  of {n})" in RESULTS
+    assert f"({100 * header / n:.0f} % of {n} attacks, the reminder {100 * reminder / m:.0f} %)" in README
+    late = [results("controls")["figures"][f"{label}/late/success"]["value"] for label in ("header probe", "reminder")]
+    assert "({:.0f} and {:.0f} %)".format(*(100 * share for share in late)) in README
     adaptive = {"pgd_eps32_adaptive"}
     (header, n), (reminder, m) = through("header_probe", adaptive), through("reminder", adaptive)
     assert m == n
