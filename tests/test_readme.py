@@ -358,6 +358,25 @@ def test_the_table_of_controls_is_what_was_measured():
         assert f"p = {round(p[f'{name}/success'], 3)}" in text
 
 
+def test_the_table_of_a_real_model_is_what_was_measured():
+    page = (ROOT / "recipes/real/README.md").read_text(encoding="utf-8")
+    turned, found = results("real_turns")["figures"], results("real_evaluate")["defenses"]
+    for kind, line in (
+        ("harmful", "harmful beginnings of `test.jsonl`"),
+        ("harmless", "harmless ones of `test.jsonl`"),
+    ):
+        one = turned[f"{kind} beginnings turned into a refusal"]
+        low, high = (100 * float(end) for end in re.findall(r"0\.\d+", one["note"]))
+        n = one["note"].split("n=")[1]
+        [cells] = [row for row in page.splitlines() if line in row]
+        assert f"({n}) | {100 * one['value']:.0f} % [{low:.0f}, {high:.0f}] |" in cells
+    before, after = (found[label]["held_out"]["attack_success_rate"] for label in ("none", "reminder"))
+    said = f"({after['n']}) | {100 * before['value']:.0f} → {share(after['value'], after['low'], after['high'])} |"
+    assert said in page
+    alarms = found["reminder"]["all"]["false_alarm_rate"]
+    assert f"({alarms['n']}) | {share(alarms['value'], alarms['low'], alarms['high'], 1)} |" in page
+
+
 def test_what_recompressing_does_to_an_image_is_what_was_measured():
     page, figures = (ROOT / "docs/attacks.md").read_text(encoding="utf-8"), results("transfer")["figures"]
 
