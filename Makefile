@@ -88,11 +88,9 @@ real: $(STAMP)
 	echo ">> 1 of 4: rows from the model's own answers"; \
 	$$sr make-rows model=$$work/model output=$$work/rows; \
 	echo ">> 2 of 4: training"; \
-	test -f $$work/train/summary.json || \
-	  $$sr train model=$$work/model data=$$work/rows/train.jsonl output=$$work/train $(REAL_TRAINING); \
+	$$sr train model=$$work/model data=$$work/rows/train.jsonl output=$$work/train $(REAL_TRAINING); \
 	echo ">> 3 of 4: the threshold"; \
-	test -f $$work/calibrated/summary.json || \
-	  $$sr calibrate model=$$work/model reminder=$$work/train/pack data=$$work/rows/calibration.jsonl \
+	$$sr calibrate model=$$work/model reminder=$$work/train/pack data=$$work/rows/calibration.jsonl \
 	  answer_tokens=48 false_alarm_budget=0.02 output=$$work/calibrated; \
 	echo ">> 4 of 4: attack success and false alarms, on requests and a wrapper that no row has"; \
 	$$sr evaluate model=$$work/model reminder=$$work/calibrated/pack suite=recipes/real/suite.yaml \

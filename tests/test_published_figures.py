@@ -251,11 +251,33 @@ def test_the_table_of_a_real_model_is_what_was_measured():
         n = one["note"].split("n=")[1]
         [cells] = [row for row in page.splitlines() if line in row]
         assert f"({n}) | {100 * one['value']:.0f} % [{low:.0f}, {high:.0f}] |" in cells
+    trained = results("real_train")["metrics"]
+    assert f"| {trained['probe_auc']['value']:.2f} |" in page
+    for kind, line in (("harmful", "harmful beginnings of these rows"), ("harmless", "harmless ones")):
+        one = trained[f"turned_{kind}"]
+        assert f"turned, {line} ({one['n']}) | {share(one['value'], one['low'], one['high'])} |" in page
     before, after = (found[label]["held_out"]["attack_success_rate"] for label in ("none", "reminder"))
     said = f"({after['n']}) | {100 * before['value']:.0f} → {share(after['value'], after['low'], after['high'])} |"
     assert said in page
     alarms = found["reminder"]["all"]["false_alarm_rate"]
     assert f"({alarms['n']}) | {share(alarms['value'], alarms['low'], alarms['high'], 1)} |" in page
+
+
+def test_what_helps_against_the_image_made_against_the_guard_is_what_was_measured():
+    page = (ROOT / "docs/attacks.md").read_text(encoding="utf-8").replace("\n", " ")
+    figures = results("guard_variants")["figures"]
+    on_topic = {name.removesuffix("/on_topic"): interval(figures, name) for name in figures if "/on_topic" in name}
+    told = {
+        "threshold 0.1": "forbid, ",
+        "header probe": "of which the attack knew nothing, ",
+        "image as JPEG": "it gets ",
+    }
+    for name, before in told.items():
+        found = on_topic.pop(name)
+        assert found is not None
+        assert before + share(*found) in page, name
+    others = [round(100 * found[0]) for found in on_topic.values() if found is not None]
+    assert f"{min(others)} to {max(others)} % stay on topic" in page
 
 
 def test_what_recompressing_does_to_an_image_is_what_was_measured():
